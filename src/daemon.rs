@@ -1,0 +1,1 @@
+//! Wires the rooms, supervises them, shuts them down. It decides nothing else.

@@ -1,0 +1,53 @@
+//! One record on its way to one destination: all a renderer may know about it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::reading::{ChartId, DeliveryId, Instant, Op, Placement, Record, Seq, SubjectKey, Timestamp, WallTime};
+
+/// Which of a route's two queues a record travels in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lane {
+    Live,
+    Backlog,
+}
+
+impl Lane {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Lane::Live => "live",
+            Lane::Backlog => "backlog",
+        }
+    }
+}
+
+/// How a configured device is called; absent when a device left the config while its records were still on the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceLabel {
+    pub name: String,
+    pub kind: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Item {
+    pub seq: Seq,
+    pub record: Record,
+    pub lane: Lane,
+    pub op: Op,
+    pub placement: Placement,
+    pub chart: ChartId,
+    /// The opaque key of the patient, never an identifier.
+    pub subject: Option<SubjectKey>,
+    pub gateway: String,
+    pub device: Option<DeviceLabel>,
+    pub measured: Instant,
+    pub received: Option<WallTime>,
+    /// Time of this attempt; `None` while the gateway's clock is unsynced.
+    pub sent: Option<Timestamp>,
+}
+
+impl Item {
+    pub fn delivery(&self) -> DeliveryId {
+        DeliveryId { record: self.record.id, placement: self.placement, version: self.record.version, op: self.op }
+    }
+}

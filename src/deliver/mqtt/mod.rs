@@ -1,0 +1,1 @@
+//! The MQTT route: `render` is pure, `connection` is the one file that knows the client library, `send` joins them.

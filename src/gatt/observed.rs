@@ -1,0 +1,60 @@
+//! What one characteristic value says, in the vocabulary of `reading`: the step between a decoded structure and a class.
+
+use crate::reading::{Component, Decimal, DeviceTime, Flag, Metric, Modality, Site, Unit, UserIndex};
+
+/// An IEEE 11073 number as sent: most are finite, a few say why there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Number {
+    Finite(Decimal),
+    NotANumber,
+    NotAtThisResolution,
+    PositiveInfinity,
+    NegativeInfinity,
+    Reserved,
+}
+
+/// Everything one characteristic value says about its patient or device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    pub values: Vec<Measured>,
+    /// The user slot of a shared device; `None` when not sent or unknown (255).
+    pub user: Option<UserIndex>,
+    /// The time the device put on it; `None` when absent or not a time.
+    pub device_time: Option<DeviceTime>,
+    /// The octets of that time exactly as sent: part of the identity, readable or not.
+    pub base_time: Option<Vec<u8>>,
+    pub sequence: Option<u32>,
+    /// The device had stored it; it was not heard live.
+    pub stored: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Measured {
+    pub metric: Metric,
+    pub site: Option<Site>,
+    pub modality: Modality,
+    pub value: Numbers,
+    pub status: Vec<Status>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Numbers {
+    Single(Number, Unit),
+    Compound(Vec<(Component, Number)>, Unit),
+}
+
+/// What the device said about the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It stands, with this remark.
+    Flag(Flag),
+    /// It is none: the sensor is not on a person.
+    SensorOff,
+    /// It is none: not available at the moment.
+    Unavailable,
+    /// It is none: the device itself calls it invalid.
+    Invalid,
+    /// It was never a measurement of anybody.
+    Demo,
+    Test,
+}

@@ -1,0 +1,16 @@
+//! bedrail: an edge gateway for bedside devices. Readings flow one way, left to right, through a pure core; the store in
+//! the middle is the only thing through which a reading passes from one half to the other. See ARCHITECTURE.md.
+
+pub mod api;
+pub mod clean;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod deliver;
+pub mod gatt;
+pub mod monitor;
+pub mod net;
+pub mod radio;
+pub mod reading;
+pub mod store;
+pub mod ward;

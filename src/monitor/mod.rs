@@ -1,0 +1,1 @@
+//! Health, conditions, logs and the audit trail; never patient data in a line of log.

@@ -1,0 +1,54 @@
+//! What the radio tells the collect half. Everything that arrives is stamped here, at the earliest point, with boot time.
+
+use uuid::Uuid;
+
+use crate::reading::{BootMillis, DeviceId, DeviceTime, SecurityLevel};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RadioEvent {
+    Heard(Heard),
+    /// The link is up, services are resolved and every wanted characteristic is subscribed.
+    Ready {
+        device: DeviceId,
+    },
+    /// The link is gone or could not be made; the radio tries again by itself.
+    Lost {
+        device: DeviceId,
+        reason: String,
+    },
+    /// A fact of the Device Information service, read after connecting.
+    Information {
+        device: DeviceId,
+        field: InformationField,
+        text: String,
+    },
+    /// The Bluetooth daemon or the adapter came or went.
+    Adapter {
+        usable: bool,
+        detail: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum InformationField {
+    Manufacturer,
+    Model,
+    SerialNumber,
+    FirmwareRevision,
+    HardwareRevision,
+    SoftwareRevision,
+}
+
+/// One characteristic value, untouched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    pub device: DeviceId,
+    pub characteristic: Uuid,
+    pub octets: Vec<u8>,
+    pub arrived: BootMillis,
+    /// An indication: the device counts it as delivered and will not send it again.
+    pub indicated: bool,
+    /// The device's clock as read in this connection, where it has one.
+    pub device_clock: Option<(DeviceTime, BootMillis)>,
+    pub security: SecurityLevel,
+}

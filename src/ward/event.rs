@@ -1,0 +1,132 @@
+//! The events a ward's history is made of, and the reasons a record may have to wait.
+
+use serde::{Deserialize, Serialize};
+
+use crate::reading::{DeviceId, SubjectKey, Timestamp, UserIndex};
+
+/// One entry of the append-only ward log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WardEvent {
+    /// Position in the ward log, from 1.
+    pub n: u64,
+    /// When it happened.
+    pub at: Timestamp,
+    /// When this gateway learned of it.
+    pub learned: Timestamp,
+    pub source: EventSource,
+    /// Who said so; a local user name or "config".
+    pub operator: String,
+    pub change: Change,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventSource {
+    Config,
+    Command,
+    Import,
+    Scan,
+    Adt,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "change")]
+pub enum Change {
+    /// From now on this device (or only this user slot of it) measures this patient.
+    Pair {
+        device: DeviceId,
+        user: Option<UserIndex>,
+        subject: SubjectKey,
+    },
+    Unpair {
+        device: DeviceId,
+        user: Option<UserIndex>,
+    },
+    /// From now on this device stands at this bed.
+    Place {
+        device: DeviceId,
+        bed: String,
+    },
+    Unplace {
+        device: DeviceId,
+    },
+    /// From now on this patient lies in this bed; whoever lay there before no longer does.
+    Occupy {
+        bed: String,
+        subject: SubjectKey,
+    },
+    Vacate {
+        bed: String,
+    },
+}
+
+/// Why a record may not go yet. The words are those of config, commands, topics and docs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldReason {
+    NoAssignment,
+    BeforeAssignment,
+    AfterDischarge,
+    Conflict,
+    Edge,
+    OutsideSpot,
+    StaleFeed,
+    NoClock,
+    AmbiguousTime,
+    Late,
+    UnknownUser,
+    DeviceMismatch,
+    IdentityMismatch,
+    PatientUnknown,
+    Questionable,
+    OutcomeUnknown,
+    AwaitingDecision,
+}
+
+impl HoldReason {
+    pub const ALL: [HoldReason; 17] = [
+        HoldReason::NoAssignment,
+        HoldReason::BeforeAssignment,
+        HoldReason::AfterDischarge,
+        HoldReason::Conflict,
+        HoldReason::Edge,
+        HoldReason::OutsideSpot,
+        HoldReason::StaleFeed,
+        HoldReason::NoClock,
+        HoldReason::AmbiguousTime,
+        HoldReason::Late,
+        HoldReason::UnknownUser,
+        HoldReason::DeviceMismatch,
+        HoldReason::IdentityMismatch,
+        HoldReason::PatientUnknown,
+        HoldReason::Questionable,
+        HoldReason::OutcomeUnknown,
+        HoldReason::AwaitingDecision,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            HoldReason::NoAssignment => "no_assignment",
+            HoldReason::BeforeAssignment => "before_assignment",
+            HoldReason::AfterDischarge => "after_discharge",
+            HoldReason::Conflict => "conflict",
+            HoldReason::Edge => "edge",
+            HoldReason::OutsideSpot => "outside_spot",
+            HoldReason::StaleFeed => "stale_feed",
+            HoldReason::NoClock => "no_clock",
+            HoldReason::AmbiguousTime => "ambiguous_time",
+            HoldReason::Late => "late",
+            HoldReason::UnknownUser => "unknown_user",
+            HoldReason::DeviceMismatch => "device_mismatch",
+            HoldReason::IdentityMismatch => "identity_mismatch",
+            HoldReason::PatientUnknown => "patient_unknown",
+            HoldReason::Questionable => "questionable",
+            HoldReason::OutcomeUnknown => "outcome_unknown",
+            HoldReason::AwaitingDecision => "awaiting_decision",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+}

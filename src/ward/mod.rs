@@ -1,0 +1,5 @@
+//! Who was where when: events folded in event-time order, and the binding of a reading to a patient. Pure.
+
+mod event;
+
+pub use event::{Change, EventSource, HoldReason, WardEvent};
