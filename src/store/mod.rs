@@ -1,1 +1,241 @@
 //! The encrypted log, route state, anchors and ward.db: everything that must survive. It keeps; it decides nothing.
+//!
+//! One [`Store`] is one connection: a half gives it to the thread that writes and opens another to read. Every write is one
+//! short transaction, and nothing it returned `Ok` for is lost by a crash or a power cut.
+
+mod anchors;
+mod audit;
+mod db;
+mod error;
+mod frame;
+pub mod key;
+pub mod lock;
+mod log;
+mod prepare;
+mod routes;
+mod runs;
+mod schema;
+mod ward;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension as _};
+
+pub use audit::AuditEntry;
+pub use error::StoreError;
+pub use frame::MAX_RECORDS;
+pub use log::{Appended, Draft, Identity};
+pub use prepare::{Prepared, prepare};
+pub use routes::{BoundRow, DeadRow, Held, Lanes, RouteChange, RouteRow};
+pub use runs::{OPEN, Runs};
+pub use ward::{PatientRow, WardStore};
+
+use crate::reading::{Anchor, Anchors, BootId, BootMillis, Record, RecordId, Seq, SiteKey, StreamKey};
+use key::DataKey;
+use log::{Minter, Streams};
+
+/// File names in the state directory.
+pub const LOG_FILE: &str = "bedrail.db";
+pub const WARD_FILE: &str = "ward.db";
+
+/// Most records one read hands out: what a half holds in memory of the log at once.
+pub const READ_LIMIT: usize = 1_000;
+
+pub struct Store {
+    connection: Connection,
+    path: PathBuf,
+    streams: Streams,
+    minter: Minter,
+}
+
+/// Size and shape, for status and `store stats`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreStats {
+    pub oldest: Seq,
+    pub head: Seq,
+    pub frames: u64,
+    pub database_octets: u64,
+    pub wal_octets: u64,
+}
+
+impl Store {
+    /// Opens a log that `store prepare` has made; never creates, migrates or repairs one.
+    pub fn open(state_dir: &Path, key: &DataKey, site_key: SiteKey, gateway: &str) -> Result<Self, StoreError> {
+        let path = state_dir.join(LOG_FILE);
+        let connection = db::open(&path, key)?;
+        schema::check(&connection, &path)?;
+        let log = connection.query_row("SELECT value FROM meta WHERE name = 'log'", [], |row| row.get(0))?;
+        let streams = Streams::load(&connection)?;
+        Ok(Self { connection, path, streams, minter: Minter { site_key, gateway: gateway.to_owned(), log } })
+    }
+
+    pub fn site_key(&self) -> &SiteKey {
+        &self.minter.site_key
+    }
+
+    /// Appends one frame. When it returns, the records are on the card.
+    pub fn append(&mut self, drafts: Vec<Draft>) -> Result<Appended, StoreError> {
+        self.append_and_mark(drafts, None)
+    }
+
+    /// Appends one frame, and moves a reader's mark in the same commit.
+    pub fn append_and_mark(&mut self, drafts: Vec<Draft>, mark: Option<(&str, Seq)>) -> Result<Appended, StoreError> {
+        self.write(|tx, streams, minter| {
+            if let Some((name, at)) = mark {
+                routes::write_mark(tx, name, at)?;
+            }
+            log::append(tx, minter, streams, drafts)
+        })
+    }
+
+    pub fn mark(&self, name: &str) -> Result<Option<Seq>, StoreError> {
+        routes::read_mark(&self.connection, name)
+    }
+
+    pub fn head(&self) -> Result<Seq, StoreError> {
+        log::head(&self.connection)
+    }
+
+    /// Up to `limit` (and never more than [`READ_LIMIT`]) records with numbers in `first..=last`, in order.
+    pub fn read(&self, first: Seq, last: Seq, limit: usize) -> Result<Vec<(Seq, Record)>, StoreError> {
+        log::read(&self.connection, first, last, limit.min(READ_LIMIT))
+    }
+
+    /// One stream's records from the newest frame back, as long as `more` says so of a frame's boot and last arrival.
+    pub fn read_stream_back(
+        &self,
+        stream: &StreamKey,
+        more: impl FnMut(BootId, BootMillis) -> bool,
+        each: impl FnMut(Seq, Record),
+    ) -> Result<(), StoreError> {
+        log::read_stream_back(&self.connection, &self.streams, stream, more, each)
+    }
+
+    /// The newest version there is of each of `ids`; `sides` says whether windows cut at an assignment edge count.
+    pub fn newest_versions(
+        &self,
+        ids: impl Iterator<Item = RecordId>,
+        sides: bool,
+    ) -> Result<BTreeMap<RecordId, u32>, StoreError> {
+        log::newest_versions(&self.connection, ids, sides)
+    }
+
+    pub fn add_anchor(&mut self, anchor: &Anchor) -> Result<(), StoreError> {
+        anchors::add(&self.connection, anchor)
+    }
+
+    pub fn anchors(&self) -> Result<Anchors, StoreError> {
+        anchors::all(&self.connection)
+    }
+
+    /// Makes the configured routes known and marks those that left the config.
+    pub fn register_routes(&mut self, routes: &[(&str, &str, bool)], now_ms: i64) -> Result<Vec<RouteRow>, StoreError> {
+        self.write(|tx, _, _| {
+            let head = log::head(tx)?;
+            let configured: BTreeSet<&str> = routes.iter().map(|(name, _, _)| *name).collect();
+            routes::mark_orphans(tx, &configured, now_ms)?;
+            routes.iter().map(|(name, kind, oldest)| routes::register(tx, name, kind, head, *oldest)).collect()
+        })
+    }
+
+    pub fn routes(&self) -> Result<Vec<RouteRow>, StoreError> {
+        routes::all(&self.connection)
+    }
+
+    pub fn route(&self, name: &str) -> Result<Option<RouteRow>, StoreError> {
+        routes::find(&self.connection, name)
+    }
+
+    pub fn set_paused(&mut self, route: i64, reason: Option<&str>, entry: &AuditEntry) -> Result<(), StoreError> {
+        self.audited(entry, |tx, _| routes::set_paused(tx, route, reason))
+    }
+
+    pub fn drop_route(&mut self, route: i64, entry: &AuditEntry) -> Result<(), StoreError> {
+        self.audited(entry, |tx, _| routes::drop_route(tx, route))
+    }
+
+    pub fn lanes(&self, route: i64) -> Result<Lanes, StoreError> {
+        routes::lanes(&self.connection, route)
+    }
+
+    pub fn held(&self, route: i64) -> Result<Vec<Held>, StoreError> {
+        routes::held(&self.connection, route)
+    }
+
+    pub fn bound_now(&self, route: i64) -> Result<Vec<BoundRow>, StoreError> {
+        routes::bound_now(&self.connection, route)
+    }
+
+    pub fn tally(&self, route: i64) -> Result<BTreeMap<String, u64>, StoreError> {
+        routes::tally(&self.connection, route)
+    }
+
+    pub fn dead_count(&self, route: i64) -> Result<u64, StoreError> {
+        routes::dead_count(&self.connection, route)
+    }
+
+    /// Everything a route found out, in one commit.
+    pub fn apply(&mut self, route: i64, change: &RouteChange) -> Result<(), StoreError> {
+        self.write(|tx, streams, _| routes::apply(tx, streams, route, change))
+    }
+
+    /// The one door to the audit trail, for actions that change nothing else in this file.
+    pub fn audit(&mut self, entry: &AuditEntry) -> Result<(), StoreError> {
+        self.audited(entry, |_, _| Ok(()))
+    }
+
+    /// The audit trail, or the number of its first bad row.
+    pub fn verify_audit(&self) -> Result<Result<Vec<AuditEntry>, i64>, StoreError> {
+        audit::verify(&self.connection, &self.minter.site_key)
+    }
+
+    /// Changes whenever another connection has committed.
+    pub fn data_version(&self) -> Result<i64, StoreError> {
+        Ok(self.connection.pragma_query_value(None, "data_version", |row| row.get(0))?)
+    }
+
+    pub fn stats(&self) -> Result<StoreStats, StoreError> {
+        let oldest: Option<i64> =
+            self.connection.query_row("SELECT first FROM frame ORDER BY first LIMIT 1", [], |row| row.get(0)).optional()?;
+        let frames: i64 = self.connection.query_row("SELECT count(*) FROM frame", [], |row| row.get(0))?;
+        let size = |suffix: &str| {
+            let mut name = self.path.as_os_str().to_owned();
+            name.push(suffix);
+            std::fs::metadata(name).map_or(0, |meta| meta.len())
+        };
+        Ok(StoreStats {
+            oldest: Seq(oldest.unwrap_or(1) as u64),
+            head: self.head()?,
+            frames: frames as u64,
+            database_octets: size(""),
+            wal_octets: size("-wal"),
+        })
+    }
+
+    fn audited<T>(
+        &mut self,
+        entry: &AuditEntry,
+        change: impl FnOnce(&rusqlite::Transaction<'_>, &mut Streams) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.write(|tx, streams, minter| {
+            audit::audit(tx, &minter.site_key, entry)?;
+            change(tx, streams)
+        })
+    }
+
+    fn write<T>(
+        &mut self,
+        change: impl FnOnce(&rusqlite::Transaction<'_>, &mut Streams, &Minter) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let tx = log::begin(&mut self.connection)?;
+        let result = change(&tx, &mut self.streams, &self.minter).and_then(|value| {
+            tx.commit()?;
+            Ok(value)
+        });
+        if result.is_err() {
+            self.streams.forget();
+        }
+        result
+    }
+}

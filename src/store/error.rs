@@ -1,0 +1,41 @@
+//! What can go wrong with what must survive, and what to do about it.
+
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{path}: {source}; check that the directory exists and that bedrail may write there")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{0}: no key envelope; run `bedrail key init` once, or restore the envelope from a backup")]
+    NoEnvelope(PathBuf),
+    #[error("{path}: the key envelope is damaged ({what}); restore it from a backup: without it the database cannot be opened")]
+    BadEnvelope { path: PathBuf, what: &'static str },
+    #[error("{path}: credential \"{credential}\" does not open this envelope: it is another store's key; nothing was changed")]
+    WrongKey { path: PathBuf, credential: String },
+    #[error("{path}: is not readable with its own key: the file is damaged, not locked ({source}); nothing was deleted")]
+    Damaged { path: PathBuf, source: rusqlite::Error },
+    #[error("{path}: missing; run `bedrail store prepare` first")]
+    Missing { path: PathBuf },
+    #[error(
+        "{path}: schema {found} is newer than this bedrail knows ({known}); install the bedrail that wrote it, or a newer one"
+    )]
+    NewerSchema { path: PathBuf, found: i64, known: i64 },
+    #[error("{path}: schema {found} is older than {known}; run `bedrail store prepare`")]
+    OlderSchema { path: PathBuf, found: i64, known: i64 },
+    #[error("{path}: SQLite runs with {what}, and bedrail's promises need it otherwise")]
+    WrongMode { path: PathBuf, what: String },
+    #[error("{path}: another bedrail holds the store; stop it first (`systemctl stop bedrail.target`)")]
+    Locked { path: PathBuf },
+    #[error("frame {first}: {what}")]
+    BadFrame { first: u64, what: &'static str },
+    #[error("the store: {0}")]
+    Sql(#[from] rusqlite::Error),
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl StoreError {
+    pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io { path: path.into(), source }
+    }
+}

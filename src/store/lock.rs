@@ -1,0 +1,37 @@
+//! Who may do what with the store's files: halves share it for life, `store prepare` wants it alone.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::StoreError;
+
+/// Held as long as the value lives; the kernel lets go of it when the process ends, however it ends.
+#[derive(Debug)]
+pub struct StoreLock(#[allow(dead_code, reason = "held for its lock alone")] File);
+
+/// A half that is just being stopped lets go within its five seconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(50);
+
+pub fn shared(state_dir: &Path) -> Result<StoreLock, StoreError> {
+    acquire(state_dir, File::try_lock_shared, PATIENCE)
+}
+
+pub fn exclusive(state_dir: &Path) -> Result<StoreLock, StoreError> {
+    acquire(state_dir, File::try_lock, Duration::ZERO)
+}
+
+fn acquire(state_dir: &Path, lock: fn(&File) -> Result<(), TryLockError>, patience: Duration) -> Result<StoreLock, StoreError> {
+    let path = state_dir.join("bedrail.lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(StoreError::io(&path))?;
+    let deadline = Instant::now() + patience;
+    loop {
+        match lock(&file) {
+            Ok(()) => return Ok(StoreLock(file)),
+            Err(TryLockError::Error(error)) => return Err(StoreError::io(&path)(error)),
+            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return Err(StoreError::Locked { path }),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(POLL),
+        }
+    }
+}

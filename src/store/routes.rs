@@ -1,0 +1,326 @@
+//! What each route still has to do. Per route a record is in exactly one of pending, held, dead and settled, and settled is
+//! what is in none of the others.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+
+use super::runs::{OPEN, Runs};
+use super::{StoreError, log::Streams};
+use crate::deliver::Lane;
+use crate::reading::{DeviceId, Placement, Record, Seq, StreamKey, SubjectKey};
+use crate::ward::HoldReason;
+
+/// A route as the store knows it, whether or not the config still names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteRow {
+    pub n: i64,
+    pub name: String,
+    pub kind: String,
+    /// Why it may not send, in words; `None` while it may.
+    pub paused: Option<String>,
+    /// Boot-independent mark: it left the config.
+    pub orphaned: bool,
+}
+
+/// A route's two lanes. Live always ends in a run that is open: what is appended later is in it without a write.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lanes {
+    pub live: Runs,
+    pub backlog: Runs,
+}
+
+impl Lanes {
+    /// At link up: what is appended from now on is live, what lies below is backlog.
+    pub fn split_at(&mut self, head: Seq) {
+        let below: Vec<_> =
+            self.live.iter().filter(|(first, _)| *first <= head).map(|(first, last)| (first, last.min(head))).collect();
+        for (first, last) in below {
+            self.live.remove(first, last);
+            self.backlog.insert(first, last);
+        }
+    }
+
+    pub fn settle(&mut self, seq: Seq) {
+        self.live.remove(seq, seq);
+        self.backlog.remove(seq, seq);
+    }
+}
+
+/// What a route found out since it last wrote: applied in one transaction.
+#[derive(Clone, Debug, Default)]
+pub struct RouteChange {
+    pub lanes: Lanes,
+    pub hold: Vec<Held>,
+    pub release: Vec<Held>,
+    pub bind: Vec<BoundRow>,
+    pub dead: Vec<DeadRow>,
+    /// Counters by what was counted: `sent`, `filtered`, `superseded`, `history`, …
+    pub tally: BTreeMap<String, u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub device: DeviceId,
+    pub stream: Option<StreamKey>,
+    pub reason: HoldReason,
+    pub first: Seq,
+    pub last: Seq,
+}
+
+/// From `first` on, this stream's records went to this subject: written only when the subject changes, before the first send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoundRow {
+    pub stream: StreamKey,
+    pub first: Seq,
+    pub subject: Option<SubjectKey>,
+    pub rule: String,
+    /// Numbers of the ward events it rests on.
+    pub evidence: Vec<u64>,
+    pub placement: Placement,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadRow {
+    pub seq: Seq,
+    pub record: Record,
+    pub reason: String,
+    pub detail: String,
+}
+
+/// Registers a route; a new one owns what is appended after `head`, or everything when `oldest`.
+pub(super) fn register(tx: &Transaction<'_>, name: &str, kind: &str, head: Seq, oldest: bool) -> Result<RouteRow, StoreError> {
+    if let Some(row) = find(tx, name)? {
+        tx.execute("UPDATE route SET orphaned = NULL, kind = ? WHERE n = ?", params![kind, row.n])?;
+        return Ok(RouteRow { orphaned: false, kind: kind.to_owned(), ..row });
+    }
+    tx.execute("INSERT INTO route(name, kind) VALUES(?, ?)", [name, kind])?;
+    let n = tx.last_insert_rowid();
+    let from = if oldest { Seq(1) } else { head.next() };
+    tx.execute("INSERT INTO pending VALUES(?, ?, 0, ?, ?)", params![n, lane_number(Lane::Live), from.0 as i64, OPEN.0 as i64])?;
+    Ok(RouteRow { n, name: name.to_owned(), kind: kind.to_owned(), paused: None, orphaned: false })
+}
+
+pub(super) fn find(connection: &Connection, name: &str) -> Result<Option<RouteRow>, StoreError> {
+    Ok(all(connection)?.into_iter().find(|row| row.name == name))
+}
+
+pub(super) fn all(connection: &Connection) -> Result<Vec<RouteRow>, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT n, name, kind, paused, orphaned FROM route ORDER BY n")?;
+    let rows = statement.query_map([], |row| {
+        Ok(RouteRow {
+            n: row.get(0)?,
+            name: row.get(1)?,
+            kind: row.get(2)?,
+            paused: row.get(3)?,
+            orphaned: row.get::<_, Option<i64>>(4)?.is_some(),
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Routes the config no longer names are marked; they pin nothing once the mark is old.
+pub(super) fn mark_orphans(tx: &Transaction<'_>, configured: &BTreeSet<&str>, now: i64) -> Result<(), StoreError> {
+    for row in all(tx)? {
+        if !configured.contains(row.name.as_str()) && !row.orphaned {
+            tx.execute("UPDATE route SET orphaned = ? WHERE n = ?", params![now, row.n])?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn set_paused(connection: &Connection, route: i64, paused: Option<&str>) -> Result<(), StoreError> {
+    connection.execute("UPDATE route SET paused = ? WHERE n = ?", params![paused, route])?;
+    Ok(())
+}
+
+/// Removes a route and all it still owned.
+pub(super) fn drop_route(tx: &Transaction<'_>, route: i64) -> Result<(), StoreError> {
+    for table in ["pending", "held", "attempt", "bound", "dead", "tally"] {
+        tx.execute(&format!("DELETE FROM {table} WHERE route = ?"), [route])?;
+    }
+    tx.execute("DELETE FROM route WHERE n = ?", [route])?;
+    Ok(())
+}
+
+pub(super) fn lanes(connection: &Connection, route: i64) -> Result<Lanes, StoreError> {
+    let mut lanes = Lanes::default();
+    let mut statement = connection.prepare_cached("SELECT lane, first, last FROM pending WHERE route = ?")?;
+    let mut rows = statement.query([route])?;
+    while let Some(row) = rows.next()? {
+        let runs = if row.get::<_, i64>(0)? == lane_number(Lane::Live) { &mut lanes.live } else { &mut lanes.backlog };
+        runs.insert(seq(row, 1)?, seq(row, 2)?);
+    }
+    Ok(lanes)
+}
+
+pub(super) fn apply(tx: &Transaction<'_>, streams: &mut Streams, route: i64, change: &RouteChange) -> Result<(), StoreError> {
+    write_lane(tx, route, Lane::Live, &change.lanes.live)?;
+    write_lane(tx, route, Lane::Backlog, &change.lanes.backlog)?;
+    for held in &change.hold {
+        edit_held(tx, streams, route, held, Runs::insert)?;
+    }
+    for held in &change.release {
+        edit_held(tx, streams, route, held, Runs::remove)?;
+    }
+    for bound in &change.bind {
+        write_bound(tx, streams, route, bound)?;
+    }
+    for dead in &change.dead {
+        let record = postcard::to_stdvec(&dead.record).expect("a record is plain data");
+        tx.prepare_cached("INSERT OR REPLACE INTO dead VALUES(?, ?, ?, ?, ?, ?)")?.execute(params![
+            route,
+            dead.seq.0 as i64,
+            record,
+            dead.record.version,
+            dead.reason,
+            dead.detail
+        ])?;
+    }
+    for (what, n) in &change.tally {
+        tx.prepare_cached("INSERT INTO tally VALUES(?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n")?
+            .execute(params![route, what, *n as i64])?;
+    }
+    Ok(())
+}
+
+/// Writes only the rows that differ: a settled run costs one changed row, however many it was.
+fn write_lane(tx: &Transaction<'_>, route: i64, lane: Lane, runs: &Runs) -> Result<(), StoreError> {
+    let lane = lane_number(lane);
+    let stored: BTreeSet<(i64, i64)> = tx
+        .prepare_cached("SELECT first, last FROM pending WHERE route = ? AND lane = ?")?
+        .query_map(params![route, lane], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    let wanted: BTreeSet<(i64, i64)> = runs.iter().map(|(first, last)| (first.0 as i64, last.0 as i64)).collect();
+    for (first, _) in stored.difference(&wanted) {
+        tx.prepare_cached("DELETE FROM pending WHERE route = ? AND lane = ? AND stream = 0 AND first = ?")?
+            .execute(params![route, lane, first])?;
+    }
+    for (first, last) in wanted.difference(&stored) {
+        tx.prepare_cached("INSERT OR REPLACE INTO pending VALUES(?, ?, 0, ?, ?)")?.execute(params![route, lane, first, last])?;
+    }
+    Ok(())
+}
+
+fn edit_held(
+    tx: &Transaction<'_>,
+    streams: &mut Streams,
+    route: i64,
+    held: &Held,
+    edit: impl Fn(&mut Runs, Seq, Seq),
+) -> Result<(), StoreError> {
+    let stream = streams.number(tx, held.device, held.stream.as_ref())?;
+    let reason = held.reason.name();
+    let mut runs: Runs = tx
+        .prepare_cached("SELECT first, last FROM held WHERE route = ? AND stream = ? AND reason = ?")?
+        .query_map(params![route, stream, reason], |row| Ok((seq(row, 0)?, seq(row, 1)?)))?
+        .collect::<Result<_, _>>()?;
+    edit(&mut runs, held.first, held.last);
+    tx.prepare_cached("DELETE FROM held WHERE route = ? AND stream = ? AND reason = ?")?
+        .execute(params![route, stream, reason])?;
+    for (first, last) in runs.iter() {
+        tx.prepare_cached("INSERT INTO held VALUES(?, ?, ?, ?, ?)")?.execute(params![
+            route,
+            stream,
+            reason,
+            first.0 as i64,
+            last.0 as i64
+        ])?;
+    }
+    Ok(())
+}
+
+pub(super) fn held(connection: &Connection, route: i64) -> Result<Vec<Held>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT stream.key, reason, first, last FROM held JOIN stream ON stream.n = held.stream WHERE route = ? ORDER BY first",
+    )?;
+    let mut rows = statement.query([route])?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (device, stream) = decode_stream(row.get_ref(0)?)?;
+        let reason: String = row.get(1)?;
+        let reason = HoldReason::from_name(&reason)
+            .ok_or_else(|| StoreError::Refused(format!("a record is held for `{reason}`, which this bedrail does not know")))?;
+        all.push(Held { device, stream, reason, first: seq(row, 2)?, last: seq(row, 3)? });
+    }
+    Ok(all)
+}
+
+fn write_bound(tx: &Transaction<'_>, streams: &mut Streams, route: i64, bound: &BoundRow) -> Result<(), StoreError> {
+    let stream = streams.number(tx, bound.stream.device, Some(&bound.stream))?;
+    tx.prepare_cached("UPDATE bound SET last = ? WHERE route = ? AND stream = ? AND last IS NULL")?.execute(params![
+        bound.first.0 as i64 - 1,
+        route,
+        stream
+    ])?;
+    tx.prepare_cached("INSERT OR REPLACE INTO bound VALUES(?, ?, ?, NULL, ?, ?, ?, ?)")?.execute(params![
+        route,
+        stream,
+        bound.first.0 as i64,
+        bound.subject.as_ref().map(SubjectKey::as_str),
+        bound.rule,
+        postcard::to_stdvec(&bound.evidence).expect("numbers encode"),
+        bound.placement.0
+    ])?;
+    Ok(())
+}
+
+/// The open end of every stream's bindings on a route: who its last records went to.
+pub(super) fn bound_now(connection: &Connection, route: i64) -> Result<Vec<BoundRow>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT stream.key, first, subject, rule, evidence, placement FROM bound JOIN stream ON stream.n = bound.stream
+         WHERE route = ? AND last IS NULL",
+    )?;
+    let mut rows = statement.query([route])?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (_, Some(stream)) = decode_stream(row.get_ref(0)?)? else { continue };
+        let subject: Option<String> = row.get(2)?;
+        all.push(BoundRow {
+            stream,
+            first: seq(row, 1)?,
+            subject: subject.and_then(|key| key.parse().ok()),
+            rule: row.get(3)?,
+            evidence: postcard::from_bytes(row.get_ref(4)?.as_blob().unwrap_or_default()).unwrap_or_default(),
+            placement: Placement(row.get(5)?),
+        });
+    }
+    Ok(all)
+}
+
+pub(super) fn tally(connection: &Connection, route: i64) -> Result<BTreeMap<String, u64>, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT what, n FROM tally WHERE route = ?")?;
+    let rows = statement.query_map([route], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn dead_count(connection: &Connection, route: i64) -> Result<u64, StoreError> {
+    Ok(connection.query_row("SELECT count(*) FROM dead WHERE route = ?", [route], |row| row.get::<_, i64>(0))? as u64)
+}
+
+/// How far a reader of the log has come.
+pub(super) fn read_mark(connection: &Connection, name: &str) -> Result<Option<Seq>, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT seq FROM mark WHERE name = ?")?;
+    Ok(statement.query_row([name], |row| seq(row, 0)).optional()?)
+}
+
+pub(super) fn write_mark(connection: &Connection, name: &str, at: Seq) -> Result<(), StoreError> {
+    connection.prepare_cached("INSERT OR REPLACE INTO mark VALUES(?, ?)")?.execute(params![name, at.0 as i64])?;
+    Ok(())
+}
+
+fn seq(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Seq> {
+    Ok(Seq(row.get::<_, i64>(column)? as u64))
+}
+
+fn decode_stream(key: rusqlite::types::ValueRef<'_>) -> Result<(DeviceId, Option<StreamKey>), StoreError> {
+    let octets = key.as_blob().map_err(|_| StoreError::Refused("the stream table holds no key".into()))?;
+    postcard::from_bytes(octets).map_err(|_| StoreError::Refused("the stream table holds a key that does not decode".into()))
+}
+
+const fn lane_number(lane: Lane) -> i64 {
+    match lane {
+        Lane::Live => 0,
+        Lane::Backlog => 1,
+    }
+}
