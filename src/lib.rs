@@ -1,6 +1,8 @@
 //! bedrail: an edge gateway for bedside devices. Readings flow one way, left to right, through a pure core; the store in
 //! the middle is the only thing through which a reading passes from one half to the other. See ARCHITECTURE.md.
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 pub mod api;
 pub mod clean;
 pub mod cli;

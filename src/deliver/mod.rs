@@ -2,5 +2,7 @@
 
 mod item;
 pub mod mqtt;
+mod plan;
 
 pub use item::{DeviceLabel, Item, Lane};
+pub use plan::{Order, Planner, Token};

@@ -1,0 +1,300 @@
+//! What a route sends next, and what it still owes: pure. The shell reads, renders and sends what [`Planner::next`] names
+//! and tells it what became of it; nothing leaves a lane before it is settled, held or refused.
+//!
+//! Order is promised per stream within a lane, and kept by taking each lane strictly in log order.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Lane;
+use crate::reading::Seq;
+use crate::store::Lanes;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// What arrives while the link is up goes first; the backlog takes what is left, three quarters of the window at most.
+    LiveFirst,
+    /// Everything in log order, as if there were one lane.
+    Strict,
+}
+
+/// Names one message of this connection.
+pub type Token = u64;
+
+#[derive(Debug)]
+pub struct Planner {
+    order: Order,
+    window: usize,
+    lanes: Lanes,
+    /// Where each lane goes on reading; everything below is settled or in flight.
+    cursor: [Seq; 2],
+    in_flight: BTreeMap<Token, (Lane, Seq)>,
+    flying: BTreeSet<Seq>,
+    backlog_in_flight: usize,
+    next_token: Token,
+    dirty: bool,
+}
+
+impl Planner {
+    pub fn new(order: Order, window: usize, lanes: Lanes) -> Self {
+        Self {
+            order,
+            window: window.max(1),
+            lanes,
+            cursor: [Seq(0); 2],
+            in_flight: BTreeMap::new(),
+            flying: BTreeSet::new(),
+            backlog_in_flight: 0,
+            next_token: 0,
+            dirty: false,
+        }
+    }
+
+    /// The link is up: the lanes are split at the log's head, and each is taken from its lowest unsettled record again.
+    pub fn link_up(&mut self, head: Seq) {
+        self.link_down();
+        if self.order == Order::LiveFirst {
+            self.lanes.split_at(head);
+            self.dirty = true;
+        }
+    }
+
+    /// What was in flight may or may not have arrived: it stays owed and goes again under the same identity.
+    pub fn link_down(&mut self) {
+        self.cursor = [Seq(0); 2];
+        self.in_flight.clear();
+        self.flying.clear();
+        self.backlog_in_flight = 0;
+    }
+
+    /// The next record to consider, up to and including `head`; `None` when the window is full or nothing is owed.
+    pub fn next(&self, head: Seq) -> Option<(Lane, Seq)> {
+        if self.in_flight.len() >= self.window {
+            return None;
+        }
+        let live = self.next_of(Lane::Live, head).map(|seq| (Lane::Live, seq));
+        let backlog = self.next_of(Lane::Backlog, head).map(|seq| (Lane::Backlog, seq));
+        match self.order {
+            Order::LiveFirst => live.or_else(|| backlog.filter(|_| self.backlog_in_flight < self.backlog_share())),
+            Order::Strict => [live, backlog].into_iter().flatten().min_by_key(|(_, seq)| *seq),
+        }
+    }
+
+    /// How far a lane goes on without a hole from `seq`: what one read may fetch ahead.
+    pub fn run_end(&self, lane: Lane, seq: Seq) -> Seq {
+        self.runs(lane).iter().find(|(first, last)| *first <= seq && seq <= *last).map_or(seq, |(_, last)| last)
+    }
+
+    /// The record goes out now, under the token returned.
+    pub fn sending(&mut self, lane: Lane, seq: Seq) -> Token {
+        let token = self.next_token;
+        self.next_token += 1;
+        self.in_flight.insert(token, (lane, seq));
+        self.flying.insert(seq);
+        self.backlog_in_flight += usize::from(lane == Lane::Backlog);
+        self.pass(lane, seq);
+        token
+    }
+
+    /// There is nothing (more) to do for this record on this route.
+    pub fn settled(&mut self, lane: Lane, seq: Seq) {
+        self.lanes.settle(seq);
+        self.dirty = true;
+        self.pass(lane, seq);
+    }
+
+    /// It waits in the backlog although it was met in the live lane: what a device had stored is never live.
+    pub fn to_backlog(&mut self, seq: Seq) {
+        self.lanes.live.remove(seq, seq);
+        self.lanes.backlog.insert(seq, seq);
+        self.dirty = true;
+        self.pass(Lane::Live, seq);
+        self.cursor[index(Lane::Backlog)] = self.cursor[index(Lane::Backlog)].min(seq);
+    }
+
+    /// A released or replayed record is owed again, behind everything live.
+    pub fn owe(&mut self, first: Seq, last: Seq) {
+        self.lanes.backlog.insert(first, last);
+        self.lanes.live.remove(first, last);
+        self.dirty = true;
+        self.cursor[index(Lane::Backlog)] = self.cursor[index(Lane::Backlog)].min(first);
+    }
+
+    /// The destination took it.
+    pub fn acknowledged(&mut self, token: Token) -> Option<Seq> {
+        let (_, seq) = self.land(token)?;
+        self.lanes.settle(seq);
+        self.dirty = true;
+        Some(seq)
+    }
+
+    /// The destination refused it; it is settled here and kept by the caller as a dead letter.
+    pub fn refused(&mut self, token: Token) -> Option<Seq> {
+        self.acknowledged(token)
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    pub fn is_in_flight(&self, seq: Seq) -> bool {
+        self.flying.contains(&seq)
+    }
+
+    pub fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
+    /// Whether the lanes changed since the last [`Planner::written`].
+    pub fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    pub fn written(&mut self) {
+        self.dirty = false;
+    }
+
+    fn backlog_share(&self) -> usize {
+        (self.window * 3 / 4).max(1)
+    }
+
+    fn next_of(&self, lane: Lane, head: Seq) -> Option<Seq> {
+        let mut from = self.cursor[index(lane)];
+        loop {
+            let seq = self.runs(lane).next_from(from).filter(|seq| *seq <= head)?;
+            if !self.flying.contains(&seq) {
+                return Some(seq);
+            }
+            // A release moved the cursor back below what is in flight.
+            from = seq.next();
+        }
+    }
+
+    fn runs(&self, lane: Lane) -> &crate::store::Runs {
+        match lane {
+            Lane::Live => &self.lanes.live,
+            Lane::Backlog => &self.lanes.backlog,
+        }
+    }
+
+    fn pass(&mut self, lane: Lane, seq: Seq) {
+        self.cursor[index(lane)] = seq.next();
+    }
+
+    fn land(&mut self, token: Token) -> Option<(Lane, Seq)> {
+        let (lane, seq) = self.in_flight.remove(&token)?;
+        self.flying.remove(&seq);
+        self.backlog_in_flight -= usize::from(lane == Lane::Backlog);
+        Some((lane, seq))
+    }
+}
+
+const fn index(lane: Lane) -> usize {
+    match lane {
+        Lane::Live => 0,
+        Lane::Backlog => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{OPEN, Runs};
+    use proptest::prelude::*;
+
+    fn lanes(live_from: u64) -> Lanes {
+        Lanes { live: [(Seq(live_from), OPEN)].into_iter().collect(), backlog: Runs::default() }
+    }
+
+    fn send_all(planner: &mut Planner, head: Seq) -> Vec<(Lane, u64, Token)> {
+        let mut sent = Vec::new();
+        while let Some((lane, seq)) = planner.next(head) {
+            sent.push((lane, seq.0, planner.sending(lane, seq)));
+        }
+        sent
+    }
+
+    #[test]
+    fn what_comes_after_link_up_is_live_and_goes_before_the_backlog() {
+        let mut planner = Planner::new(Order::LiveFirst, 8, lanes(1));
+        planner.link_up(Seq(100));
+        let first = send_all(&mut planner, Seq(100));
+        assert_eq!(
+            first.iter().map(|(lane, seq, _)| (*lane, *seq)).collect::<Vec<_>>(),
+            (1..=6).map(|n| (Lane::Backlog, n)).collect::<Vec<_>>()
+        );
+        let live = send_all(&mut planner, Seq(101));
+        assert_eq!(
+            live.iter().map(|(lane, seq, _)| (*lane, *seq)).collect::<Vec<_>>(),
+            [(Lane::Live, 101)],
+            "a quarter is kept free for it"
+        );
+    }
+
+    #[test]
+    fn strict_order_is_log_order_whatever_was_released_late() {
+        let mut planner = Planner::new(Order::Strict, 100, lanes(5));
+        planner.link_up(Seq(8));
+        planner.owe(Seq(2), Seq(3));
+        let sent: Vec<u64> = send_all(&mut planner, Seq(8)).into_iter().map(|(_, seq, _)| seq).collect();
+        assert_eq!(sent, [2, 3, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn what_was_in_flight_when_the_link_fell_goes_again() {
+        let mut planner = Planner::new(Order::LiveFirst, 4, lanes(1));
+        planner.link_up(Seq(0));
+        let sent = send_all(&mut planner, Seq(3));
+        assert_eq!(planner.acknowledged(sent[1].2), Some(Seq(2)));
+        planner.link_down();
+        planner.link_up(Seq(3));
+        let again: Vec<_> = send_all(&mut planner, Seq(3)).into_iter().map(|(lane, seq, _)| (lane, seq)).collect();
+        assert_eq!(again, [(Lane::Backlog, 1), (Lane::Backlog, 3)]);
+        assert_eq!(planner.acknowledged(sent[0].2), None, "a token of the connection before means nothing");
+    }
+
+    proptest! {
+        /// A reference model: a plain set of what is owed. Whatever happens, nothing owed is forgotten, nothing settled is
+        /// sent again, each lane goes in order within a connection, and the window holds.
+        #[test]
+        fn nothing_is_lost_or_overtaken_whatever_the_link_does(
+            strict in any::<bool>(), window in 1usize..9, ops in proptest::collection::vec(0u8..10, 1..200)
+        ) {
+            let order = if strict { Order::Strict } else { Order::LiveFirst };
+            let mut planner = Planner::new(order, window, lanes(1));
+            let (mut head, mut owed, mut flying) = (0u64, BTreeSet::new(), BTreeMap::new());
+            let mut held = BTreeSet::new();
+            let mut last: BTreeMap<Lane, u64> = BTreeMap::new();
+            planner.link_up(Seq(0));
+            for op in ops {
+                match op {
+                    0..=2 => { head += 1; owed.insert(head); }
+                    3 | 4 => if let Some((lane, seq)) = planner.next(Seq(head)) {
+                        prop_assert!(owed.contains(&seq.0), "sent what is not owed: {}", seq);
+                        prop_assert!(!planner.is_in_flight(seq), "{} twice in flight", seq);
+                        prop_assert!(last.insert(lane, seq.0).is_none_or(|before| before < seq.0), "{} overtaken", seq);
+                        flying.insert(planner.sending(lane, seq), seq.0);
+                        prop_assert!(planner.in_flight() <= window);
+                    },
+                    5 => if let Some((token, seq)) = flying.pop_first() {
+                        prop_assert_eq!(planner.acknowledged(token), Some(Seq(seq)));
+                        owed.remove(&seq);
+                    },
+                    6 => { planner.link_down(); planner.link_up(Seq(head)); flying.clear(); last.clear(); }
+                    7 | 8 => if let Some((lane, seq)) = planner.next(Seq(head)) {
+                        planner.settled(lane, seq);
+                        last.insert(lane, seq.0);
+                        owed.remove(&seq.0);
+                        if op == 8 { held.insert(seq.0); }
+                    },
+                    _ => if let Some(seq) = held.pop_first() {
+                        planner.owe(Seq(seq), Seq(seq));
+                        owed.insert(seq);
+                        last.remove(&Lane::Backlog);
+                    },
+                }
+                let count = planner.lanes().live.count_to(Seq(head)) + planner.lanes().backlog.count_to(Seq(head));
+                prop_assert_eq!(count, owed.len() as u64);
+            }
+        }
+    }
+}
