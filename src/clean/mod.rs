@@ -2,5 +2,9 @@
 //! clocks. What a value is was decided by its device and the table of metrics; nothing here repairs, clamps or averages one.
 
 mod classify;
+mod window;
+mod windower;
 
 pub use classify::{DiscardReason, Outcome, classify};
+pub use window::{Point, PointKind, Slot, cut, make_window};
+pub use windower::{CLOSE_AFTER_MS, Closed, DEFAULT_LENGTHS_S, Late, MAX_POINTS, Windower};
