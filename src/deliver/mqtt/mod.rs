@@ -1,1 +1,13 @@
-//! The MQTT route: `render` is pure, `connection` is the one file that knows the client library, `send` joins them.
+//! The MQTT route: `render`, `status` and `topic` are pure, `connection` is the one file that knows the client library, and
+//! `link` is all the rest of bedrail sees of it.
+
+pub mod connection;
+mod link;
+pub mod render;
+pub mod status;
+mod topic;
+
+pub use connection::{MqttLink, connect};
+pub use link::{AckReason, Link, LinkEvent, LinkSettings, Login, LostReason, NotTaken, RefusalCode, Will};
+pub use render::{Rendered, render};
+pub use topic::{TopicError, TopicTemplate};

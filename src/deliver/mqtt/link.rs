@@ -1,0 +1,187 @@
+//! What the deliver shell may know of a connection to a broker: a window to fill, acknowledgements to settle on, one end.
+//! A test plays the broker by scripting this trait.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use zeroize::Zeroizing;
+
+use crate::net::TlsFault;
+
+/// One connection. It ends once, with [`LinkEvent::Lost`], and is never mended: the shell makes a new one and sends again
+/// whatever was not acknowledged.
+pub trait Link: Send {
+    /// Hands over one QoS 1 message. `token` comes back in its acknowledgement.
+    fn publish(&mut self, token: u64, topic: &str, payload: Vec<u8>, retain: bool) -> Result<(), NotTaken>;
+
+    /// How many messages it takes now; 0 until connected.
+    fn room(&self) -> usize;
+
+    /// The next thing that happened. Cancel safe. After `Lost` it says `Lost` again.
+    fn event(&mut self) -> impl Future<Output = LinkEvent> + Send;
+
+    /// An orderly end: the broker drops the last will, so publish an offline status before.
+    fn close(self) -> impl Future<Output = ()> + Send
+    where
+        Self: Sized;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotTaken {
+    #[error("the window is full")]
+    Full,
+    /// The broker would end the connection over it, so it is the message that has to give way.
+    #[error("the message has {bytes} octets and the broker takes at most {max}; raise its maximum packet size")]
+    TooLarge { bytes: usize, max: u32 },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkEvent {
+    Connected {
+        /// Messages in flight at most: ours, or the broker's receive maximum if that is lower.
+        window: u16,
+        max_packet: Option<u32>,
+    },
+    Acked {
+        token: u64,
+        reason: AckReason,
+    },
+    Lost(LostReason),
+}
+
+/// What the broker said about one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AckReason {
+    Success,
+    /// 0x10: taken, and nobody listens.
+    NoMatchingSubscribers,
+    Refused(RefusalCode),
+}
+
+/// A PUBACK reason code of 0x80 or above (MQTT 5, table 3-4).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RefusalCode(pub u8);
+
+impl RefusalCode {
+    pub const UNSPECIFIED: Self = Self(0x80);
+    pub const IMPLEMENTATION_SPECIFIC: Self = Self(0x83);
+    pub const NOT_AUTHORIZED: Self = Self(0x87);
+    pub const TOPIC_NAME_INVALID: Self = Self(0x90);
+    pub const PACKET_IDENTIFIER_IN_USE: Self = Self(0x91);
+    pub const QUOTA_EXCEEDED: Self = Self(0x97);
+    pub const PAYLOAD_FORMAT_INVALID: Self = Self(0x99);
+}
+
+impl fmt::Display for RefusalCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match *self {
+            Self::NOT_AUTHORIZED => "not authorized; allow this client to publish to the topic in the broker's access rules",
+            Self::TOPIC_NAME_INVALID => "topic name invalid; change topic in the route",
+            Self::QUOTA_EXCEEDED => "quota exceeded; raise the broker's limit, or lower max_rate",
+            Self::PAYLOAD_FORMAT_INVALID => "payload format invalid; look into the broker's log",
+            Self::IMPLEMENTATION_SPECIFIC => "not accepted by this broker; look into its log",
+            Self::PACKET_IDENTIFIER_IN_USE => "packet identifier in use; the connection is made anew",
+            _ => "refused without a reason; look into the broker's log",
+        };
+        write!(f, "0x{:02x}: {text}", self.0)
+    }
+}
+
+impl fmt::Debug for RefusalCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{:02x}", self.0)
+    }
+}
+
+/// Why a connection ended or never came to be. Texts say what to do where there is something to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LostReason {
+    #[error("cannot reach the broker: {0}; check url, the network and that the broker runs")]
+    Unreachable(String),
+    #[error("TLS: {fault} ({detail})")]
+    Tls { fault: TlsFault, detail: String },
+    #[error("the broker refused the login; check username and password of the route")]
+    BadLogin,
+    #[error(
+        "the broker did not authorize this gateway; check username, password, client certificate and client_id, and the broker's access rules"
+    )]
+    NotAuthorized,
+    #[error("the broker refused the connection: {0}; look into the broker's log")]
+    Refused(String),
+    #[error("no connection within {} s; check url, firewalls and that the broker runs", .0.as_secs())]
+    ConnectDeadline(Duration),
+    #[error("no acknowledgement for {} s with {in_flight} messages under way; the broker hangs or the line is dead", after.as_secs())]
+    NoProgress { in_flight: usize, after: Duration },
+    #[error("another client connected as this one; give each gateway a client_id of its own")]
+    TakenOver,
+    #[error("the broker ended the connection: {0}")]
+    Ended(String),
+    #[error("the connection broke: {0}")]
+    Broken(String),
+}
+
+/// All there is to know to make a connection. TLS is not optional.
+#[derive(Clone)]
+pub struct LinkSettings {
+    /// A name or an address; an IPv6 address without brackets.
+    pub host: String,
+    pub port: u16,
+    pub tls: Arc<ClientConfig>,
+    pub client_id: String,
+    pub login: Option<Login>,
+    pub will: Option<Will>,
+    /// At least 5 s.
+    pub keep_alive: Duration,
+    /// Messages in flight at most, 1 to 1,024.
+    pub window: u16,
+    pub connect_deadline: Duration,
+    /// How long the broker may acknowledge nothing while something is under way.
+    pub progress_deadline: Duration,
+}
+
+#[derive(Clone)]
+pub struct Login {
+    pub username: String,
+    pub password: Zeroizing<String>,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("username", &self.username).field("password", &"<password>").finish()
+    }
+}
+
+/// What the broker publishes, retained, at QoS 1, when the gateway is gone without saying so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Will {
+    pub topic: String,
+    pub payload: Vec<u8>,
+}
+
+impl LinkSettings {
+    /// Long enough not to wake a mobile modem all the time, short enough that the last will comes within a minute.
+    pub const KEEP_ALIVE: Duration = Duration::from_secs(30);
+    /// Fills a line of 10 ms round trip with 6,000 messages a second; more only adds repeats after a lost connection.
+    pub const WINDOW: u16 = 64;
+    /// DNS, TCP, TLS and CONNACK over a poor mobile line.
+    pub const CONNECT_DEADLINE: Duration = Duration::from_secs(20);
+    pub const PROGRESS_DEADLINE: Duration = Duration::from_secs(30);
+
+    pub fn new(host: impl Into<String>, port: u16, tls: Arc<ClientConfig>, client_id: impl Into<String>) -> Self {
+        Self {
+            host: host.into(),
+            port,
+            tls,
+            client_id: client_id.into(),
+            login: None,
+            will: None,
+            keep_alive: Self::KEEP_ALIVE,
+            window: Self::WINDOW,
+            connect_deadline: Self::CONNECT_DEADLINE,
+            progress_deadline: Self::PROGRESS_DEADLINE,
+        }
+    }
+}

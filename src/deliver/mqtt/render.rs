@@ -1,0 +1,457 @@
+//! One record as one JSON message, schema `bedrail.record/1` (docs/mqtt.md, docs/schema/record-v1.schema.json).
+//!
+//! Pure and deterministic: two attempts at the same delivery differ in `lane` and `sent_at` alone. A measured number is
+//! written digit by digit as the device sent it; no binary float touches it. Keys come in the order of [`Payload`]'s fields.
+
+use serde::ser::{Error as _, SerializeMap};
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use super::TopicTemplate;
+use crate::deliver::Item;
+use crate::reading::{
+    Body, Class, ClockQuality, Component, Decimal, DeviceId, Event, Exclusion, Flag, Gap, Metric, Op, OutOfRange, Placement,
+    Reading, RecordId, Retraction, Sample, SecurityLevel, Seq, StreamKey, Timestamp, Unit, Value, Waveform, Window,
+    WindowSummary,
+};
+
+pub const SCHEMA: &str = "bedrail.record/1";
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    pub topic: String,
+    pub payload: Vec<u8>,
+}
+
+pub fn render(item: &Item, topic: &TopicTemplate) -> Rendered {
+    let payload = serde_json::to_vec(&Payload::new(item)).expect("text, integers and decimal digits always serialise");
+    Rendered { topic: topic.topic(item), payload }
+}
+
+/// Absent things are left out; the five (and `device`) that are always there are `null` when unknown.
+#[derive(Default, Serialize)]
+struct Payload<'a> {
+    schema: &'static str,
+    record: String,
+    placement: String,
+    version: u32,
+    op: &'static str,
+    chart: String,
+    lane: &'static str,
+    seq: u64,
+    kind: &'static str,
+    gateway: &'a str,
+    device: Option<Device<'a>>,
+    user: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metric: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mdc: Option<u32>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    loinc: &'static [&'static str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    site: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    modality: Option<&'static str>,
+    #[serde(flatten)]
+    content: Content<'a>,
+    measured_at: Option<Time>,
+    measured_by: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measured_uncertainty_ms: Option<u32>,
+    received_at: Option<Time>,
+    clock: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_time: Option<String>,
+    stored: bool,
+    sent_at: Option<Time>,
+    subject: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    security: Option<&'static str>,
+}
+
+/// What differs by kind.
+#[derive(Default, Serialize)]
+struct Content<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    range: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    components: Option<Components<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    flags: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parts: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window: Option<WindowJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waveform: Option<WaveformJson<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<EventJson<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gap: Option<GapJson<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retraction: Option<RetractionJson>,
+}
+
+impl<'a> Payload<'a> {
+    fn new(item: &'a Item) -> Self {
+        let (id, placement, version) = identity(item);
+        let record = &item.record;
+        let op = operation(item);
+        let content = match op {
+            Op::Put => Content::new(record.stream, &record.body),
+            Op::Retract => Content::retract(&record.body),
+        };
+        let measured = item.measured.wall();
+        let clock = measured.or(item.received).map_or(ClockQuality::Unsynced, |wall| wall.quality);
+        let security = match (&record.body, op) {
+            (Body::Reading(reading), Op::Put) => Some(security(reading.security)),
+            _ => None,
+        };
+        Payload {
+            schema: SCHEMA,
+            record: id.to_string(),
+            placement: placement.to_string(),
+            version,
+            op: op.name(),
+            chart: item.chart.to_string(),
+            lane: item.lane.name(),
+            seq: item.seq.0,
+            kind: record.body.kind(),
+            gateway: &item.gateway,
+            device: Device::new(item),
+            content,
+            measured_at: measured.map(|wall| Time(wall.at)),
+            measured_by: item.measured.source(),
+            measured_uncertainty_ms: measured.map(|wall| wall.uncertainty_ms),
+            received_at: item.received.map(|wall| Time(wall.at)),
+            clock: clock.name(),
+            device_time: record.stamp.device_time.map(|time| time.to_string()),
+            stored: record.stamp.stored,
+            sent_at: item.sent.map(Time),
+            subject: item.subject.as_ref().map(|key| key.as_str()),
+            security,
+            ..Payload::default()
+        }
+        .of_stream(record.stream)
+    }
+
+    fn of_stream(mut self, stream: Option<StreamKey>) -> Self {
+        let Some(stream) = stream else { return self };
+        self.user = stream.user;
+        self.metric = Some(stream.metric.name());
+        self.mdc = Some(stream.metric.mdc_at(stream.site));
+        self.loinc = stream.metric.row().loinc;
+        self.site = stream.site.map(|site| site.name());
+        self.modality = Some(stream.modality.name());
+        self
+    }
+}
+
+/// A retraction names what it takes back, so that a receiver finds it under the key it filed it under.
+fn identity(item: &Item) -> (RecordId, Placement, u32) {
+    match &item.record.body {
+        Body::Retraction(retraction) => (retraction.of, retraction.placement, retraction.version),
+        _ => (item.record.id, item.placement, item.record.version),
+    }
+}
+
+fn operation(item: &Item) -> Op {
+    if matches!(item.record.body, Body::Retraction(_)) { Op::Retract } else { item.op }
+}
+
+impl<'a> Content<'a> {
+    fn new(stream: Option<StreamKey>, body: &'a Body) -> Self {
+        match body {
+            Body::Reading(reading) => Self::reading(stream, reading),
+            Body::Window(window) => {
+                Content { unit: Some(window.unit.ucum()), window: Some(WindowJson::new(window)), ..Content::default() }
+            }
+            Body::Waveform(waveform) => {
+                Content { unit: Some(waveform.unit.ucum()), waveform: Some(WaveformJson::new(waveform)), ..Content::default() }
+            }
+            Body::Event(event) => Content { event: Some(EventJson::new(event)), ..Content::default() },
+            Body::Gap(gap) => Content { gap: Some(GapJson::new(gap)), ..Content::default() },
+            Body::Retraction(_) => Self::retract(body),
+        }
+    }
+
+    fn reading(stream: Option<StreamKey>, reading: &'a Reading) -> Self {
+        let (class, range) = match reading.class {
+            Class::Measured => ("measured", None),
+            Class::OutOfRange(OutOfRange::Low) => ("out_of_range", Some("low")),
+            Class::OutOfRange(OutOfRange::High) => ("out_of_range", Some("high")),
+            Class::Questionable => ("questionable", None),
+        };
+        let (unit, value, components) = match &reading.value {
+            Value::Number { value, unit } => (unit, Some(Number(*value)), None),
+            Value::NoNumber { unit } => (unit, None, None),
+            Value::Compound { parts, unit } => (unit, None, Some(Components { metric: stream.map(|s| s.metric), parts })),
+        };
+        Content {
+            class: Some(class),
+            value,
+            unit: Some(Unit::ucum(*unit)),
+            range,
+            components,
+            flags: reading.flags.iter().copied().map(Flag::name).collect(),
+            sequence: reading.sequence,
+            part: Some(reading.part),
+            parts: Some(reading.parts),
+            ..Content::default()
+        }
+    }
+
+    fn retract(body: &'a Body) -> Self {
+        let retraction = match body {
+            Body::Retraction(retraction) => Some(RetractionJson::new(retraction)),
+            _ => None,
+        };
+        Content { retraction, ..Content::default() }
+    }
+}
+
+/// The gateway's own records have no device.
+#[derive(Serialize)]
+struct Device<'a> {
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'a str>,
+}
+
+impl<'a> Device<'a> {
+    fn new(item: &'a Item) -> Option<Self> {
+        if item.record.device == DeviceId::GATEWAY {
+            return None;
+        }
+        let label = item.device.as_ref();
+        Some(Device {
+            id: item.record.device.to_string(),
+            name: label.map(|l| l.name.as_str()),
+            kind: label.map(|l| l.kind.as_str()),
+        })
+    }
+}
+
+/// A JSON number with the digits of the decimal, trailing zeros included.
+#[derive(Clone, Copy)]
+struct Number(Decimal);
+
+impl Serialize for Number {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        RawValue::from_string(self.0.to_string()).map_err(S::Error::custom)?.serialize(serializer)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Time(Timestamp);
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// `{"systolic": {"value": 120, "mdc": 150021, "loinc": "8480-6"}, "mean": null}`
+struct Components<'a> {
+    metric: Option<Metric>,
+    parts: &'a [(Component, Option<Decimal>)],
+}
+
+#[derive(Serialize)]
+struct ComponentJson {
+    value: Number,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mdc: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loinc: Option<&'static str>,
+}
+
+impl Serialize for Components<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.parts.len()))?;
+        for (component, value) in self.parts {
+            let rows = self.metric.map_or(&[][..], |metric| metric.row().components);
+            let row = rows.iter().find(|row| row.component == *component);
+            let json = value.map(|value| ComponentJson {
+                value: Number(value),
+                mdc: row.map(|row| row.mdc),
+                loinc: row.map(|row| row.loinc),
+            });
+            map.serialize_entry(component.name(), &json)?;
+        }
+        map.end()
+    }
+}
+
+#[derive(Serialize)]
+struct SampleJson {
+    at: Time,
+    value: Number,
+}
+
+impl SampleJson {
+    fn new(sample: Sample) -> Self {
+        SampleJson { at: Time(sample.at), value: Number(sample.value) }
+    }
+}
+
+#[derive(Serialize)]
+struct WindowJson {
+    start: Time,
+    length_s: u32,
+    from: Time,
+    to: Time,
+    n: u32,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    summary: Option<SummaryJson>,
+    coverage: Number,
+    excluded: ExcludedJson,
+    source: [Seq; 2],
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum SummaryJson {
+    Stats { median: SampleJson, min: SampleJson, max: SampleJson, mean: Number },
+    Last { last: SampleJson },
+    Counter { increase: Number, resets: u32, last: SampleJson },
+}
+
+impl WindowJson {
+    fn new(window: &Window) -> Self {
+        WindowJson {
+            start: Time(window.start),
+            length_s: window.length_s,
+            from: Time(window.from),
+            to: Time(window.to),
+            n: window.n,
+            summary: window.summary.as_ref().map(SummaryJson::new),
+            coverage: Number(Decimal::new(window.coverage_permille.into(), -3)),
+            excluded: ExcludedJson(window.excluded.clone()),
+            source: [window.source.0, window.source.1],
+        }
+    }
+}
+
+impl SummaryJson {
+    fn new(summary: &WindowSummary) -> Self {
+        match *summary {
+            WindowSummary::Stats { median, min, max, mean } => SummaryJson::Stats {
+                median: SampleJson::new(median),
+                min: SampleJson::new(min),
+                max: SampleJson::new(max),
+                mean: Number(mean),
+            },
+            WindowSummary::Last { last } => SummaryJson::Last { last: SampleJson::new(last) },
+            WindowSummary::Counter { increase, resets, last } => {
+                SummaryJson::Counter { increase: Number(increase), resets, last: SampleJson::new(last) }
+            }
+        }
+    }
+}
+
+struct ExcludedJson(Vec<(Exclusion, u32)>);
+
+impl Serialize for ExcludedJson {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(why, count)| (why.name(), count)))
+    }
+}
+
+#[derive(Serialize)]
+struct WaveformJson<'a> {
+    origin: Number,
+    scale: Number,
+    period_us: u32,
+    samples: &'a [i32],
+}
+
+impl<'a> WaveformJson<'a> {
+    fn new(waveform: &'a Waveform) -> Self {
+        WaveformJson {
+            origin: Number(waveform.origin),
+            scale: Number(waveform.scale),
+            period_us: waveform.period_us,
+            samples: &waveform.samples,
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum EventJson<'a> {
+    NoValue { reason: &'static str },
+    Condition { name: &'a str, raised: bool, detail: &'a str },
+    Discarded { reason: &'a str, count: u32 },
+}
+
+impl<'a> EventJson<'a> {
+    fn new(event: &'a Event) -> Self {
+        match event {
+            Event::NoValue(why) => EventJson::NoValue { reason: why.name() },
+            Event::Condition { name, raised, detail } => EventJson::Condition { name, raised: *raised, detail },
+            Event::Discarded { reason, count } => EventJson::Discarded { reason, count: *count },
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct GapJson<'a> {
+    reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<[Seq; 2]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<Time>,
+    count: u64,
+    routes: &'a [String],
+}
+
+impl<'a> GapJson<'a> {
+    fn new(gap: &'a Gap) -> Self {
+        GapJson {
+            reason: gap.reason.name(),
+            run: gap.run.map(|(first, last)| [first, last]),
+            from: gap.from.map(Time),
+            to: gap.to.map(Time),
+            count: gap.count,
+            routes: &gap.routes,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct RetractionJson {
+    of: String,
+    version: u32,
+    placement: String,
+}
+
+impl RetractionJson {
+    fn new(retraction: &Retraction) -> Self {
+        RetractionJson { of: retraction.of.to_string(), version: retraction.version, placement: retraction.placement.to_string() }
+    }
+}
+
+const fn security(level: SecurityLevel) -> &'static str {
+    match level {
+        SecurityLevel::Unknown => "unknown",
+        SecurityLevel::None => "none",
+        SecurityLevel::Encrypted => "encrypted",
+        SecurityLevel::Authenticated => "authenticated",
+    }
+}
