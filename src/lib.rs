@@ -6,6 +6,7 @@
 pub mod api;
 pub mod clean;
 pub mod cli;
+pub mod collect;
 pub mod config;
 pub mod daemon;
 pub mod deliver;

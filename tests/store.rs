@@ -188,6 +188,7 @@ fn per_route_a_record_is_in_exactly_one_place() {
         reason: HoldReason::NoAssignment,
         first: Seq(3),
         last: Seq(4),
+        count: 2,
     };
     (1..=4).for_each(|seq| lanes.settle(Seq(seq)));
     let change = RouteChange { lanes, hold: vec![held], tally: [("sent".to_owned(), 2)].into(), ..RouteChange::default() };
@@ -200,9 +201,10 @@ fn per_route_a_record_is_in_exactly_one_place() {
     assert_eq!(store.held(route).unwrap(), [held]);
     let mut lanes = lanes;
     lanes.backlog.insert(Seq(3), Seq(3));
-    let release = RouteChange { lanes, release: vec![Held { last: Seq(3), ..held }], ..RouteChange::default() };
+    let rest = Held { first: Seq(4), count: 1, ..held };
+    let release = RouteChange { lanes, release: vec![held], hold: vec![rest], ..RouteChange::default() };
     store.apply(route, &release).unwrap();
-    assert_eq!(store.held(route).unwrap(), [Held { first: Seq(4), ..held }]);
+    assert_eq!(store.held(route).unwrap(), [rest]);
     assert!(store.lanes(route).unwrap().backlog.contains(Seq(3)));
     assert_eq!(store.tally(route).unwrap()["sent"], 2);
     assert_eq!((Lane::Live.name(), Lane::Backlog.name()), ("live", "backlog"));

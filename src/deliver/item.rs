@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::reading::{ChartId, DeliveryId, Instant, Op, Placement, Record, Seq, SubjectKey, Timestamp, WallTime};
+use crate::reading::{ChartId, DeviceId, DeliveryId, Instant, Op, Placement, Record, Seq, SubjectKey, Timestamp, WallTime};
 
 /// Which of a route's two queues a record travels in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -28,6 +28,14 @@ pub struct DeviceLabel {
     pub kind: String,
 }
 
+/// A window that speaks for a patient whom several streams measure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    pub others: Vec<DeviceId>,
+    /// Another stream with enough coverage says something else.
+    pub sources_disagree: bool,
+}
+
 #[derive(Clone, Debug)]
 pub struct Item {
     pub seq: Seq,
@@ -44,6 +52,7 @@ pub struct Item {
     pub received: Option<WallTime>,
     /// Time of this attempt; `None` while the gateway's clock is unsynced.
     pub sent: Option<Timestamp>,
+    pub choice: Option<Choice>,
 }
 
 impl Item {

@@ -76,20 +76,20 @@ impl Store {
 
     /// Appends one frame. When it returns, the records are on the card.
     pub fn append(&mut self, drafts: Vec<Draft>) -> Result<Appended, StoreError> {
-        self.append_and_mark(drafts, None)
+        self.append_and_mark(drafts, &[])
     }
 
-    /// Appends one frame, and moves a reader's mark in the same commit.
-    pub fn append_and_mark(&mut self, drafts: Vec<Draft>, mark: Option<(&str, Seq)>) -> Result<Appended, StoreError> {
+    /// Appends one frame, and moves marks in the same commit.
+    pub fn append_and_mark(&mut self, drafts: Vec<Draft>, marks: &[(&str, u64)]) -> Result<Appended, StoreError> {
         self.write(|tx, streams, minter| {
-            if let Some((name, at)) = mark {
-                routes::write_mark(tx, name, at)?;
+            for (name, value) in marks {
+                routes::write_mark(tx, name, *value)?;
             }
             log::append(tx, minter, streams, drafts)
         })
     }
 
-    pub fn mark(&self, name: &str) -> Result<Option<Seq>, StoreError> {
+    pub fn mark(&self, name: &str) -> Result<Option<u64>, StoreError> {
         routes::read_mark(&self.connection, name)
     }
 

@@ -51,8 +51,10 @@ impl Lanes {
 #[derive(Clone, Debug, Default)]
 pub struct RouteChange {
     pub lanes: Lanes,
-    pub hold: Vec<Held>,
+    /// Rows that are gone; applied before `hold`.
     pub release: Vec<Held>,
+    /// Rows as they are now; a longer run replaces the one with the same beginning.
+    pub hold: Vec<Held>,
     pub bind: Vec<BoundRow>,
     pub dead: Vec<DeadRow>,
     /// Counters by what was counted: `sent`, `filtered`, `superseded`, `history`, …
@@ -66,6 +68,8 @@ pub struct Held {
     pub reason: HoldReason,
     pub first: Seq,
     pub last: Seq,
+    /// Records of the stream in it.
+    pub count: u64,
 }
 
 /// From `first` on, this stream's records went to this subject: written only when the subject changes, before the first send.
@@ -157,11 +161,11 @@ pub(super) fn lanes(connection: &Connection, route: i64) -> Result<Lanes, StoreE
 pub(super) fn apply(tx: &Transaction<'_>, streams: &mut Streams, route: i64, change: &RouteChange) -> Result<(), StoreError> {
     write_lane(tx, route, Lane::Live, &change.lanes.live)?;
     write_lane(tx, route, Lane::Backlog, &change.lanes.backlog)?;
-    for held in &change.hold {
-        edit_held(tx, streams, route, held, Runs::insert)?;
-    }
     for held in &change.release {
-        edit_held(tx, streams, route, held, Runs::remove)?;
+        delete_held(tx, streams, route, held)?;
+    }
+    for held in &change.hold {
+        write_held(tx, streams, route, held)?;
     }
     for bound in &change.bind {
         write_bound(tx, streams, route, bound)?;
@@ -202,37 +206,34 @@ fn write_lane(tx: &Transaction<'_>, route: i64, lane: Lane, runs: &Runs) -> Resu
     Ok(())
 }
 
-fn edit_held(
-    tx: &Transaction<'_>,
-    streams: &mut Streams,
-    route: i64,
-    held: &Held,
-    edit: impl Fn(&mut Runs, Seq, Seq),
-) -> Result<(), StoreError> {
+/// A held run covers the records of one stream between its ends, however many of other streams lie between them.
+fn write_held(tx: &Transaction<'_>, streams: &mut Streams, route: i64, held: &Held) -> Result<(), StoreError> {
     let stream = streams.number(tx, held.device, held.stream.as_ref())?;
-    let reason = held.reason.name();
-    let mut runs: Runs = tx
-        .prepare_cached("SELECT first, last FROM held WHERE route = ? AND stream = ? AND reason = ?")?
-        .query_map(params![route, stream, reason], |row| Ok((seq(row, 0)?, seq(row, 1)?)))?
-        .collect::<Result<_, _>>()?;
-    edit(&mut runs, held.first, held.last);
-    tx.prepare_cached("DELETE FROM held WHERE route = ? AND stream = ? AND reason = ?")?
-        .execute(params![route, stream, reason])?;
-    for (first, last) in runs.iter() {
-        tx.prepare_cached("INSERT INTO held VALUES(?, ?, ?, ?, ?)")?.execute(params![
-            route,
-            stream,
-            reason,
-            first.0 as i64,
-            last.0 as i64
-        ])?;
-    }
+    tx.prepare_cached("INSERT OR REPLACE INTO held VALUES(?, ?, ?, ?, ?, ?)")?.execute(params![
+        route,
+        stream,
+        held.reason.name(),
+        held.first.0 as i64,
+        held.last.0 as i64,
+        held.count as i64
+    ])?;
+    Ok(())
+}
+
+fn delete_held(tx: &Transaction<'_>, streams: &mut Streams, route: i64, held: &Held) -> Result<(), StoreError> {
+    let stream = streams.number(tx, held.device, held.stream.as_ref())?;
+    tx.prepare_cached("DELETE FROM held WHERE route = ? AND stream = ? AND reason = ? AND first = ?")?.execute(params![
+        route,
+        stream,
+        held.reason.name(),
+        held.first.0 as i64
+    ])?;
     Ok(())
 }
 
 pub(super) fn held(connection: &Connection, route: i64) -> Result<Vec<Held>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT stream.key, reason, first, last FROM held JOIN stream ON stream.n = held.stream WHERE route = ? ORDER BY first",
+        "SELECT stream.key, reason, first, last, held.n FROM held JOIN stream ON stream.n = held.stream WHERE route = ? ORDER BY first",
     )?;
     let mut rows = statement.query([route])?;
     let mut all = Vec::new();
@@ -241,7 +242,8 @@ pub(super) fn held(connection: &Connection, route: i64) -> Result<Vec<Held>, Sto
         let reason: String = row.get(1)?;
         let reason = HoldReason::from_name(&reason)
             .ok_or_else(|| StoreError::Refused(format!("a record is held for `{reason}`, which this bedrail does not know")))?;
-        all.push(Held { device, stream, reason, first: seq(row, 2)?, last: seq(row, 3)? });
+        let count = row.get::<_, i64>(4)? as u64;
+        all.push(Held { device, stream, reason, first: seq(row, 2)?, last: seq(row, 3)?, count });
     }
     Ok(all)
 }
@@ -299,13 +301,13 @@ pub(super) fn dead_count(connection: &Connection, route: i64) -> Result<u64, Sto
 }
 
 /// How far a reader of the log has come.
-pub(super) fn read_mark(connection: &Connection, name: &str) -> Result<Option<Seq>, StoreError> {
-    let mut statement = connection.prepare_cached("SELECT seq FROM mark WHERE name = ?")?;
-    Ok(statement.query_row([name], |row| seq(row, 0)).optional()?)
+pub(super) fn read_mark(connection: &Connection, name: &str) -> Result<Option<u64>, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT value FROM mark WHERE name = ?")?;
+    Ok(statement.query_row([name], |row| row.get::<_, i64>(0)).optional()?.map(|value| value as u64))
 }
 
-pub(super) fn write_mark(connection: &Connection, name: &str, at: Seq) -> Result<(), StoreError> {
-    connection.prepare_cached("INSERT OR REPLACE INTO mark VALUES(?, ?)")?.execute(params![name, at.0 as i64])?;
+pub(super) fn write_mark(connection: &Connection, name: &str, value: u64) -> Result<(), StoreError> {
+    connection.prepare_cached("INSERT OR REPLACE INTO mark VALUES(?, ?)")?.execute(params![name, value as i64])?;
     Ok(())
 }
 

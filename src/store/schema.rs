@@ -28,15 +28,15 @@ CREATE TABLE amended(id BLOB NOT NULL, side INTEGER NOT NULL, version INTEGER NO
     PRIMARY KEY(id, side)) WITHOUT ROWID;
 CREATE TABLE anchor(boot BLOB NOT NULL, at INTEGER NOT NULL, wall INTEGER NOT NULL, quality INTEGER NOT NULL,
     uncertainty_ms INTEGER NOT NULL, PRIMARY KEY(boot, at)) WITHOUT ROWID;
--- How far a reader of the log has come, by name.
-CREATE TABLE mark(name TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
+-- How far a reader of the log has come, by name: a record number or a time.
+CREATE TABLE mark(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 
 CREATE TABLE route(n INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, paused TEXT, orphaned INTEGER);
 CREATE TABLE tally(route INTEGER NOT NULL, what TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(route, what)) WITHOUT ROWID;
 CREATE TABLE pending(route INTEGER NOT NULL, lane INTEGER NOT NULL, stream INTEGER NOT NULL, first INTEGER NOT NULL,
     last INTEGER NOT NULL, PRIMARY KEY(route, lane, stream, first)) WITHOUT ROWID;
 CREATE TABLE held(route INTEGER NOT NULL, stream INTEGER NOT NULL, reason TEXT NOT NULL, first INTEGER NOT NULL,
-    last INTEGER NOT NULL, PRIMARY KEY(route, stream, reason, first)) WITHOUT ROWID;
+    last INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(route, stream, reason, first)) WITHOUT ROWID;
 CREATE TABLE attempt(route INTEGER NOT NULL, message TEXT NOT NULL, runs BLOB NOT NULL, hash BLOB NOT NULL,
     tries INTEGER NOT NULL, not_before INTEGER NOT NULL, PRIMARY KEY(route, message)) WITHOUT ROWID;
 CREATE TABLE bound(route INTEGER NOT NULL, stream INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER,

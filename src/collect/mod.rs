@@ -1,0 +1,16 @@
+//! The collect half behind the radio: decode, class, identity, group commit, windows, clock anchors. It knows no patients.
+//!
+//! The rule it keeps: whatever leaves the gateway was committed first, and what a device sends only once is committed
+//! before anything else is done.
+
+mod clock;
+mod intake;
+mod status;
+mod windows;
+mod writer;
+
+pub use clock::{ClockReport, watch_clock};
+pub use intake::{Taken, take};
+pub use status::{AdapterStatus, CollectStatus, DeviceState, DeviceStatus};
+pub use windows::Windows;
+pub use writer::{CollectError, CollectSettings, Collector, CollectedDevice};

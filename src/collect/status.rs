@@ -1,0 +1,77 @@
+//! What the collect half knows of itself at this moment: answered over its socket, never written to disk.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectStatus {
+    pub gateway: String,
+    pub version: String,
+    pub clock: String,
+    pub adapter: AdapterStatus,
+    pub devices: Vec<DeviceStatus>,
+    /// Last record number in the log.
+    pub head: u64,
+    pub frames: u64,
+    pub database_octets: u64,
+    pub wal_octets: u64,
+    /// Readings made durable since start, and commits they took.
+    pub durable: u64,
+    pub commits: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdapterStatus {
+    pub usable: bool,
+    pub detail: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceState {
+    /// Never connected since the start.
+    #[default]
+    Waiting,
+    Connected,
+    /// The link is gone and is tried again.
+    Lost,
+}
+
+impl DeviceState {
+    pub const fn name(self) -> &'static str {
+        match self {
+            DeviceState::Waiting => "waiting",
+            DeviceState::Connected => "connected",
+            DeviceState::Lost => "lost",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    pub name: String,
+    pub kind: String,
+    pub address: String,
+    pub state: DeviceState,
+    /// Why it is not connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// RFC 3339; absent before the first reading and while the clock is unsynced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_reading_at: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub battery_percent: Option<u8>,
+    /// Manufacturer, model, serial number, firmware … as the device states them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub information: BTreeMap<String, String>,
+    pub readings: u64,
+    pub duplicates: u64,
+    pub conflicts: u64,
+    /// Values not taken, by why: decoder errors, `demo`, `test`, `unknown_device`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rejected: BTreeMap<String, u64>,
+    /// What the decoder noticed and let pass, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub warnings: BTreeMap<String, u64>,
+}

@@ -1,0 +1,149 @@
+//! Keeps the windows of all streams in step with the log: fed by each commit, rebuilt from the log after a restart, made
+//! again when late values arrive. The arithmetic is `clean`'s; this file only fetches and appends.
+
+use std::collections::BTreeMap;
+
+use jiff::tz::TimeZone;
+
+use crate::clean::{Late, Point, Windower, make_window};
+use crate::reading::{
+    Anchors, Body, BootId, BootMillis, DeviceId, Instant, Metric, Record, Seq, Stamp, StreamKey, Timestamp, Window,
+};
+use crate::store::{Draft, Identity, OPEN, READ_LIMIT, Store, StoreError};
+
+/// Marks in the store, moved in the commit that appends windows: where a restart replays from, up to where late values have
+/// been dealt with, and until when slots are closed (milliseconds).
+const FROM: &str = "windows_from";
+const SEEN: &str = "windows_seen";
+const UNTIL: &str = "windows_until";
+
+/// Windows that ended longer ago are not made again: the correction horizon.
+const HORIZON_MS: i64 = 72 * 3_600_000;
+
+pub struct Windows {
+    gateway: String,
+    lengths: BTreeMap<Metric, Vec<u32>>,
+    zones: BTreeMap<DeviceId, TimeZone>,
+    default_zone: TimeZone,
+    /// Made when this boot first has a clock.
+    windower: Option<Windower>,
+    /// The next record to take in; records of a boot without a clock wait here, in the log.
+    next: Seq,
+    /// Below it, a replay only fills open slots: late values were dealt with before the restart.
+    seen: Seq,
+}
+
+impl Windows {
+    /// `lengths` in seconds for the metrics that differ from the default; `zones` are of devices that know only local time.
+    pub fn new(
+        gateway: String,
+        lengths: BTreeMap<Metric, Vec<u32>>,
+        zones: BTreeMap<DeviceId, TimeZone>,
+        default_zone: TimeZone,
+        store: &Store,
+    ) -> Result<Self, StoreError> {
+        let next = Seq(store.mark(FROM)?.unwrap_or(1));
+        let seen = Seq(store.mark(SEEN)?.unwrap_or(0));
+        Ok(Self { gateway, lengths, zones, default_zone, windower: None, next, seen })
+    }
+
+    /// Takes in what was appended since the last call, once this boot has a clock, and appends the windows that are due.
+    /// Answers how many there were.
+    pub fn advance(&mut self, store: &mut Store, anchors: &Anchors, boot: BootId, now: BootMillis) -> Result<usize, StoreError> {
+        let Some(wall) = anchors.wall(boot, now) else { return Ok(0) };
+        let mut windower = match self.windower.take() {
+            Some(windower) => windower,
+            None => self.windower_from(store, anchors, wall.at)?,
+        };
+        let late = self.take_in(store, anchors, &mut windower)?;
+        let closed = windower.close(wall.at);
+        let stamp = Stamp { boot, arrived: now, device_time: None, device_clock: None, stored: false };
+        let mut drafts: Vec<Draft> =
+            closed.windows.into_iter().map(|(stream, window)| self.draft(store, stamp, stream, window)).collect();
+        let mut again: Vec<Late> = late.into_iter().chain(closed.late).collect();
+        again.sort();
+        again.dedup();
+        for late in again.iter().filter(|late| late.slot.end().0 > wall.at.0 - HORIZON_MS) {
+            drafts.extend(self.remake(store, anchors, late)?.map(|window| self.draft(store, stamp, late.stream, window)));
+        }
+        let made = drafts.len();
+        if made > 0 {
+            let from = windower.oldest_open().unwrap_or(self.next);
+            let until = u64::try_from(windower.closed_until().0).unwrap_or(0);
+            store.append_and_mark(drafts, &[(FROM, from.0), (SEEN, self.next.0), (UNTIL, until)])?;
+        }
+        self.windower = Some(windower);
+        Ok(made)
+    }
+
+    /// A first start closes nothing that lies before its first record.
+    fn windower_from(&self, store: &Store, anchors: &Anchors, now: Timestamp) -> Result<Windower, StoreError> {
+        let until = match store.mark(UNTIL)? {
+            Some(ms) => Timestamp(i64::try_from(ms).unwrap_or(i64::MAX)),
+            None => {
+                let first = store.read(self.next, OPEN, 1)?;
+                let first = first.first().and_then(|(_, record)| self.measured(record, anchors));
+                first.map_or(now, |at| at.min(now)).plus_ms(-HORIZON_MS)
+            }
+        };
+        Ok(Windower::new(self.lengths.clone(), until))
+    }
+
+    fn take_in(&mut self, store: &Store, anchors: &Anchors, windower: &mut Windower) -> Result<Vec<Late>, StoreError> {
+        let mut all_late = Vec::new();
+        loop {
+            let records = store.read(self.next, OPEN, READ_LIMIT)?;
+            let Some((last, _)) = records.last() else { return Ok(all_late) };
+            self.next = last.next();
+            for (seq, record) in &records {
+                let Some(stream) = record.stream else { continue };
+                let point = self.measured(record, anchors).and_then(|at| Point::of(record, *seq, at));
+                let late = point.map(|point| windower.push(stream, point)).unwrap_or_default();
+                if *seq >= self.seen {
+                    all_late.extend(late);
+                }
+            }
+        }
+    }
+
+    /// A time that nobody vouches for puts a value into no window.
+    fn measured(&self, record: &Record, anchors: &Anchors) -> Option<Timestamp> {
+        let zone = self.zones.get(&record.device).unwrap_or(&self.default_zone);
+        match anchors.measured(&record.stamp, zone) {
+            Instant::Ambiguous(_) | Instant::Unknown => None,
+            instant => instant.wall().map(|wall| wall.at),
+        }
+    }
+
+    /// Values came for a slot that was closed before: it is made again, from all of them; `None` if nothing changed.
+    fn remake(&self, store: &Store, anchors: &Anchors, late: &Late) -> Result<Option<Window>, StoreError> {
+        let Late { stream, slot } = late;
+        let from = slot.reads_from(stream.metric);
+        let (mut points, mut newest) = (Vec::new(), None::<(u32, Window)>);
+        let reaches_back = |boot, arrived| anchors.wall(boot, arrived).is_none_or(|wall| wall.at >= from);
+        store.read_stream_back(stream, reaches_back, |seq, record| match &record.body {
+            Body::Window(window) if window.start == slot.start && window.length_s == slot.length_s && window.to == slot.end() => {
+                if window.from == slot.start && newest.as_ref().is_none_or(|(version, _)| record.version > *version) {
+                    newest = Some((record.version, window.clone()));
+                }
+            }
+            _ => {
+                let at = self.measured(&record, anchors).filter(|at| *at >= from && *at < slot.end());
+                points.extend(at.and_then(|at| Point::of(&record, seq, at)));
+            }
+        })?;
+        let window = make_window(stream, *slot, slot.start, slot.end(), &points);
+        Ok(window.filter(|window| newest.is_none_or(|(_, before)| before != *window)))
+    }
+
+    fn draft(&self, store: &Store, stamp: Stamp, stream: StreamKey, window: Window) -> Draft {
+        let id = store.site_key().window_id(&self.gateway, &stream, window.length_s, window.start);
+        Draft {
+            identity: Identity::Window { id, side: false },
+            device: stream.device,
+            stream: Some(stream),
+            stamp,
+            body: Body::Window(window),
+        }
+    }
+}

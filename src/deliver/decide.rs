@@ -1,0 +1,212 @@
+//! What a route does with one record: a pure function of the record, the ward and the clock. Filters settle here, once;
+//! what may not go yet is held for a named reason; nothing is guessed.
+
+use std::collections::BTreeSet;
+
+use jiff::tz::TimeZone;
+
+use super::Lane;
+use crate::reading::{Anchors, Body, Class, DeviceId, Instant, Metric, Modality, Record, Summary, SubjectKey, Timestamp};
+use crate::ward::{Binding, HoldReason, Ward};
+
+/// To whom a route's records belong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bind {
+    /// To the device; the subject is named when it is known, and nothing waits for it.
+    Device,
+    /// To the bed the device stands at; nothing waits for a patient.
+    Bed,
+    /// To a patient, or not at all.
+    Patient,
+}
+
+/// Which kinds of record a route takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Carry {
+    pub readings: bool,
+    /// Readings that are measured one by one on purpose, even without `readings`.
+    pub episodic: bool,
+    pub events: bool,
+    /// Lengths in seconds.
+    pub windows: BTreeSet<u32>,
+}
+
+/// What a device had stored before its first patient here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum History {
+    /// Not sent to patients, settled and counted.
+    #[default]
+    New,
+    All,
+    Since(Timestamp),
+}
+
+#[derive(Clone, Debug)]
+pub struct Rules {
+    pub bind: Bind,
+    pub carry: Carry,
+    /// Only these, when given.
+    pub metrics: Option<BTreeSet<Metric>>,
+    pub devices: Option<BTreeSet<DeviceId>>,
+    pub hold_questionable: bool,
+    /// One stream per patient, metric and slot.
+    pub per_patient: bool,
+}
+
+/// What is known besides the record.
+pub struct Known<'a> {
+    pub ward: &'a Ward,
+    pub anchors: &'a Anchors,
+    /// Of the device.
+    pub zone: &'a TimeZone,
+    pub history: History,
+    /// The newest version of this record that the route may see.
+    pub newest: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Send { binding: Option<Binding>, subject: Option<SubjectKey> },
+    Settle(Settled),
+    Hold(HoldReason),
+    /// It belongs into the other lane.
+    Backlog,
+    /// An assignment edge lies inside the window: its sides are made first.
+    Cut(Vec<Timestamp>),
+    /// Other streams of the patient are compared first.
+    Choose(Binding),
+}
+
+/// Why there is nothing to do for a record. The names are those of the route's tally.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// The route does not carry it.
+    Filtered,
+    /// A newer version is in the log.
+    Superseded,
+    /// A device had stored it before its first patient here.
+    History,
+    /// A window that was cut: its sides go instead.
+    Cut,
+    /// Another stream speaks for the patient, or none covers enough.
+    NotChosen,
+}
+
+impl Settled {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Settled::Filtered => "filtered",
+            Settled::Superseded => "superseded",
+            Settled::History => "history",
+            Settled::Cut => "cut",
+            Settled::NotChosen => "not_chosen",
+        }
+    }
+}
+
+pub fn decide(record: &Record, lane: Lane, rules: &Rules, known: &Known<'_>) -> Decision {
+    if !carries(record, rules) {
+        return Decision::Settle(Settled::Filtered);
+    }
+    if record.version < known.newest {
+        return Decision::Settle(Settled::Superseded);
+    }
+    if lane == Lane::Live && record.stamp.stored {
+        return Decision::Backlog;
+    }
+    if rules.hold_questionable && matches!(&record.body, Body::Reading(reading) if reading.class == Class::Questionable) {
+        return Decision::Hold(HoldReason::Questionable);
+    }
+    match rules.bind {
+        Bind::Device | Bind::Bed => Decision::Send { binding: None, subject: subject_if_known(record, known) },
+        Bind::Patient => bind_to_patient(record, rules, known),
+    }
+}
+
+/// Whether a route takes records of this kind at all.
+pub fn carries(record: &Record, rules: &Rules) -> bool {
+    let Rules { carry, metrics, devices, bind, .. } = rules;
+    let metric = record.stream.map(|stream| stream.metric);
+    if metrics.as_ref().is_some_and(|wanted| metric.is_some_and(|metric| !wanted.contains(&metric))) {
+        return false;
+    }
+    if devices.as_ref().is_some_and(|wanted| record.device != DeviceId::GATEWAY && !wanted.contains(&record.device)) {
+        return false;
+    }
+    let to_patients = *bind == Bind::Patient;
+    if to_patients && !about_a_patient(record) {
+        return false;
+    }
+    match &record.body {
+        Body::Reading(_) => carry.readings || (carry.episodic && is_episodic(record)),
+        Body::Window(window) => {
+            let whole = window.from == window.start && window.to == window.start.plus_ms(i64::from(window.length_s) * 1000);
+            carry.windows.contains(&window.length_s) && (whole || to_patients)
+        }
+        Body::Waveform(_) => carry.readings,
+        Body::Event(_) => carry.events,
+        // What explains missing or wrong values goes wherever values went.
+        Body::Gap(_) => true,
+        Body::Retraction(_) => true,
+    }
+}
+
+fn about_a_patient(record: &Record) -> bool {
+    let about_patient = |stream: &crate::reading::StreamKey| {
+        !stream.metric.row().about_device && stream.modality != Modality::Intermediate
+    };
+    record.stream.as_ref().is_some_and(about_patient)
+}
+
+/// Measured one by one: neither part of a continuous series nor beat by beat.
+fn is_episodic(record: &Record) -> bool {
+    record.stream.is_some_and(|stream| stream.modality == Modality::Spot && stream.metric.summary(stream.modality) == Summary::None)
+}
+
+fn subject_if_known(record: &Record, known: &Known<'_>) -> Option<SubjectKey> {
+    about_a_patient(record).then(|| bind(record, known).ok()).flatten().map(|binding| binding.subject)
+}
+
+fn bind_to_patient(record: &Record, rules: &Rules, known: &Known<'_>) -> Decision {
+    if let (Body::Window(window), Some(stream)) = (&record.body, record.stream) {
+        let edges = known.ward.edges(stream.device, stream.user, window.from, window.to);
+        if !edges.is_empty() {
+            return Decision::Cut(edges);
+        }
+    }
+    match bind(record, known) {
+        Ok(binding) if rules.per_patient && matches!(record.body, Body::Window(_)) => Decision::Choose(binding),
+        Ok(binding) => Decision::Send { subject: Some(binding.subject.clone()), binding: Some(binding) },
+        Err(_) if is_history(record, known) => Decision::Settle(Settled::History),
+        Err(reason) => Decision::Hold(reason),
+    }
+}
+
+/// Binds by the record's own time, however late it is sent.
+fn bind(record: &Record, known: &Known<'_>) -> Result<Binding, HoldReason> {
+    let user = record.stream.and_then(|stream| stream.user);
+    if let Body::Window(window) = &record.body {
+        return known.ward.bind_span(record.device, user, window.from, window.to);
+    }
+    match known.anchors.measured(&record.stamp, known.zone) {
+        Instant::Unknown => Err(HoldReason::NoClock),
+        Instant::Ambiguous(_) => Err(HoldReason::AmbiguousTime),
+        Instant::Arrival(time) | Instant::DeviceClock(time) | Instant::DeviceZone(time) => known.ward.bind(record.device, user, time),
+    }
+}
+
+/// What a device brought along from before its first patient here. What it sent live at that time waits for a person.
+fn is_history(record: &Record, known: &Known<'_>) -> bool {
+    let user = record.stream.and_then(|stream| stream.user);
+    let measured = match known.anchors.measured(&record.stamp, known.zone) {
+        Instant::DeviceClock(time) | Instant::DeviceZone(time) => time.at,
+        Instant::Arrival(_) | Instant::Ambiguous(_) | Instant::Unknown => return false,
+    };
+    let Some(first) = known.ward.first_assignment(record.device, user) else { return false };
+    let kept = match known.history {
+        History::New => false,
+        History::All => true,
+        History::Since(from) => measured >= from,
+    };
+    record.stamp.stored && measured < first && !kept
+}

@@ -1,0 +1,50 @@
+//! What a route knows of itself at this moment.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteState {
+    #[default]
+    Connecting,
+    Up,
+    /// The link is gone and is tried again.
+    Down,
+    /// A person, or a fault only a person can mend, stopped it.
+    Paused,
+}
+
+impl RouteState {
+    pub const fn name(self) -> &'static str {
+        match self {
+            RouteState::Connecting => "connecting",
+            RouteState::Up => "up",
+            RouteState::Down => "down",
+            RouteState::Paused => "paused",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteStatus {
+    pub name: String,
+    pub kind: String,
+    pub state: RouteState,
+    /// Why it is not up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Records owed, by lane.
+    pub live: u64,
+    pub backlog: u64,
+    pub in_flight: u64,
+    /// Records that may not go yet, by reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub held: BTreeMap<String, u64>,
+    /// Dead letters.
+    pub dead: u64,
+    /// Records settled, by what became of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tally: BTreeMap<String, u64>,
+}
