@@ -1,6 +1,8 @@
 //! What a consumer at the broker may rely on: the schema, the device's digits, the identity, and nothing about a patient but
 //! an opaque key.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
 use std::io::Write;
 use std::process::{Command, Stdio};
 
