@@ -76,6 +76,18 @@ fn the_schema_refuses_what_is_not_in_it() {
 }
 
 #[test]
+fn every_field_of_the_schema_is_documented() {
+    let schema: Json = serde_json::from_str(include_str!("../docs/schema/record-v1.schema.json")).unwrap();
+    let docs = include_str!("../docs/mqtt.md");
+    for field in schema["properties"].as_object().unwrap().keys() {
+        assert!(docs.contains(&format!("| `{field}`")) || docs.contains(&format!("`, `{field}` |")), "{field}");
+    }
+    for field in schema["properties"]["window"]["properties"].as_object().unwrap().keys() {
+        assert!(docs.contains(&format!("`{field}`")), "window.{field}");
+    }
+}
+
+#[test]
 fn the_resolution_of_a_device_reaches_the_consumer() {
     for (value, text) in [
         (Decimal::new(3660, -2), "\"value\":36.60,"),
