@@ -1,5 +1,7 @@
 //! The MQTT connection against Debian's mosquitto over TLS: what it acknowledges, what it refuses, and how each end is told.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
 use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -79,6 +81,17 @@ async fn a_foreign_authority_a_wrong_name_and_a_missing_certificate_are_told_apa
 }
 
 #[tokio::test]
+async fn an_odd_certificate_in_a_bundle_does_not_spoil_the_good_one() {
+    let broker = Broker::start("");
+    let odd = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let good = fs::read_to_string(broker.authority.cert()).unwrap();
+    for (name, bundle) in [("first.pem", format!("{odd}{good}")), ("last.pem", format!("{good}{odd}"))] {
+        fs::write(broker.path(name), bundle).unwrap();
+        connected(&mut connect(&broker.settings_with("gw", &broker.path(name), None))).await;
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_password_is_told_as_that_and_not_as_a_broken_line() {
     let broker = Broker::start("");
     let login = Some(Login { username: "gw".into(), password: Zeroizing::new("canary-wrong".into()) });
@@ -94,7 +107,8 @@ async fn a_wrong_password_is_told_as_that_and_not_as_a_broken_line() {
 #[tokio::test]
 async fn a_broker_that_stops_reading_is_given_up_within_the_deadline() {
     let broker = Broker::start("");
-    let mut link = connect(&LinkSettings { progress_deadline: Duration::from_secs(2), ..broker.settings("gw") });
+    let mut link =
+        connect(&LinkSettings { progress_deadline: Duration::from_secs(2), max_packet: 2 << 20, ..broker.settings("gw") });
     connected(&mut link).await;
     tokio::time::sleep(Duration::from_millis(2_500)).await; // an idle line owes nothing
     assert!(tokio::time::timeout(Duration::from_millis(50), link.event()).await.is_err(), "an idle link was given up");
@@ -124,11 +138,20 @@ async fn a_port_that_accepts_and_stays_silent_is_given_up_at_the_connect_deadlin
 }
 
 #[tokio::test]
+async fn without_tls_no_other_machine_is_spoken_to() {
+    let settings = LinkSettings::new("192.0.2.1", 1883, None, "gw");
+    assert_eq!(next(&mut connect(&settings)).await, LinkEvent::Lost(LostReason::PlainText));
+    let settings = LinkSettings::new("127.0.0.1", free_port(), None, "gw");
+    let event = next(&mut connect(&settings)).await;
+    assert!(matches!(event, LinkEvent::Lost(LostReason::Unreachable(_))), "{event:?}");
+}
+
+#[tokio::test]
 async fn a_message_the_broker_would_hang_up_over_is_not_sent() {
     let broker = Broker::start("max_packet_size 1000");
     let mut link = connect(&broker.settings("gw"));
     let LinkEvent::Connected { max_packet, .. } = next(&mut link).await else { panic!("not connected") };
-    assert_eq!(max_packet, Some(1000));
+    assert_eq!(max_packet, 1000, "the broker's limit is below ours");
     let fits = 1000 - "bedrail/gw/x".len() - 8;
     assert!(link.publish(1, "bedrail/gw/x", vec![b'x'; fits + 1], false).is_err());
     link.publish(2, "bedrail/gw/x", vec![b'x'; fits], false).expect("it fits exactly");
@@ -254,7 +277,10 @@ impl Broker {
     fn settings_with(&self, client_id: &str, ca: &Path, client: Option<ClientIdentity>) -> LinkSettings {
         let tls = TlsSettings { route: "live".into(), ca: Some(ca.to_owned()), client, alpn: Vec::new() };
         let login = Some(Login { username: "gw".into(), password: Zeroizing::new("secret".into()) });
-        LinkSettings { login, ..LinkSettings::new("localhost", self.port, client_config(&tls).expect("good files"), client_id) }
+        LinkSettings {
+            login,
+            ..LinkSettings::new("localhost", self.port, Some(client_config(&tls).expect("good files")), client_id)
+        }
     }
 
     fn subscribe(&self, topic: &str) -> Subscriber {

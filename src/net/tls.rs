@@ -90,13 +90,18 @@ pub fn client_config(settings: &TlsSettings) -> Result<Arc<ClientConfig>, TlsErr
 fn roots(settings: &TlsSettings) -> Result<RootCertStore, TlsError> {
     let Some(path) = &settings.ca else { return Err(TlsError::NoCa { route: settings.route.clone() }) };
     let mut roots = RootCertStore::empty();
+    let mut broken = None;
     for certificate in certificates(settings, "tls.ca", path)? {
-        roots.add(certificate).map_err(|e| TlsError::BadCertificate {
+        broken = roots.add(certificate).err().or(broken);
+    }
+    // A system's bundle holds an odd certificate now and then; one that can be used is enough.
+    if let (true, Some(detail)) = (roots.is_empty(), broken) {
+        return Err(TlsError::BadCertificate {
             route: settings.route.clone(),
             key: "tls.ca",
             path: path.clone(),
-            detail: e.to_string(),
-        })?;
+            detail: detail.to_string(),
+        });
     }
     Ok(roots)
 }

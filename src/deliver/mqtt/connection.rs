@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode, LastWill, Packet, PubAckReason};
@@ -34,12 +35,17 @@ pub fn connect(settings: &LinkSettings) -> MqttLink {
     let (client, event_loop) = AsyncClient::new(options(settings, window), window.into());
     // Each message makes two notes (sent, acknowledged), so the loop never waits for a shell that is busy.
     let (sender, notes) = mpsc::channel(2 * usize::from(window) + 2);
+    let task = if settings.tls.is_some() || is_this_machine(&settings.host) {
+        tokio::spawn(run(event_loop, sender))
+    } else {
+        tokio::spawn(async move { drop(sender.send(Note::Lost(LostReason::PlainText)).await) })
+    };
     MqttLink {
         client,
         notes,
-        task: AbortOnDropHandle::new(tokio::spawn(run(event_loop, sender))),
+        task: AbortOnDropHandle::new(task),
         window,
-        max_packet: None,
+        max_packet: settings.max_packet,
         connected: false,
         unsent: VecDeque::new(),
         in_flight: HashMap::new(),
@@ -54,12 +60,14 @@ fn options(settings: &LinkSettings, window: u16) -> MqttOptions {
     let mut options = MqttOptions::new(&settings.client_id, &settings.host, settings.port);
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);
+    let tls = settings.tls.clone().map(TlsConfiguration::Rustls);
     options
-        .set_transport(Transport::Tls(TlsConfiguration::Rustls(settings.tls.clone())))
+        .set_transport(tls.map_or(Transport::Tcp, Transport::Tls))
         .set_network_options(network)
         .set_clean_start(true)
         .set_keep_alive(settings.keep_alive.max(MIN_KEEP_ALIVE))
         .set_outgoing_inflight_upper_limit(window * IDS_PER_WINDOW)
+        .set_max_packet_size(Some(settings.max_packet))
         // The link's own deadline comes first.
         .set_connection_timeout(settings.connect_deadline.as_secs() + 1);
     if let Some(login) = &settings.login {
@@ -69,6 +77,10 @@ fn options(settings: &LinkSettings, window: u16) -> MqttOptions {
         options.set_last_will(LastWill::new(&will.topic, will.payload.clone(), QoS::AtLeastOnce, true, None));
     }
     options
+}
+
+fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// What the loop's task tells the link.
@@ -109,7 +121,7 @@ pub struct MqttLink {
     notes: mpsc::Receiver<Note>,
     task: AbortOnDropHandle<()>,
     window: u16,
-    max_packet: Option<u32>,
+    max_packet: u32,
     connected: bool,
     /// Handed to the loop, no packet id yet. A fresh loop sends in this order and nothing else.
     unsent: VecDeque<u64>,
@@ -127,8 +139,8 @@ impl Link for MqttLink {
             return Err(NotTaken::Full);
         }
         let bytes = packet_len(topic, &payload);
-        if let Some(max) = self.max_packet.filter(|max| bytes > *max as usize) {
-            return Err(NotTaken::TooLarge { bytes, max });
+        if bytes > self.max_packet as usize {
+            return Err(NotTaken::TooLarge { bytes, max: self.max_packet });
         }
         // The loop's queue is as long as the window, so this fails only when the loop is gone; `event` then says why.
         self.client.try_publish(topic, QoS::AtLeastOnce, retain, payload).map_err(|_| NotTaken::Full)?;
@@ -182,8 +194,8 @@ impl MqttLink {
                 self.connected = true;
                 self.deadline = None;
                 self.window = self.window.min(receive_maximum.unwrap_or(u16::MAX)).max(1);
-                self.max_packet = max_packet;
-                Some(LinkEvent::Connected { window: self.window, max_packet })
+                self.max_packet = self.max_packet.min(max_packet.unwrap_or(u32::MAX));
+                Some(LinkEvent::Connected { window: self.window, max_packet: self.max_packet })
             }
             Some(Note::Sent(id)) => {
                 let token = self.unsent.pop_front()?;

@@ -34,7 +34,7 @@ pub enum NotTaken {
     #[error("the window is full")]
     Full,
     /// The broker would end the connection over it, so it is the message that has to give way.
-    #[error("the message has {bytes} octets and the broker takes at most {max}; raise its maximum packet size")]
+    #[error("the message has {bytes} octets and at most {max} may go; raise max_packet of the route or the broker's own limit")]
     TooLarge { bytes: usize, max: u32 },
 }
 
@@ -43,7 +43,8 @@ pub enum LinkEvent {
     Connected {
         /// Messages in flight at most: ours, or the broker's receive maximum if that is lower.
         window: u16,
-        max_packet: Option<u32>,
+        /// Octets in a packet at most, ours or the broker's limit.
+        max_packet: u32,
     },
     Acked {
         token: u64,
@@ -99,6 +100,8 @@ impl fmt::Debug for RefusalCode {
 /// Why a connection ended or never came to be. Texts say what to do where there is something to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LostReason {
+    #[error("without TLS only a broker on this machine is spoken to; use mqtts:// and set tls.ca")]
+    PlainText,
     #[error("cannot reach the broker: {0}; check url, the network and that the broker runs")]
     Unreachable(String),
     #[error("TLS: {fault} ({detail})")]
@@ -123,13 +126,14 @@ pub enum LostReason {
     Broken(String),
 }
 
-/// All there is to know to make a connection. TLS is not optional.
+/// All there is to know to make a connection.
 #[derive(Clone)]
 pub struct LinkSettings {
     /// A name or an address; an IPv6 address without brackets.
     pub host: String,
     pub port: u16,
-    pub tls: Arc<ClientConfig>,
+    /// `None` is plain TCP, and refused for any broker but one on this machine.
+    pub tls: Option<Arc<ClientConfig>>,
     pub client_id: String,
     pub login: Option<Login>,
     pub will: Option<Will>,
@@ -137,6 +141,8 @@ pub struct LinkSettings {
     pub keep_alive: Duration,
     /// Messages in flight at most, 1 to 1,024.
     pub window: u16,
+    /// Octets in a packet, sent or accepted, at most.
+    pub max_packet: u32,
     pub connect_deadline: Duration,
     /// How long the broker may acknowledge nothing while something is under way.
     pub progress_deadline: Duration,
@@ -166,11 +172,13 @@ impl LinkSettings {
     pub const KEEP_ALIVE: Duration = Duration::from_secs(30);
     /// Fills a line of 10 ms round trip with 6,000 messages a second; more only adds repeats after a lost connection.
     pub const WINDOW: u16 = 64;
+    /// What the larger cloud brokers take; a window or a reading needs a hundredth.
+    pub const MAX_PACKET: u32 = 128 << 10;
     /// DNS, TCP, TLS and CONNACK over a poor mobile line.
     pub const CONNECT_DEADLINE: Duration = Duration::from_secs(20);
     pub const PROGRESS_DEADLINE: Duration = Duration::from_secs(30);
 
-    pub fn new(host: impl Into<String>, port: u16, tls: Arc<ClientConfig>, client_id: impl Into<String>) -> Self {
+    pub fn new(host: impl Into<String>, port: u16, tls: Option<Arc<ClientConfig>>, client_id: impl Into<String>) -> Self {
         Self {
             host: host.into(),
             port,
@@ -180,6 +188,7 @@ impl LinkSettings {
             will: None,
             keep_alive: Self::KEEP_ALIVE,
             window: Self::WINDOW,
+            max_packet: Self::MAX_PACKET,
             connect_deadline: Self::CONNECT_DEADLINE,
             progress_deadline: Self::PROGRESS_DEADLINE,
         }

@@ -2,6 +2,7 @@
 //! `link` is all the rest of bedrail sees of it.
 
 pub mod connection;
+mod json;
 mod link;
 pub mod render;
 pub mod status;

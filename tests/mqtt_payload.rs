@@ -1,0 +1,363 @@
+//! What a consumer at the broker may rely on: the schema, the device's digits, the identity, and nothing about a patient but
+//! an opaque key.
+
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use bedrail::deliver::mqtt::{TopicTemplate, render};
+use bedrail::deliver::{DeviceLabel, Item, Lane};
+use bedrail::reading::*;
+use proptest::prelude::*;
+use serde_json::Value as Json;
+
+const OXIMETER: DeviceId = DeviceId::new([0x00, 0x1C, 0x05, 0xAB, 0xCD, 0xEF]);
+const NOON: Timestamp = Timestamp(1_795_435_200_000);
+
+#[test]
+fn a_reading_is_rendered_key_by_key_in_the_documented_order() {
+    let expected = concat!(
+        r#"{"schema":"bedrail.record/1","record":"01010101010101010101010101010101","placement":"02020202020202020202020202020202","#,
+        r#""version":1,"op":"put","chart":"03030303030303030303030303030303","lane":"live","seq":42,"kind":"reading","#,
+        r#""gateway":"3w-gw-01","device":{"id":"00:1C:05:AB:CD:EF","name":"oxi-07","kind":"thermometer"},"user":1,"#,
+        r#""metric":"body_temperature","mdc":188424,"loinc":["8310-5"],"site":"mouth","modality":"spot","class":"questionable","#,
+        r#""value":36.60,"unit":"Cel","flags":["implausible"],"sequence":7,"part":0,"parts":1,"#,
+        r#""measured_at":"2026-11-23T12:00:00.000Z","measured_by":"device_clock","measured_uncertainty_ms":2010,"#,
+        r#""received_at":"2026-11-23T12:00:01.500Z","clock":"ntp","device_time":"2026-11-23T13:00:00","stored":true,"#,
+        r#""sent_at":"2026-11-23T12:00:02.000Z","subject":"p-017","security":"encrypted"}"#
+    );
+    let rendered = render(&temperature(), &topic());
+    assert_eq!(String::from_utf8(rendered.payload).unwrap(), expected);
+    assert_eq!(rendered.topic, "bedrail/3w-gw-01/oxi-07/body_temperature");
+}
+
+#[test]
+fn every_kind_of_record_is_rendered_as_the_schema_says() {
+    let schema = schema();
+    let mut kinds = std::collections::BTreeSet::new();
+    for item in every_kind() {
+        let json = json(&item);
+        let faults: Vec<_> = schema.iter_errors(&json).map(|e| format!("{}: {e}", e.instance_path)).collect();
+        assert!(faults.is_empty(), "{json:#}\n{faults:#?}");
+        kinds.insert(item.record.body.kind());
+    }
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["event", "gap", "reading", "retraction", "waveform", "window"]);
+}
+
+#[test]
+fn the_schema_refuses_what_is_not_in_it() {
+    let schema = schema();
+    let good = json(&temperature());
+    assert!(schema.is_valid(&good));
+    for (key, value) in [
+        ("patient_name", Json::from("Canary")),
+        ("subject", Json::from("4711-001122")),
+        ("subject", Json::from("p-12345")),
+        ("value", Json::from("36.60")),
+        ("range", Json::from("low")),
+        ("version", Json::from(0)),
+        ("op", Json::from("retract")),
+        ("kind", Json::from("window")),
+        ("measured_at", Json::from("2026-11-23 12:00")),
+        ("schema", Json::from("bedrail.record/2")),
+    ] {
+        let mut bad = good.clone();
+        bad[key] = value;
+        assert!(!schema.is_valid(&bad), "{key}: {}", bad[key]);
+    }
+    for key in
+        ["record", "placement", "version", "op", "lane", "measured_at", "received_at", "sent_at", "subject", "user", "class"]
+    {
+        let mut bad = good.clone();
+        bad.as_object_mut().unwrap().remove(key);
+        assert!(!schema.is_valid(&bad), "without {key}");
+    }
+}
+
+#[test]
+fn every_field_of_the_schema_is_documented() {
+    let schema: Json = serde_json::from_str(include_str!("../docs/schema/record-v1.schema.json")).unwrap();
+    let docs = include_str!("../docs/mqtt.md");
+    for field in schema["properties"].as_object().unwrap().keys() {
+        assert!(docs.contains(&format!("| `{field}`")) || docs.contains(&format!("`, `{field}` |")), "{field}");
+    }
+    for field in schema["properties"]["window"]["properties"].as_object().unwrap().keys() {
+        assert!(docs.contains(&format!("`{field}`")), "window.{field}");
+    }
+}
+
+#[test]
+fn the_resolution_of_a_device_reaches_the_consumer() {
+    for (value, text) in [
+        (Decimal::new(3660, -2), "\"value\":36.60,"),
+        (Decimal::new(97, 0), "\"value\":97,"),
+        (Decimal::new(5, 1), "\"value\":50,"),
+        (Decimal::new(0, -1), "\"value\":0.0,"),
+        (Decimal::new(-5, -1), "\"value\":-0.5,"),
+    ] {
+        let body = Body::Reading(reading(Value::Number { value, unit: Unit::DegreeCelsius }, Class::Measured));
+        let payload = text_of(&item(Some(stream(Metric::BodyTemperature, Modality::Spot)), body));
+        assert!(payload.contains(text), "{payload}");
+    }
+    let window = text_of(&item(Some(stream(Metric::Spo2, Modality::Continuous)), Body::Window(stats())));
+    for part in [r#""median":{"at":"2026-11-23T12:00:00.000Z","value":97.0}"#, r#""mean":96.85"#, r#""coverage":0.950"#] {
+        assert!(window.contains(part), "{part} in {window}");
+    }
+}
+
+#[test]
+fn a_value_out_of_the_devices_range_and_an_absent_component_are_said_and_not_made_up() {
+    let high = Body::Reading(reading(Value::NoNumber { unit: Unit::MilligramPerDecilitre }, Class::OutOfRange(OutOfRange::High)));
+    let high = json(&item(Some(stream(Metric::Glucose, Modality::Spot)), high));
+    assert_eq!((&high["class"], &high["range"], high.get("value")), (&"out_of_range".into(), &"high".into(), None));
+    let pressure = json(&item(Some(stream(Metric::BloodPressure, Modality::Spot)), blood_pressure()));
+    let expected = serde_json::json!({
+        "systolic": {"value": 120, "mdc": 150021, "loinc": "8480-6"},
+        "diastolic": {"value": 80, "mdc": 150022, "loinc": "8462-4"},
+        "mean": null,
+    });
+    assert_eq!(pressure["components"], expected);
+    assert_eq!(pressure.get("value"), None);
+}
+
+#[test]
+fn a_retraction_speaks_of_what_it_takes_back_and_carries_no_value() {
+    let of_a_reading = json(&Item { op: Op::Retract, ..temperature() });
+    assert_eq!(of_a_reading["record"], "01".repeat(16));
+    for gone in ["value", "class", "unit", "flags", "components", "window", "sequence", "security"] {
+        assert_eq!(of_a_reading.get(gone), None, "{gone}");
+    }
+    let body =
+        Body::Retraction(Retraction { of: RecordId([7; 16]), version: 3, placement: Placement([8; 16]), route: "live".into() });
+    let by_record = json(&item(Some(stream(Metric::Spo2, Modality::Spot)), body));
+    assert_eq!((&by_record["record"], &by_record["placement"]), (&"07".repeat(16).into(), &"08".repeat(16).into()));
+    assert_eq!((&by_record["version"], &by_record["op"]), (&3.into(), &"retract".into()));
+}
+
+#[test]
+fn a_record_without_a_clock_says_so_and_is_sent_all_the_same() {
+    let unknown = Item { measured: Instant::Unknown, received: None, sent: None, subject: None, ..temperature() };
+    let json = json(&unknown);
+    for key in ["measured_at", "received_at", "sent_at", "subject"] {
+        assert_eq!(json.get(key), Some(&Json::Null), "{key}");
+    }
+    assert_eq!((&json["measured_by"], &json["clock"]), (&"unknown".into(), &"unsynced".into()));
+    assert!(schema().is_valid(&json));
+}
+
+#[test]
+fn a_topic_names_the_device_by_name_else_by_address_and_a_record_without_a_metric_by_its_kind() {
+    let topic_of = |item: &Item| render(item, &topic()).topic;
+    let nameless = Item { device: None, ..temperature() };
+    assert_eq!(topic_of(&nameless), "bedrail/3w-gw-01/001C05ABCDEF/body_temperature");
+    assert_eq!(topic_of(&gap()), "bedrail/3w-gw-01/gateway/gap");
+    let awkward = Some(DeviceLabel { name: "oxi/07+#\u{0}".into(), kind: "x".into() });
+    assert_eq!(topic_of(&Item { device: awkward, ..temperature() }), "bedrail/3w-gw-01/oxi_07___/body_temperature");
+}
+
+proptest! {
+    #[test]
+    fn two_attempts_differ_only_in_lane_and_sending_time(
+        mantissa in any::<i64>(), exponent in -9i8..=9, flag in any::<bool>(), second in 0i64..100_000_000_000, which in 0usize..14,
+    ) {
+        let mut first = every_kind().swap_remove(which);
+        if let Body::Reading(reading) = &mut first.record.body {
+            reading.value = Value::Number { value: Decimal::new(mantissa, exponent), unit: Unit::Percent };
+            reading.flags = if flag { vec![Flag::LowPerfusion, Flag::PoorSignal] } else { vec![] };
+        }
+        let again = Item { lane: Lane::Backlog, sent: Some(Timestamp(second)), ..first.clone() };
+        let (a, b) = (text_of(&first), text_of(&again));
+        let a = a.replacen("\"lane\":\"live\"", "\"lane\":\"backlog\"", 1);
+        let a = a.replacen("\"sent_at\":\"2026-11-23T12:00:02.000Z\"", &format!("\"sent_at\":\"{}\"", Timestamp(second)), 1);
+        prop_assert_eq!(a, b);
+    }
+}
+
+#[test]
+fn the_example_consumer_files_every_value_once_and_at_its_last_version() {
+    let stream = include_str!("fixtures/mqtt_stream.jsonl");
+    let schema = schema();
+    for line in stream.lines() {
+        let message: Json = serde_json::from_str(line).unwrap();
+        assert!(schema.is_valid(&message), "{line}");
+    }
+    // By hand: a repeat, a window amended and repeated late, a chart corrected, a retraction before its record.
+    let expected = "add spo2 97 %\n\
+                    add body_temperature 36.60 Cel\n\
+                    add spo2 97 %\n\
+                    amend spo2 96 %\n\
+                    add blood_pressure 120/80/? mm[Hg]\n\
+                    remove blood_pressure\n\
+                    add blood_pressure 120/80/? mm[Hg]\n\
+                    add heart_rate 72 /min\n\
+                    add glucose high mg/dL\n";
+    assert_eq!(consume(stream), expected);
+    // Everything once more, as after a lost connection: nothing new.
+    assert_eq!(consume(&format!("{stream}{stream}")), expected);
+}
+
+#[test]
+fn the_example_consumer_understands_what_is_rendered() {
+    let retracted = Item { op: Op::Retract, ..temperature() };
+    let status = r#"{"schema":"bedrail.status/1","gateway":"3w-gw-01","version":"0.1.0","state":"online"}"#;
+    let lines = [text_of(&temperature()), text_of(&gap()), status.to_owned(), text_of(&retracted), text_of(&temperature())];
+    assert_eq!(consume(&(lines.join("\n") + "\n")), "add body_temperature 36.60 Cel\nremove body_temperature\n");
+}
+
+fn consume(lines: &str) -> String {
+    let mut child = Command::new("python3")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/consumer.py"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 is installed");
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn schema() -> jsonschema::Validator {
+    let schema: Json = serde_json::from_str(include_str!("../docs/schema/record-v1.schema.json")).unwrap();
+    jsonschema::draft202012::meta::validate(&schema).expect("a valid schema");
+    jsonschema::draft202012::new(&schema).expect("a valid schema")
+}
+
+fn topic() -> TopicTemplate {
+    "bedrail/{gateway}/{device}/{metric}".parse().unwrap()
+}
+
+fn text_of(item: &Item) -> String {
+    String::from_utf8(render(item, &topic()).payload).unwrap()
+}
+
+fn json(item: &Item) -> Json {
+    serde_json::from_slice(&render(item, &topic()).payload).unwrap()
+}
+
+fn stream(metric: Metric, modality: Modality) -> StreamKey {
+    StreamKey { device: OXIMETER, user: None, metric, site: None, modality }
+}
+
+fn reading(value: Value, class: Class) -> Reading {
+    Reading { value, class, flags: vec![], sequence: None, part: 0, parts: 1, security: SecurityLevel::None }
+}
+
+fn item(stream: Option<StreamKey>, body: Body) -> Item {
+    let stamp = Stamp { boot: BootId([9; 16]), arrived: BootMillis(5_000), device_time: None, device_clock: None, stored: false };
+    let wall = WallTime { at: NOON, quality: ClockQuality::Ntp, uncertainty_ms: 10 };
+    Item {
+        seq: Seq(42),
+        record: Record { id: RecordId([1; 16]), version: 1, device: OXIMETER, stream, stamp, body },
+        lane: Lane::Live,
+        op: Op::Put,
+        placement: Placement([2; 16]),
+        chart: ChartId([3; 16]),
+        subject: None,
+        gateway: "3w-gw-01".into(),
+        device: Some(DeviceLabel { name: "oxi-07".into(), kind: "thermometer".into() }),
+        measured: Instant::Arrival(wall),
+        received: Some(wall),
+        sent: Some(NOON.plus_ms(2_000)),
+    }
+}
+
+fn temperature() -> Item {
+    let value = Value::Number { value: Decimal::new(3660, -2), unit: Unit::DegreeCelsius };
+    let body = Body::Reading(Reading {
+        flags: vec![Flag::Implausible],
+        sequence: Some(7),
+        security: SecurityLevel::Encrypted,
+        ..reading(value, Class::Questionable)
+    });
+    let key = StreamKey { user: Some(1), site: Some(Site::Mouth), ..stream(Metric::BodyTemperature, Modality::Spot) };
+    let mut item = item(Some(key), body);
+    let device_time = DeviceTime { year: Some(2026), month: Some(11), day: Some(23), hour: 13, minute: 0, second: 0 };
+    item.record.stamp = Stamp { device_time: Some(device_time), stored: true, ..item.record.stamp };
+    item.measured = Instant::DeviceClock(WallTime { at: NOON, quality: ClockQuality::Ntp, uncertainty_ms: 2_010 });
+    item.received = Some(WallTime { at: NOON.plus_ms(1_500), quality: ClockQuality::Ntp, uncertainty_ms: 10 });
+    item.subject = Some("p-017".parse().unwrap());
+    item
+}
+
+fn blood_pressure() -> Body {
+    let parts = vec![
+        (Component::Systolic, Some(Decimal::new(120, 0))),
+        (Component::Diastolic, Some(Decimal::new(80, 0))),
+        (Component::Mean, None),
+    ];
+    Body::Reading(reading(Value::Compound { parts, unit: Unit::MillimetreOfMercury }, Class::Measured))
+}
+
+fn sample(mantissa: i64) -> Sample {
+    Sample { at: NOON, value: Decimal::new(mantissa, -1) }
+}
+
+fn stats() -> Window {
+    let summary = WindowSummary::Stats { median: sample(970), min: sample(940), max: sample(990), mean: Decimal::new(9685, -2) };
+    window(Some(summary))
+}
+
+fn window(summary: Option<WindowSummary>) -> Window {
+    Window {
+        start: NOON,
+        length_s: 60,
+        from: NOON,
+        to: NOON.plus_ms(60_000),
+        n: 58,
+        unit: Unit::Percent,
+        summary,
+        coverage_permille: 950,
+        excluded: vec![(Exclusion::NoValue, 2), (Exclusion::Questionable, 1)],
+        source: (Seq(1), Seq(61)),
+    }
+}
+
+fn gap() -> Item {
+    let body = Body::Gap(Gap {
+        reason: GapReason::Evicted,
+        run: Some((Seq(1), Seq(900))),
+        from: Some(NOON),
+        to: Some(NOON.plus_ms(900_000)),
+        count: 900,
+        routes: vec!["live".into()],
+    });
+    let mut gap = item(None, body);
+    gap.record.device = DeviceId::GATEWAY;
+    gap.device = None;
+    gap
+}
+
+/// Fourteen, one of each shape a body can have.
+fn every_kind() -> Vec<Item> {
+    let spo2 = Some(stream(Metric::Spo2, Modality::Continuous));
+    let last = WindowSummary::Last { last: sample(970) };
+    let counter = WindowSummary::Counter { increase: Decimal::new(12, 0), resets: 1, last: sample(970) };
+    let out = reading(Value::NoNumber { unit: Unit::MilligramPerDecilitre }, Class::OutOfRange(OutOfRange::Low));
+    let retraction = Retraction { of: RecordId([7; 16]), version: 1, placement: Placement([8; 16]), route: "live".into() };
+    let waveform = Waveform {
+        origin: Decimal::ZERO,
+        scale: Decimal::new(5, -3),
+        unit: Unit::One,
+        period_us: 4_000,
+        samples: vec![0, -7, 12],
+    };
+    let condition = Event::Condition { name: "clock_unsynced".into(), raised: true, detail: "no NTP since boot".into() };
+    vec![
+        temperature(),
+        item(Some(stream(Metric::Glucose, Modality::Spot)), Body::Reading(out)),
+        item(Some(stream(Metric::BloodPressure, Modality::Spot)), blood_pressure()),
+        item(spo2, Body::Window(stats())),
+        item(Some(stream(Metric::GlucoseInterstitial, Modality::Continuous)), Body::Window(window(Some(last)))),
+        item(Some(stream(Metric::EnergyExpended, Modality::Continuous)), Body::Window(window(Some(counter)))),
+        item(spo2, Body::Window(window(None))),
+        item(spo2, Body::Waveform(waveform)),
+        item(spo2, Body::Event(Event::NoValue(NoValue::SensorOff))),
+        item(None, Body::Event(condition)),
+        gap(),
+        item(spo2, Body::Retraction(retraction)),
+        item(None, Body::Event(Event::Discarded { reason: "demo".into(), count: 3 })),
+        Item { op: Op::Retract, ..temperature() },
+    ]
+}
