@@ -1,7 +1,14 @@
-//! Who was where when: events folded in event-time order, and the binding of a reading to a patient. Pure.
+//! Who was where when: events folded in event-time order, and the binding of a reading to a patient. Pure: no I/O, no clock.
+//! A reading is bound for its own time and when it is sent, never to "the last patient"; what is in doubt is held.
 
+mod bind;
 mod event;
+mod fold;
 mod phi;
+#[cfg(test)]
+mod tests;
 
+pub use bind::{Affected, Binding, Rule};
 pub use event::{Change, EventSource, HoldReason, WardEvent};
+pub use fold::{Evidence, Interval, Ward};
 pub use phi::Phi;
