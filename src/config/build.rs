@@ -1,7 +1,7 @@
 //! Checked values to settings, and where each value came from.
 
 use super::document::{Document, Section};
-use super::keys::{self, Status};
+use super::keys::{self, Key, Status};
 use super::rules::Broker;
 use super::secret::CredentialsDir;
 use super::settings::{
@@ -165,24 +165,29 @@ impl Of<'_> {
 /// The effective value of every key that has one, in the order of the table of keys.
 pub fn explain(document: &Document, env: &Env) -> Vec<Explained> {
     let schemas = ["gateway", "store", "ward", "radio", "adt", "scan", "bed[]", "patient[]", "device[]", "metric.*", "route[]"];
+    let other_metrics = Section { label: "metric (any other)".to_owned(), ..Section::unwritten("metric.*") };
     let mut explained = Vec::new();
-    for section in schemas.into_iter().flat_map(|schema| document.sections(schema)) {
-        for key in keys::of_section(section.schema) {
-            let local = &key.path[section.schema.len() + 1..];
-            let Some((value, origin)) = document.explained(section, key) else { continue };
-            let written = matches!(origin, Origin::File { .. });
-            if !written && (key.status != Status::Now || does_not_concern(document, section, local)) {
-                continue;
-            }
-            let from_systemd = env.credentials_directory.as_ref().filter(|_| key.path == "gateway.credentials_dir" && !written);
-            let (value, origin) = match from_systemd {
-                Some(path) => (format!("{:?}", path.display().to_string()), Origin::Environment),
-                None => (value, origin),
-            };
-            explained.push(Explained { section: section.label.clone(), key: local.to_owned(), value, origin });
+    for schema in schemas {
+        let unwritten = (schema == other_metrics.schema).then_some(&other_metrics);
+        for section in document.sections(schema).chain(unwritten) {
+            explained.extend(keys::of_section(schema).filter_map(|key| explain_key(document, env, section, key)));
         }
     }
     explained
+}
+
+fn explain_key(document: &Document, env: &Env, section: &Section, key: &'static Key) -> Option<Explained> {
+    let local = key.path[section.schema.len() + 1..].to_owned();
+    let (mut value, mut origin) = document.explained(section, key)?;
+    if !matches!(origin, Origin::File { .. }) {
+        if key.status != Status::Now || does_not_concern(document, section, &local) {
+            return None;
+        }
+        if let ("gateway.credentials_dir", Some(path)) = (key.path, &env.credentials_directory) {
+            (value, origin) = (format!("{:?}", path.display().to_string()), Origin::Environment);
+        }
+    }
+    Some(Explained { path: key.path, section: section.label.clone(), key: local, value, origin })
 }
 
 /// A default that means nothing there: a topic where no MQTT is spoken, a CA where no TLS is.

@@ -49,8 +49,6 @@ pub struct Section {
 struct Entry {
     value: Value,
     line: usize,
-    /// As the user wrote it.
-    written: String,
 }
 
 impl Document {
@@ -116,7 +114,7 @@ impl Document {
     pub fn explained(&self, section: &Section, key: &'static Key) -> Option<(String, Origin)> {
         let rest = key.path.strip_prefix(section.schema)?.strip_prefix('.')?;
         if let Some(entry) = self.values.get(&section.place(rest)) {
-            return Some((entry.written.clone(), Origin::File { file: self.file.clone(), line: entry.line }));
+            return Some((entry.value.to_toml(), Origin::File { file: self.file.clone(), line: entry.line }));
         }
         let (toml, by_mode) = self.default_toml(section, key)?;
         Some((toml.to_owned(), if by_mode { Origin::Mode } else { Origin::Default }))
@@ -274,9 +272,7 @@ impl Reader<'_> {
                 why: why.to_owned(),
             });
         }
-        let written = self.text.get(value.span()).unwrap_or_default();
-        let written = written.split_whitespace().collect::<Vec<_>>().join(" ");
-        self.document.values.insert(section.place(local), Entry { value: read, line, written });
+        self.document.values.insert(section.place(local), Entry { value: read, line });
     }
 
     /// A table whose keys are not bedrail's: all that can be told is a secret in plain text.

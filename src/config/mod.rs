@@ -55,6 +55,8 @@ pub struct LaterKey {
 /// An effective value and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explained {
+    /// Its path in the table of keys: `device[].address`.
+    pub path: &'static str,
     pub section: String,
     pub key: String,
     /// As TOML.

@@ -78,6 +78,21 @@ pub enum Value {
     Free,
 }
 
+impl Value {
+    /// As it can be written; a table of somebody else's keys is not repeated.
+    pub fn to_toml(&self) -> String {
+        match self {
+            Value::Text(text) => format!("{text:?}"),
+            Value::Integer(number) => number.to_string(),
+            Value::Boolean(value) => value.to_string(),
+            Value::Time(at) => at.to_string(),
+            Value::Secret(secret) => secret.to_string(),
+            Value::List(items) => format!("[{}]", items.iter().map(Value::to_toml).collect::<Vec<_>>().join(", ")),
+            Value::Free => "{ … }".to_owned(),
+        }
+    }
+}
+
 /// Placeholders of a topic template.
 pub const TOPIC_FIELDS: &[&str] = &["gateway", "device", "metric"];
 
