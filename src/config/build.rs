@@ -1,0 +1,202 @@
+//! Checked values to settings, and where each value came from.
+
+use super::document::{Document, Section};
+use super::keys::{self, Key, Status};
+use super::rules::Broker;
+use super::secret::CredentialsDir;
+use super::settings::{
+    BedSettings, ClientCertificate, DeviceSettings, FilterSettings, GatewaySettings, MetricSettings, MqttSettings,
+    PatientSettings, RadioSettings, RouteKind, RouteSettings, Settings, StoreSettings, Target, TlsSettings, WardSettings,
+};
+use super::value::{FromValue, WindowLength};
+use super::{Env, Explained, Origin};
+use crate::reading::Metric;
+
+/// Only for a document without errors.
+pub fn settings(document: &Document, env: &Env) -> Settings {
+    let gateway = gateway(document, env);
+    let all = |schema| document.sections(schema);
+    let devices = all("device[]").map(|section| device(document, section, &gateway)).collect();
+    let routes = all("route[]").map(|section| route(document, section, &gateway.id)).collect();
+    let metrics =
+        all("metric.*").filter_map(|section| Some((Metric::from_name(section.name.as_deref()?)?, metric(document, section))));
+    let store = Of(document, document.single("store"));
+    let ward = Of(document, document.single("ward"));
+    Settings::new(
+        gateway,
+        StoreSettings {
+            key: store.need("key"),
+            commit_interval: store.need("commit_interval"),
+            commit_records: store.need("commit_records"),
+            ack_interval: store.need("ack_interval"),
+            horizon: store.need("horizon"),
+            keep: store.need("keep"),
+            max_bytes: store.need("max_bytes"),
+            free_floor: store.need("free_floor"),
+        },
+        WardSettings { key: ward.need("key"), back_dating: ward.need("back_dating") },
+        RadioSettings { adapter: Of(document, document.single("radio")).get("adapter") },
+        all("bed[]").map(|section| BedSettings { id: Of(document, section).need("id") }).collect(),
+        all("patient[]").map(|section| patient(document, section)).collect(),
+        devices,
+        routes,
+        metric(document, &Section::unwritten("metric.*")),
+    )
+    .with_metrics(metrics.collect())
+}
+
+fn gateway(document: &Document, env: &Env) -> GatewaySettings {
+    let gateway = Of(document, document.single("gateway"));
+    let from_systemd = env.credentials_directory.clone();
+    let credentials = match (document.written(document.single("gateway"), "credentials_dir"), from_systemd) {
+        (None, Some(path)) => CredentialsDir { path, systemd: true },
+        (Some(path), from_systemd) => CredentialsDir { systemd: from_systemd.as_ref() == Some(&path), path },
+        (None, None) => CredentialsDir { path: gateway.need("credentials_dir"), systemd: false },
+    };
+    GatewaySettings {
+        id: gateway.need("id"),
+        mode: gateway.need("mode"),
+        timezone: gateway.need("timezone"),
+        site_key: gateway.need("site_key"),
+        state_dir: gateway.need("state_dir"),
+        runtime_dir: gateway.need("runtime_dir"),
+        credentials,
+    }
+}
+
+fn patient(document: &Document, section: &Section) -> PatientSettings {
+    let patient = Of(document, section);
+    PatientSettings { key: patient.need("key"), test: patient.need("test") }
+}
+
+fn device(document: &Document, section: &Section, gateway: &GatewaySettings) -> DeviceSettings {
+    let device = Of(document, section);
+    DeviceSettings {
+        name: device.need("name"),
+        kind: device.need("kind"),
+        id: device.need("address"),
+        usage: device.need("use"),
+        bed: device.get("bed"),
+        patient: device.get("patient"),
+        user: device.get("user"),
+        from: device.get("from"),
+        history: device.need("history"),
+        serial: device.get("serial"),
+        asset: device.get("asset"),
+        bond: device.need("bond"),
+        passkey: device.get("passkey"),
+        set_clock: device.need("set_clock"),
+        timezone: device.get("timezone").unwrap_or_else(|| gateway.timezone.clone()),
+    }
+}
+
+fn metric(document: &Document, section: &Section) -> MetricSettings {
+    let metric = Of(document, section);
+    MetricSettings {
+        windows_s: metric.need::<Vec<WindowLength>>("windows").into_iter().map(|length| length.0).collect(),
+        prefer: metric.need("prefer"),
+        agree_within: metric.get("agree_within"),
+    }
+}
+
+fn route(document: &Document, section: &Section, gateway: &str) -> RouteSettings {
+    let route = Of(document, section);
+    let kind = route.need("kind");
+    RouteSettings {
+        name: route.need("name"),
+        kind,
+        environment: route.need("environment"),
+        bind: route.need("bind"),
+        carry: route.need("carry"),
+        order: route.need("order"),
+        start: route.need("start"),
+        when: route.need("when"),
+        max_rate: route.get("max_rate"),
+        per_patient: route.need("per_patient"),
+        min_coverage: route.need("min_coverage"),
+        questionable: route.need("questionable"),
+        filter: FilterSettings {
+            metrics: route.need("filter.metrics"),
+            devices: route.need("filter.devices"),
+            beds: route.need("filter.beds"),
+        },
+        target: match kind {
+            RouteKind::Mqtt => Target::Mqtt(mqtt(&route, gateway)),
+            RouteKind::Fhir | RouteKind::Hl7 | RouteKind::Http => Target::NotYet,
+        },
+    }
+}
+
+fn mqtt(route: &Of<'_>, gateway: &str) -> MqttSettings {
+    let url: String = route.need("url");
+    let broker = Broker::parse(&url).expect("the rules parsed it");
+    let tls = broker.tls.then(|| TlsSettings {
+        ca: route.need("tls.ca"),
+        client: route.get("tls.cert").map(|cert| ClientCertificate { cert, key: route.need("tls.key") }),
+    });
+    MqttSettings {
+        url,
+        host: broker.host,
+        port: broker.port,
+        tls,
+        username: route.get("username"),
+        password: route.get("password"),
+        topic: route.need("topic"),
+        settle: route.need("settle"),
+        client_id: route.get("client_id").unwrap_or_else(|| format!("{gateway}-{}", route.need::<String>("name"))),
+        keep_alive: route.need("keep_alive"),
+        max_packet: route.need("max_packet"),
+        window: route.need("window"),
+    }
+}
+
+struct Of<'d>(&'d Document, &'d Section);
+
+impl Of<'_> {
+    fn get<T: FromValue>(&self, key: &str) -> Option<T> {
+        self.0.effective(self.1, key)
+    }
+
+    fn need<T: FromValue>(&self, key: &str) -> T {
+        self.get(key).expect("the rules refuse a config without a required key, and the table of keys has every default")
+    }
+}
+
+/// The effective value of every key that has one, in the order of the table of keys.
+pub fn explain(document: &Document, env: &Env) -> Vec<Explained> {
+    let schemas = ["gateway", "store", "ward", "radio", "adt", "scan", "bed[]", "patient[]", "device[]", "metric.*", "route[]"];
+    let other_metrics = Section { label: "metric (any other)".to_owned(), ..Section::unwritten("metric.*") };
+    let mut explained = Vec::new();
+    for schema in schemas {
+        let unwritten = (schema == other_metrics.schema).then_some(&other_metrics);
+        for section in document.sections(schema).chain(unwritten) {
+            explained.extend(keys::of_section(schema).filter_map(|key| explain_key(document, env, section, key)));
+        }
+    }
+    explained
+}
+
+fn explain_key(document: &Document, env: &Env, section: &Section, key: &'static Key) -> Option<Explained> {
+    let local = key.path[section.schema.len() + 1..].to_owned();
+    let (mut value, mut origin) = document.explained(section, key)?;
+    if !matches!(origin, Origin::File { .. }) {
+        if key.status != Status::Now || does_not_concern(document, section, &local) {
+            return None;
+        }
+        if let ("gateway.credentials_dir", Some(path)) = (key.path, &env.credentials_directory) {
+            (value, origin) = (format!("{:?}", path.display().to_string()), Origin::Environment);
+        }
+    }
+    Some(Explained { path: key.path, section: section.label.clone(), key: local, value, origin })
+}
+
+/// A default that means nothing there: a topic where no MQTT is spoken, a CA where no TLS is.
+fn does_not_concern(document: &Document, route: &Section, key: &str) -> bool {
+    if route.schema != "route[]" {
+        return false;
+    }
+    let mqtt = document.written(route, "kind") == Some(RouteKind::Mqtt);
+    let plain = document.written::<String>(route, "url").is_none_or(|url| url.starts_with("mqtt://"));
+    (!mqtt && ["topic", "settle", "client_id", "keep_alive", "max_packet", "window"].contains(&key))
+        || (plain && key.starts_with("tls."))
+}

@@ -1,0 +1,330 @@
+//! The one table of keys. What can be written, its default and its meaning are decided here; reading, suggestions,
+//! `check --explain` and the test of the commented default file all follow it.
+//!
+//! A path names its sections: `device[].address` is a key of every `[[device]]`, `metric.*.windows` of every `[metric.NAME]`.
+
+use Kind::{Address, Agreement, Boolean, Carry, Free, History, List, Metric, Name, Patient, Percent, Secret, Text, Time};
+use Kind::{Path, Topic, Url, When, WindowLength, Zone};
+
+use super::settings::{Bind, Bond, Environment, Mode, Order, Questionable, Start, Use};
+use super::value::Kind;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    pub path: &'static str,
+    pub kind: Kind,
+    pub default: Default,
+    pub doc: &'static str,
+    pub status: Status,
+}
+
+/// The value of a key nobody wrote, as TOML.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Default {
+    /// It must be written.
+    Required,
+    /// Absent is a meaning of its own, said in the key's doc.
+    Absent,
+    Toml(&'static str),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Now,
+    /// Known and checked, but what it asks for is not built yet: the name of that work.
+    Later(&'static str),
+}
+
+const fn need(path: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key { path, kind, default: Default::Required, doc, status: Status::Now }
+}
+
+const fn may(path: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key { path, kind, default: Default::Absent, doc, status: Status::Now }
+}
+
+const fn key(path: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+    Key { path, kind, default: Default::Toml(default), doc, status: Status::Now }
+}
+
+/// A key of work to come that has a setting already; its default is what is built.
+const fn soon(path: &'static str, kind: Kind, default: Default, doc: &'static str, why: &'static str) -> Key {
+    Key { path, kind, default, doc, status: Status::Later(why) }
+}
+
+const fn later(path: &'static str, kind: Kind, why: &'static str, doc: &'static str) -> Key {
+    Key { path, kind, default: Default::Absent, doc, status: Status::Later(why) }
+}
+
+const fn words(words: &'static [&'static str]) -> Kind {
+    Kind::Choice { words, later: &[] }
+}
+
+const fn duration(min: u64, max: u64) -> Kind {
+    Kind::Duration { min, max }
+}
+
+const S: u64 = 1_000;
+const HOUR: u64 = 3_600 * S;
+const DAY: u64 = 24 * HOUR;
+const MIB: u64 = 1 << 20;
+
+const ADT: &str = "admissions, transfers and discharges by HL7";
+const BONDING: &str = "bonding";
+const CHART: &str = "routes to a chart";
+const CLOCKS: &str = "setting device clocks";
+const DEVICES: &str = "more kinds of devices";
+const FHIR: &str = "the FHIR route";
+const HL7: &str = "the HL7 route";
+const HTTP: &str = "the HTTP route";
+const IDENTITY: &str = "checking a device's serial number";
+const LINK: &str = "the full set of MQTT options";
+const SCAN: &str = "the scan station";
+const SPOT: &str = "spot measurements";
+
+const ROUTE_KINDS: Kind = Kind::Choice { words: &["mqtt"], later: &[("fhir", FHIR), ("hl7", HL7), ("http", HTTP)] };
+const DEVICE_KINDS: Kind = Kind::Choice {
+    words: &["heart-rate", "thermometer", "blood-pressure", "pulse-oximeter"],
+    later: &[("glucose-meter", DEVICES), ("glucose-sensor", DEVICES), ("weight-scale", DEVICES), ("body-composition", DEVICES)],
+};
+const SETTLE: Kind = Kind::Choice { words: &["puback"], later: &[("receipt", LINK)] };
+
+pub const KEYS: &[Key] = &[
+    // The gateway itself.
+    need("gateway.id", Name, "Name of this gateway: in topics, payloads and the ids of windows. Never change it in use."),
+    key("gateway.mode", words(Mode::WORDS), r#""ward""#, "Where it works; sets other defaults."),
+    key("gateway.timezone", Zone, r#""UTC""#, "For devices and feeds that know only local time."),
+    key("gateway.site_key", Secret, r#"{ credential = "site-key" }"#, "The same on every gateway of the site: ids agree."),
+    key("gateway.state_dir", Path, r#""/var/lib/bedrail""#, "Where the log and the ward's file are."),
+    key("gateway.runtime_dir", Path, r#""/run/bedrail""#, "Where the sockets are."),
+    key(
+        "gateway.credentials_dir",
+        Path,
+        r#""/etc/bedrail/credentials""#,
+        "Where { credential = \"NAME\" } is looked up; under systemd the default is the service's own directory.",
+    ),
+    // The log.
+    key("store.key", Secret, r#"{ credential = "store-key" }"#, "Opens the log."),
+    key("store.commit_interval", duration(10, 10 * S), r#""500 ms""#, "Longest time a streamed reading waits to be durable."),
+    key(
+        "store.commit_records",
+        Kind::Integer { min: 1, max: 1_000, unit: "records" },
+        "256",
+        "A commit is made at once when so many records wait.",
+    ),
+    key("store.ack_interval", duration(100, 60 * S), r#""1 s""#, "How often acknowledgements are written; a crash sends again."),
+    key("store.horizon", duration(HOUR, 30 * DAY), r#""72 h""#, "How long a sent record can still be corrected."),
+    key("store.keep", duration(HOUR, 3_650 * DAY), r#""30 d""#, "How long records are kept at most; not below horizon."),
+    key("store.max_bytes", Kind::Size { min: 16 * MIB, max: 1 << 42 }, r#""2 GiB""#, "Largest size of the log on disk."),
+    key("store.free_floor", Kind::Size { min: 0, max: 1 << 42 }, r#""256 MiB""#, "Disk space left to others."),
+    // Patients, beds and who may change the past.
+    key("ward.key", Secret, r#"{ credential = "ward-key" }"#, "Opens the file with patients and assignments."),
+    key("ward.back_dating", duration(0, DAY), r#""2 h""#, "How far back an assignment may begin."),
+    may("radio.adapter", Address, "Address of the Bluetooth adapter; absent: the first one that is powered."),
+    need("bed[].id", Text, "Name of the bed."),
+    later("bed[].location", Text, ADT, "The bed as the admission feed writes it (PV1-3)."),
+    need("patient[].key", Patient, "Opaque key; the identity enters by `bedrail patient set KEY --identifiers-file -`."),
+    key("patient[].test", Boolean, "false", "Nobody's chart: test messages may go there."),
+    // Devices.
+    need("device[].name", Name, "What people call it: in topics, payloads and commands."),
+    need("device[].kind", DEVICE_KINDS, "What it measures."),
+    need("device[].address", Address, "Its Bluetooth device address; part of the identity of its readings."),
+    key(
+        "device[].use",
+        words(Use::WORDS),
+        r#""bed""#,
+        "For whom: a bed, one person, or whoever is next. From `patient` or `bed`, else by mode.",
+    ),
+    may("device[].bed", Text, "Id of the [[bed]] it stands at."),
+    may("device[].patient", Patient, "Key of the [[patient]] it measures."),
+    may(
+        "device[].user",
+        Kind::Integer { min: 0, max: 254, unit: "the device's user slots" },
+        "Only this user slot is the patient's; absent: all.",
+    ),
+    may("device[].from", Time, "Start of this assignment; absent: when this line is first applied, never \"always\"."),
+    key(
+        "device[].history",
+        History,
+        r#""new""#,
+        "What it stored before its first assignment: never to a chart, all of it, or since a time.",
+    ),
+    may("device[].timezone", Zone, "Zone of its clock; absent: the gateway's."),
+    may("device[].asset", Text, "Your inventory number; a label."),
+    soon("device[].serial", Text, Default::Absent, "Must match Device Information, else its readings are held.", IDENTITY),
+    soon("device[].bond", words(Bond::WORDS), Default::Toml(r#""none""#), "How the link is protected.", BONDING),
+    soon("device[].passkey", Secret, Default::Absent, "For bond = \"passkey\".", BONDING),
+    soon("device[].set_clock", Boolean, Default::Toml("false"), "Set its clock after its memory was read.", CLOCKS),
+    later("device[].spot.for", duration(S, DAY), SPOT, "How long after a scan its readings belong to that patient."),
+    later("device[].spot.readings", Kind::Integer { min: 1, max: 100, unit: "readings" }, SPOT, "At most so many."),
+    later("device[].spot.max_uncertainty", duration(S, HOUR), SPOT, "With a worse clock a reading waits."),
+    later("device[].spot.stable_for", duration(S, HOUR), SPOT, "A stream gives one value when it is stable so long."),
+    // How a metric is condensed and chosen.
+    key(
+        "metric.*.windows",
+        List(&WindowLength),
+        r#"["1 min", "15 min"]"#,
+        "Window lengths made of it, beside those a route carries.",
+    ),
+    key("metric.*.prefer", List(&Text), "[]", "Devices, by name or kind, that speak for the patient, best first."),
+    may("metric.*.agree_within", Agreement, "Two sources further apart are flagged; absent: never compared."),
+    // Routes, whatever their kind.
+    need("route[].name", Name, "Stable name: what is unsent is kept under it."),
+    need("route[].kind", ROUTE_KINDS, "What speaks at the other end."),
+    key("route[].environment", words(Environment::WORDS), r#""test""#, "Whether the values are for care."),
+    may("route[].url", Url, "Where to; required for mqtt."),
+    key("route[].bind", words(Bind::WORDS), r#""patient""#, "What a reading must be tied to before it goes; mqtt: \"device\"."),
+    key(
+        "route[].carry",
+        List(&Carry),
+        r#"["readings"]"#,
+        "\"readings\", \"episodic\" (never condensed ones), \"events\", \"windows:15m\".",
+    ),
+    key(
+        "route[].order",
+        words(Order::WORDS),
+        r#""strict""#,
+        "Live values before the backlog, or one order; mqtt: \"live-first\".",
+    ),
+    key("route[].start", words(Start::WORDS), r#""now""#, "Where a new route begins in the log."),
+    soon("route[].when", When, Default::Toml(r#""at-once""#), "\"at-once\", \"every 15 min\", \"daily 06:00\".", LINK),
+    soon(
+        "route[].max_rate",
+        Kind::Integer { min: 1, max: 10_000, unit: "messages a second" },
+        Default::Absent,
+        "Messages a second at most; absent: as fast as the destination takes them.",
+        LINK,
+    ),
+    key("route[].per_patient", Boolean, "false", "One stream a patient, metric and slot; needs bind = \"patient\"."),
+    key("route[].min_coverage", Percent, r#""50 %""#, "Least coverage at which a window may speak for a patient."),
+    key(
+        "route[].questionable",
+        words(Questionable::WORDS),
+        r#""send""#,
+        "Values the device or bedrail doubts: flagged, or held.",
+    ),
+    key("route[].filter.metrics", List(&Metric), "[]", "Only these metrics; empty: all."),
+    key("route[].filter.devices", List(&Text), "[]", "Only these devices, by name; empty: all."),
+    key("route[].filter.beds", List(&Text), "[]", "Only these beds, by id; empty: all."),
+    // TLS and login.
+    key("route[].tls.ca", Path, r#""/etc/ssl/certs/ca-certificates.crt""#, "Certificates (PEM) that may sign the destination's."),
+    may("route[].tls.cert", Path, "Our certificate (PEM), with `key`; absent: none is shown."),
+    may("route[].tls.key", Secret, "The key of our certificate."),
+    may("route[].username", Text, "Login at the destination."),
+    may("route[].password", Secret, "Password of the login."),
+    // Routes of kind mqtt.
+    key("route[].topic", Topic, r#""bedrail/{gateway}/{device}/{metric}""#, "Where values are published."),
+    key("route[].settle", SETTLE, r#""puback""#, "What counts as arrived."),
+    may("route[].client_id", Name, "Client id at the broker; absent: gateway id and route name."),
+    key("route[].keep_alive", duration(5 * S, 18 * HOUR), r#""30 s""#, "Longest silence on the link."),
+    key("route[].max_packet", Kind::Size { min: 4 << 10, max: 16 * MIB }, r#""128 KiB""#, "Largest packet sent or accepted."),
+    key(
+        "route[].window",
+        Kind::Integer { min: 1, max: 1_024, unit: "messages" },
+        "64",
+        "Messages on their way at once; the broker may allow fewer.",
+    ),
+    later("route[].max_qos", Kind::Integer { min: 0, max: 1, unit: "QoS" }, LINK, "Best quality of service the broker takes."),
+    later("route[].retain", Boolean, LINK, "Whether the broker keeps retained messages."),
+    later("route[].compression", words(&["zstd"]), LINK, "Batches of the backlog are compressed."),
+    // Routes of kinds to come.
+    later("route[].map.*", Free, CHART, "Unit and label of a metric at the destination."),
+    later("route[].retract", words(&["auto", "ask", "never"]), CHART, "What to do with what went to a wrong chart."),
+    later("route[].late", words(&["send", "hold"]), CHART, "Values older than the destination expects."),
+    later("route[].delay", duration(0, HOUR), CHART, "Settle time before charting."),
+    later("route[].value", words(&["median-sample"]), CHART, "Which value speaks for a window."),
+    later("route[].auth", Free, FHIR, "How to log in."),
+    later("route[].identifier_system", Text, FHIR, "System of the patient identifier."),
+    later("route[].verify", Text, FHIR, "Second identifier compared with the matched patient."),
+    later(
+        "route[].create",
+        words(&["put", "if-none-exist", "search-first", "idempotency-header", "at-most-once"]),
+        FHIR,
+        "How a resource is made once.",
+    ),
+    later("route[].amend", words(&["send", "skip", "alert"]), FHIR, "What to do with late data."),
+    later("route[].device", words(&["resolve", "create", "contained", "display", "omit"]), FHIR, "How the device is named."),
+    later("route[].encounter", Text, FHIR, "How the encounter is named."),
+    later("route[].status", words(&["final", "preliminary"]), FHIR, "Status of an Observation."),
+    later("route[].max_entries", Kind::Integer { min: 1, max: 1_000, unit: "entries" }, FHIR, "Entries of a bundle."),
+    later("route[].format", Text, HL7, "Message profile."),
+    later("route[].observation_status", Text, HL7, "OBX-11."),
+    later("route[].template", Text, HTTP, "Shape of the request."),
+    // Feeds and stations to come.
+    later("adt.listen", Text, ADT, "Address and port to listen at."),
+    later("adt.tls.cert", Path, ADT, "Our certificate (PEM)."),
+    later("adt.tls.key", Secret, ADT, "The key of our certificate."),
+    later("adt.tls.client_ca", Path, ADT, "Certificates that may sign the engine's."),
+    later("adt.timezone", Zone, ADT, "Zone of times without offset."),
+    later("adt.quiet_max", duration(60 * S, 7 * DAY), ADT, "A feed silent for longer is stale."),
+    later("adt.units", List(&Text), ADT, "Nursing units that concern this gateway."),
+    later("adt.guard.with_event_time", duration(0, HOUR), ADT, "Doubt around an event with a time of its own."),
+    later("adt.guard.keyed_before", duration(0, DAY), ADT, "Doubt before an event that was keyed later."),
+    later("adt.guard.keyed_after", duration(0, DAY), ADT, "Doubt after an event that was keyed later."),
+    later("scan.input", Path, SCAN, "The scanner's input device."),
+    later("scan.patient", Text, SCAN, "Pattern of a wristband."),
+    later("scan.device", Text, SCAN, "Pattern of a device label."),
+];
+
+/// The key a path belongs to.
+pub fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// The names that can follow a path, sections and keys alike: `device[]` has `name`, `spot`, …
+pub fn children(section: &str) -> impl Iterator<Item = &'static str> {
+    KEYS.iter().filter_map(move |key| {
+        let rest = if section.is_empty() { key.path } else { key.path.strip_prefix(section)?.strip_prefix('.')? };
+        Some(rest.split(['.', '[']).next().unwrap_or(rest))
+    })
+}
+
+/// The keys of a section and its sub-tables: of `device[]`, of `metric.*`, of `gateway`.
+pub fn of_section(section: &'static str) -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(move |key| key.path.strip_prefix(section).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// The default as TOML, where the mode or the kind of route decides it before the table does.
+pub fn default_of(key: &Key, mode: Mode, mqtt: bool) -> (Default, bool) {
+    match key.path {
+        "device[].use" if mode == Mode::Home => (Default::Toml(r#""personal""#), true),
+        "route[].bind" if mqtt => (Default::Toml(r#""device""#), false),
+        "route[].order" if mqtt => (Default::Toml(r#""live-first""#), false),
+        _ => (key.default, false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::config::settings::{DeviceKind, RouteKind, Settle};
+
+    #[test]
+    fn every_path_stands_once_and_every_default_is_what_a_user_could_write() {
+        let paths: BTreeSet<_> = KEYS.iter().map(|key| key.path).collect();
+        assert_eq!(paths.len(), KEYS.len());
+        for key in KEYS {
+            assert!(!key.doc.is_empty(), "{}", key.path);
+            for mode in Mode::ALL {
+                for mqtt in [false, true] {
+                    let (Default::Toml(toml), _) = default_of(key, *mode, mqtt) else { continue };
+                    let value = toml::de::DeValue::parse(toml).unwrap_or_else(|e| panic!("{}: {e}", key.path));
+                    key.kind.read(value.get_ref()).unwrap_or_else(|e| panic!("{}: {e}", key.path));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_word_of_a_setting_can_be_written() {
+        for (path, words) in
+            [("route[].kind", RouteKind::WORDS), ("device[].kind", DeviceKind::WORDS), ("route[].settle", Settle::WORDS)]
+        {
+            let Some(Key { kind: Kind::Choice { words: now, later }, .. }) = find(path) else { panic!("{path} is a choice") };
+            let known: Vec<_> = now.iter().copied().chain(later.iter().map(|(word, _)| *word)).collect();
+            assert_eq!(known, words, "{path}");
+        }
+    }
+}

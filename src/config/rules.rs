@@ -1,0 +1,275 @@
+//! How keys fit together: what must be there, what must be unique, what must exist elsewhere in the file.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::document::{Document, Section};
+use super::keys::{self, Default};
+use super::settings::{Agreement, Bind, Carry, DeviceKind, RouteKind, Use};
+use super::value::{did_you_mean, shown, unknown_metric};
+use crate::reading::{DeviceId, Metric, SubjectKey, Summary};
+
+pub fn check(document: &mut Document) {
+    for schema in ["gateway", "bed[]", "patient[]", "device[]", "route[]"] {
+        for section in sections(document, schema) {
+            required(document, &section);
+        }
+    }
+    unique::<String>(document, "bed[]", "id");
+    unique::<SubjectKey>(document, "patient[]", "key");
+    unique::<String>(document, "device[]", "name");
+    unique::<DeviceId>(document, "device[]", "address");
+    unique::<String>(document, "route[]", "name");
+    store(document);
+    for section in sections(document, "device[]") {
+        device(document, &section);
+    }
+    for section in sections(document, "metric.*") {
+        metric(document, &section);
+    }
+    for section in sections(document, "route[]") {
+        route(document, &section);
+    }
+}
+
+fn sections(document: &Document, schema: &str) -> Vec<Section> {
+    document.sections(schema).cloned().collect()
+}
+
+fn required(document: &mut Document, section: &Section) {
+    for key in keys::of_section(section.schema).filter(|key| key.default == Default::Required) {
+        let local = &key.path[section.schema.len() + 1..];
+        if !document.has(section, local) {
+            document.error(section, local, format!("it is missing; write {}", key.kind.wants()));
+        }
+    }
+}
+
+fn unique<T: super::value::FromValue + Ord>(document: &mut Document, schema: &str, key: &str) {
+    let mut first: BTreeMap<T, Option<usize>> = BTreeMap::new();
+    for section in sections(document, schema) {
+        let Some(value) = document.written::<T>(&section, key) else { continue };
+        if let Some(line) = first.get(&value) {
+            let there = line.map(|line| format!(" (line {line})")).unwrap_or_default();
+            let word = schema.trim_end_matches("[]");
+            document.error(&section, key, format!("another {word} has the same{there}; give each its own"));
+        } else {
+            first.insert(value, section.line);
+        }
+    }
+}
+
+fn store(document: &mut Document) {
+    let store = document.single("store").clone();
+    let (keep, horizon) = (document.effective::<Duration>(&store, "keep"), document.effective::<Duration>(&store, "horizon"));
+    if keep < horizon {
+        let message = "it is shorter than store.horizon: what is gone can't be corrected; write at least that";
+        document.error(&store, "keep", message);
+    }
+}
+
+fn device(document: &mut Document, device: &Section) {
+    let beds: Vec<String> = names(document, "bed[]", "id");
+    if let Some(bed) = document.written::<String>(device, "bed")
+        && !beds.contains(&bed)
+    {
+        let hint = did_you_mean(&bed, beds.iter().map(String::as_str));
+        document.error(device, "bed", format!("there is no [[bed]] with id \"{}\"; add it{hint}", shown(&bed)));
+    }
+    let patients: Vec<SubjectKey> = names(document, "patient[]", "key");
+    if let Some(patient) = document.written::<SubjectKey>(device, "patient")
+        && !patients.contains(&patient)
+    {
+        let hint = did_you_mean(patient.as_str(), patients.iter().map(SubjectKey::as_str));
+        document.error(device, "patient", format!("there is no [[patient]] with this key; add it{hint}"));
+    }
+
+    let (bed, patient) = (document.has(device, "bed"), document.has(device, "patient"));
+    if bed && patient {
+        document.error(device, "patient", "a device is at a bed or on a person; remove `bed` or `patient`");
+    }
+    match document.written::<Use>(device, "use") {
+        Some(Use::Shared) if bed || patient => {
+            document.error(
+                device,
+                "use",
+                "a shared device is nobody's; remove `bed` and `patient`, or write use = \"bed\" or \"personal\"",
+            );
+        }
+        Some(Use::Bed) if patient => {
+            document.error(device, "use", "it is on a patient; write use = \"personal\", or remove `patient`");
+        }
+        Some(Use::Personal) if bed => {
+            document.error(device, "use", "it is at a bed; write use = \"bed\", or remove `bed`");
+        }
+        _ => {}
+    }
+    if document.has(device, "user") && !patient {
+        document.error(device, "user", "it says which slot is the patient's; add `patient`, or remove it");
+    }
+    if document.has(device, "from") && !patient && !bed {
+        document.error(device, "from", "it says when an assignment starts; add `patient` or `bed`, or remove it");
+    }
+}
+
+fn metric(document: &mut Document, section: &Section) {
+    let Some(name) = &section.name else { return };
+    let Some(metric) = Metric::from_name(name) else {
+        return document.error(section, "", unknown_metric(name));
+    };
+    if metric.row().summary == Summary::None && document.has(section, "windows") {
+        document.error(section, "windows", "this metric is never condensed, every value passes by itself; remove the key");
+    }
+    let units = metric.row().units;
+    if let Some(agreement) = document.written::<Agreement>(section, "agree_within")
+        && !units.contains(&agreement.unit)
+    {
+        let units: Vec<_> = units.iter().map(|unit| unit.ucum()).collect();
+        document.error(section, "agree_within", format!("this metric has no such unit; write it in {}", units.join(" or ")));
+    }
+    let mut known: Vec<String> = names(document, "device[]", "name");
+    known.extend(DeviceKind::WORDS.iter().map(|word| (*word).to_owned()));
+    listed(document, section, "prefer", &known, "device or kind of device");
+}
+
+fn route(document: &mut Document, route: &Section) {
+    if document.written::<Vec<Carry>>(route, "carry").is_some_and(|carry| carry.is_empty()) {
+        document.error(route, "carry", "it carries nothing; write for example [\"readings\"]");
+    }
+    let bind = document.effective::<Bind>(route, "bind");
+    if document.written(route, "per_patient") == Some(true) && bind != Some(Bind::Patient) {
+        document.error(route, "per_patient", "this needs a patient; write bind = \"patient\", or remove it");
+    }
+    let (devices, beds) = (names(document, "device[]", "name"), names(document, "bed[]", "id"));
+    listed(document, route, "filter.devices", &devices, "device");
+    listed(document, route, "filter.beds", &beds, "bed");
+    match (document.has(route, "tls.cert"), document.has(route, "tls.key")) {
+        (true, false) => document.error(
+            route,
+            "tls.key",
+            "a certificate needs its key; write { credential = \"NAME\" } or { file = \"/PATH\" }",
+        ),
+        (false, true) => document.error(route, "tls.cert", "a key needs its certificate; write the path of a PEM file"),
+        _ => {}
+    }
+    if document.written(route, "kind") == Some(RouteKind::Mqtt) {
+        mqtt(document, route);
+    }
+}
+
+fn mqtt(document: &mut Document, route: &Section) {
+    let Some(url) = document.written::<String>(route, "url") else {
+        if !document.has(route, "url") {
+            document.error(route, "url", "it is missing; write where the broker is, such as \"mqtts://broker.example:8883\"");
+        }
+        return;
+    };
+    let broker = match Broker::parse(&url) {
+        Ok(broker) => broker,
+        Err(message) => return document.error(route, "url", message),
+    };
+    if broker.tls {
+        return;
+    }
+    if !broker.is_this_machine() {
+        let message =
+            format!("\"mqtt\" sends values in the clear and is for this machine only; write \"mqtts://{}\"", shown(&broker.host));
+        document.error(route, "url", message);
+    } else if ["tls.ca", "tls.cert", "tls.key"].iter().any(|key| document.has(route, key)) {
+        document.error(route, "url", "\"mqtt\" has no TLS; write \"mqtts\", or remove the keys under `tls`");
+    }
+}
+
+/// Where an MQTT broker listens.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Broker {
+    pub tls: bool,
+    pub host: String,
+    pub port: u16,
+}
+
+impl Broker {
+    pub fn parse(url: &str) -> Result<Self, String> {
+        let wants = "write \"mqtts://HOST\" or \"mqtts://HOST:PORT\"";
+        let (tls, rest) = match url.split_once("://") {
+            Some(("mqtts", rest)) => (true, rest),
+            Some(("mqtt", rest)) => (false, rest),
+            _ => return Err(format!("`{}` is not the address of a broker; {wants}", shown(url))),
+        };
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        if authority.contains(['/', '?', '#']) {
+            return Err(format!("the address of a broker has no path; {wants}"));
+        }
+        let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, port)) if host.parse::<std::net::Ipv6Addr>().is_ok() => {
+                (host, port.strip_prefix(':').or((port.is_empty()).then_some("")))
+            }
+            Some(_) => (authority, None),
+            None => authority
+                .split_once(':')
+                .map_or((authority, Some("")), |(host, port)| (host, Some(port).filter(|p| !p.is_empty()))),
+        };
+        let default = if tls { 8883 } else { 1883 };
+        let port = match port {
+            Some("") => Some(default),
+            Some(port) => port.parse().ok().filter(|port| *port != 0),
+            None => None,
+        };
+        let is_host = host.parse::<IpAddr>().is_ok()
+            || (!host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')));
+        match port {
+            Some(port) if is_host => Ok(Self { tls, host: host.to_owned(), port }),
+            _ => Err(format!("`{}` is not the address of a broker; {wants}", shown(url))),
+        }
+    }
+
+    fn is_this_machine(&self) -> bool {
+        self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+}
+
+fn names<T: super::value::FromValue>(document: &Document, schema: &str, key: &str) -> Vec<T> {
+    document.sections(schema).filter_map(|section| document.written(section, key)).collect()
+}
+
+fn listed(document: &mut Document, section: &Section, key: &str, known: &[String], what: &str) {
+    for name in document.written::<Vec<String>>(section, key).unwrap_or_default() {
+        if !known.contains(&name) {
+            let hint = did_you_mean(&name, known.iter().map(String::as_str));
+            document.error(
+                section,
+                key,
+                format!("there is no {what} \"{}\"; write one that is in this file{hint}", shown(&name)),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_has_a_host_and_a_port() {
+        let at = |host: &str, port, tls| Ok(Broker { tls, host: host.to_owned(), port });
+        assert_eq!(Broker::parse("mqtts://broker.example"), at("broker.example", 8883, true));
+        assert_eq!(Broker::parse("mqtts://broker.example:443/"), at("broker.example", 443, true));
+        assert_eq!(Broker::parse("mqtt://127.0.0.1"), at("127.0.0.1", 1883, false));
+        assert_eq!(Broker::parse("mqtt://[::1]:18830"), at("::1", 18830, false));
+        assert_eq!(Broker::parse("mqtts://[2001:db8::1]"), at("2001:db8::1", 8883, true));
+        for wrong in [
+            "https://a",
+            "mqtts://a:0",
+            "mqtts://a:b",
+            "mqtts://a:",
+            "mqtts://a/b",
+            "mqtts://[::1",
+            "mqtts://[x]",
+            "mqtts://[::1]x",
+            "mqtts://ä",
+        ] {
+            assert!(Broker::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

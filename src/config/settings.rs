@@ -1,0 +1,301 @@
+//! What a checked bedrail.toml says, as plain values the other rooms build on. Secrets are references, never contents.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use super::secret::{CredentialsDir, SecretRef};
+use crate::reading::{Decimal, DeviceId, Metric, SubjectKey, Timestamp, Unit, UserIndex};
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub gateway: GatewaySettings,
+    pub store: StoreSettings,
+    pub ward: WardSettings,
+    pub radio: RadioSettings,
+    pub beds: Vec<BedSettings>,
+    pub patients: Vec<PatientSettings>,
+    pub devices: Vec<DeviceSettings>,
+    pub routes: Vec<RouteSettings>,
+    metrics: BTreeMap<Metric, MetricSettings>,
+    metric_default: MetricSettings,
+}
+
+impl Settings {
+    pub(super) fn with_metrics(mut self, metrics: BTreeMap<Metric, MetricSettings>) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn new(
+        gateway: GatewaySettings,
+        store: StoreSettings,
+        ward: WardSettings,
+        radio: RadioSettings,
+        beds: Vec<BedSettings>,
+        patients: Vec<PatientSettings>,
+        devices: Vec<DeviceSettings>,
+        routes: Vec<RouteSettings>,
+        metric_default: MetricSettings,
+    ) -> Self {
+        Self { gateway, store, ward, radio, beds, patients, devices, routes, metrics: BTreeMap::new(), metric_default }
+    }
+
+    /// What `[metric.NAME]` says, or the defaults of a metric it does not name.
+    pub fn metric(&self, metric: Metric) -> &MetricSettings {
+        self.metrics.get(&metric).unwrap_or(&self.metric_default)
+    }
+
+    /// Every window length, in seconds, to make of a metric: its own and those the routes carry.
+    pub fn window_lengths(&self, metric: Metric) -> BTreeSet<u32> {
+        let carried = self.routes.iter().flat_map(|route| &route.carry).filter_map(|carry| match carry {
+            Carry::Windows(length_s) => Some(*length_s),
+            Carry::Readings | Carry::Episodic | Carry::Events => None,
+        });
+        self.metric(metric).windows_s.iter().copied().chain(carried).collect()
+    }
+
+    pub fn device(&self, id: DeviceId) -> Option<&DeviceSettings> {
+        self.devices.iter().find(|device| device.id == id)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct GatewaySettings {
+    pub id: String,
+    pub mode: Mode,
+    /// For devices and feeds that know only local time.
+    pub timezone: TimeZone,
+    pub site_key: SecretRef,
+    pub state_dir: PathBuf,
+    pub runtime_dir: PathBuf,
+    pub credentials: CredentialsDir,
+}
+
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    pub key: SecretRef,
+    pub commit_interval: Duration,
+    pub commit_records: usize,
+    pub ack_interval: Duration,
+    /// How long a record can still be corrected.
+    pub horizon: Duration,
+    pub keep: Duration,
+    pub max_bytes: u64,
+    pub free_floor: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct WardSettings {
+    pub key: SecretRef,
+    pub back_dating: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct RadioSettings {
+    /// Absent: the first adapter that is powered.
+    pub adapter: Option<DeviceId>,
+}
+
+#[derive(Clone, Debug)]
+pub struct BedSettings {
+    pub id: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct PatientSettings {
+    pub key: SubjectKey,
+    /// Nobody's chart: the only patients test messages may be sent to.
+    pub test: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct DeviceSettings {
+    pub name: String,
+    pub kind: DeviceKind,
+    pub id: DeviceId,
+    pub usage: Use,
+    pub bed: Option<String>,
+    pub patient: Option<SubjectKey>,
+    pub user: Option<UserIndex>,
+    /// Start of the configured assignment; absent: when it is first applied, never "always".
+    pub from: Option<Timestamp>,
+    pub history: History,
+    pub serial: Option<String>,
+    pub asset: Option<String>,
+    pub bond: Bond,
+    pub passkey: Option<SecretRef>,
+    pub set_clock: bool,
+    pub timezone: TimeZone,
+}
+
+/// What a route that binds to patients does with records a device stored before its first assignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum History {
+    New,
+    All,
+    Since(Timestamp),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricSettings {
+    pub windows_s: Vec<u32>,
+    /// Names or kinds of devices, best first.
+    pub prefer: Vec<String>,
+    pub agree_within: Option<Agreement>,
+}
+
+/// The largest difference at which two sources still agree, in a unit of the metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Agreement {
+    pub value: Decimal,
+    pub unit: Unit,
+}
+
+#[derive(Clone, Debug)]
+pub struct RouteSettings {
+    pub name: String,
+    pub kind: RouteKind,
+    pub environment: Environment,
+    pub bind: Bind,
+    pub carry: Vec<Carry>,
+    pub order: Order,
+    pub start: Start,
+    pub when: When,
+    /// Messages a second; absent: as fast as the destination takes them.
+    pub max_rate: Option<u32>,
+    pub per_patient: bool,
+    /// Least coverage, in percent, at which a window may speak for a patient.
+    pub min_coverage: u8,
+    pub questionable: Questionable,
+    pub filter: FilterSettings,
+    pub target: Target,
+}
+
+impl RouteSettings {
+    pub fn mqtt(&self) -> Option<&MqttSettings> {
+        match &self.target {
+            Target::Mqtt(mqtt) => Some(mqtt),
+            Target::NotYet => None,
+        }
+    }
+}
+
+/// Where a route leads, with the keys of that kind only.
+#[derive(Clone, Debug)]
+pub enum Target {
+    Mqtt(MqttSettings),
+    /// A kind that is not built yet: it can be checked, never run.
+    NotYet,
+}
+
+/// What passes; an empty list lets everything pass.
+#[derive(Clone, Debug, Default)]
+pub struct FilterSettings {
+    pub metrics: Vec<Metric>,
+    pub devices: Vec<String>,
+    pub beds: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Carry {
+    /// Every reading.
+    Readings,
+    /// Readings that are never condensed: blood pressure, weight, spot values.
+    Episodic,
+    Events,
+    /// Windows of this length in seconds.
+    Windows(u32),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    AtOnce,
+    Every(Duration),
+    Daily { hour: u8, minute: u8 },
+}
+
+#[derive(Clone, Debug)]
+pub struct MqttSettings {
+    /// As written; the parts below are taken from it.
+    pub url: String,
+    pub host: String,
+    pub port: u16,
+    /// Absent: plain TCP, to this machine only.
+    pub tls: Option<TlsSettings>,
+    pub username: Option<String>,
+    pub password: Option<SecretRef>,
+    /// With `{gateway}`, `{device}` and `{metric}`.
+    pub topic: String,
+    pub settle: Settle,
+    pub client_id: String,
+    pub keep_alive: Duration,
+    pub max_packet: u32,
+    /// Publishes on their way at once.
+    pub window: u16,
+}
+
+#[derive(Clone, Debug)]
+pub struct TlsSettings {
+    pub ca: PathBuf,
+    pub client: Option<ClientCertificate>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ClientCertificate {
+    pub cert: PathBuf,
+    pub key: SecretRef,
+}
+
+/// An enum whose variants are words of the config.
+macro_rules! words {
+    ($($(#[$doc:meta])* $name:ident { $($variant:ident = $word:literal),+ $(,)? })+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($variant),+ }
+
+        impl $name {
+            pub const ALL: &'static [$name] = &[$($name::$variant),+];
+            pub const WORDS: &'static [&'static str] = &[$($word),+];
+
+            pub const fn name(self) -> &'static str {
+                match self { $($name::$variant => $word),+ }
+            }
+
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|word| word.name() == name)
+            }
+        }
+    )+};
+}
+
+words! {
+    /// Where the gateway works; it sets defaults.
+    Mode { Ward = "ward", Home = "home" }
+    DeviceKind {
+        HeartRate = "heart-rate",
+        Thermometer = "thermometer",
+        BloodPressure = "blood-pressure",
+        PulseOximeter = "pulse-oximeter",
+        GlucoseMeter = "glucose-meter",
+        GlucoseSensor = "glucose-sensor",
+        WeightScale = "weight-scale",
+        BodyComposition = "body-composition",
+    }
+    /// Whom a device serves: whoever lies in its bed, one person, or whoever is next.
+    Use { Bed = "bed", Personal = "personal", Shared = "shared" }
+    Bond { None = "none", JustWorks = "just-works", Passkey = "passkey" }
+    RouteKind { Mqtt = "mqtt", Fhir = "fhir", Hl7 = "hl7", Http = "http" }
+    Environment { Test = "test", Production = "production" }
+    /// What a reading must be tied to before it may go.
+    Bind { Device = "device", Bed = "bed", Patient = "patient" }
+    Order { LiveFirst = "live-first", Strict = "strict" }
+    /// What makes a message count as arrived.
+    Settle { Puback = "puback", Receipt = "receipt" }
+    /// Where a new route begins in the log.
+    Start { Now = "now", Oldest = "oldest" }
+    Questionable { Send = "send", Hold = "hold" }
+}
