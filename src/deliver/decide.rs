@@ -6,19 +6,9 @@ use std::collections::BTreeSet;
 use jiff::tz::TimeZone;
 
 use super::Lane;
+use crate::config::{Bind, History};
 use crate::reading::{Anchors, Body, Class, DeviceId, Instant, Metric, Modality, Record, Summary, SubjectKey, Timestamp};
 use crate::ward::{Binding, HoldReason, Ward};
-
-/// To whom a route's records belong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bind {
-    /// To the device; the subject is named when it is known, and nothing waits for it.
-    Device,
-    /// To the bed the device stands at; nothing waits for a patient.
-    Bed,
-    /// To a patient, or not at all.
-    Patient,
-}
 
 /// Which kinds of record a route takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,16 +19,6 @@ pub struct Carry {
     pub events: bool,
     /// Lengths in seconds.
     pub windows: BTreeSet<u32>,
-}
-
-/// What a device had stored before its first patient here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum History {
-    /// Not sent to patients, settled and counted.
-    #[default]
-    New,
-    All,
-    Since(Timestamp),
 }
 
 #[derive(Clone, Debug)]

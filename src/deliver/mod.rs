@@ -1,6 +1,7 @@
 //! From log to destination: planning and retry are pure, one folder a kind of destination renders and sends.
 
 mod decide;
+mod desk;
 mod held;
 mod item;
 pub mod mqtt;
@@ -10,9 +11,10 @@ mod route;
 mod sides;
 mod status;
 
-pub use decide::{Bind, Carry, Decision, History, Known, Rules, Settled, decide};
+pub use decide::{Carry, Decision, Known, Rules, Settled, decide};
+pub use desk::{Desk, DeskError, DeskInputs, DeskRequest, DeskSettings, Target};
 pub use item::{Choice, DeviceLabel, Item, Lane};
-pub use plan::{Order, Planner, Token};
+pub use plan::{Planner, Token};
 pub use retry::Backoff;
 pub use route::{Connector, Route, RouteCommand, RouteDevice, RouteInputs, RouteSettings};
 pub use status::{RouteState, RouteStatus};

@@ -6,16 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Lane;
+use crate::config::Order;
 use crate::reading::Seq;
 use crate::store::Lanes;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// What arrives while the link is up goes first; the backlog takes what is left, three quarters of the window at most.
-    LiveFirst,
-    /// Everything in log order, as if there were one lane.
-    Strict,
-}
 
 /// Names one message of this connection.
 pub type Token = u64;

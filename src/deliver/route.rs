@@ -16,8 +16,9 @@ use super::retry::Backoff;
 use super::sides;
 use super::status::{RouteState, RouteStatus};
 use super::decide::{carries, decide};
-use super::{Choice, Decision, DeviceLabel, Item, Known, Lane, Order, Planner, Rules, Settled, Token};
+use super::{Choice, Decision, DeviceLabel, Item, Known, Lane, Planner, Rules, Settled, Token};
 use crate::clean::Preference;
+use crate::config::{Bind, History, Order};
 use crate::radio::BootClock;
 use crate::reading::{
     Anchors, Body, DeviceId, Metric, Op, Placement, Record, Seq, StreamKey, SubjectKey, Timestamp,
@@ -39,7 +40,7 @@ const STATUS_TOKEN: Token = Token::MAX;
 pub struct RouteDevice {
     pub label: DeviceLabel,
     pub zone: TimeZone,
-    pub history: super::History,
+    pub history: History,
 }
 
 #[derive(Clone, Debug)]
@@ -51,6 +52,8 @@ pub struct RouteSettings {
     pub window: usize,
     pub ack_interval: Duration,
     pub topic: TopicTemplate,
+    /// As written in the config, for messages.
+    pub topic_text: String,
     pub devices: BTreeMap<DeviceId, RouteDevice>,
     pub default_zone: TimeZone,
     /// How one stream of several is chosen, by metric: preferred names, allowed disagreement in percent.
@@ -400,7 +403,7 @@ impl<L: Link> Route<L> {
             // The record stays owed: it is the route that is refused, and a person has to change something.
             AckReason::Refused(code) => Some(format!(
                 "the broker refuses to take messages of this route ({code}); check the broker's access rules for topic `{}`",
-                self.settings.topic
+                self.settings.topic_text
             )),
         }
     }
@@ -416,7 +419,7 @@ impl<L: Link> Route<L> {
         let ward = self.inputs.ward.borrow();
         let newest = match record.body {
             Body::Window(_) => {
-                let sides = self.settings.rules.bind == super::Bind::Patient;
+                let sides = self.settings.rules.bind == Bind::Patient;
                 self.store.newest_versions([record.id].into_iter(), sides)?.get(&record.id).copied().unwrap_or(0)
             }
             _ => 0,
@@ -426,7 +429,7 @@ impl<L: Link> Route<L> {
             ward: &ward,
             anchors: &self.anchors,
             zone: self.zone(record.device),
-            history: device.map(|device| device.history).unwrap_or_default(),
+            history: device.map_or(History::New, |device| device.history),
             newest,
         };
         Ok(decide(record, lane, &self.settings.rules, &known))
