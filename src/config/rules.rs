@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::document::{Document, Section};
-use super::keys::{self, Default};
+use super::keys::{self, Preset};
 use super::settings::{Agreement, Bind, Carry, DeviceKind, RouteKind, Use};
+use super::typed::FromValue;
 use super::value::{did_you_mean, shown, unknown_metric};
 use crate::reading::{DeviceId, Metric, SubjectKey, Summary};
 
@@ -38,7 +39,10 @@ fn sections(document: &Document, schema: &str) -> Vec<Section> {
 }
 
 fn required(document: &mut Document, section: &Section) {
-    for key in keys::of_section(section.schema).filter(|key| key.default == Default::Required) {
+    if document.has(section, "") {
+        return; // It is no section at all, and that was said.
+    }
+    for key in keys::of_section(section.schema).filter(|key| key.default == Preset::Required) {
         let local = &key.path[section.schema.len() + 1..];
         if !document.has(section, local) {
             document.error(section, local, format!("it is missing; write {}", key.kind.wants()));
@@ -46,7 +50,7 @@ fn required(document: &mut Document, section: &Section) {
     }
 }
 
-fn unique<T: super::value::FromValue + Ord>(document: &mut Document, schema: &str, key: &str) {
+fn unique<T: FromValue + Ord>(document: &mut Document, schema: &str, key: &str) {
     let mut first: BTreeMap<T, Option<usize>> = BTreeMap::new();
     for section in sections(document, schema) {
         let Some(value) = document.written::<T>(&section, key) else { continue };
@@ -229,7 +233,7 @@ impl Broker {
     }
 }
 
-fn names<T: super::value::FromValue>(document: &Document, schema: &str, key: &str) -> Vec<T> {
+fn names<T: FromValue>(document: &Document, schema: &str, key: &str) -> Vec<T> {
     document.sections(schema).filter_map(|section| document.written(section, key)).collect()
 }
 
