@@ -113,6 +113,7 @@ impl<T: FromValue> FromValue for Vec<T> {
 }
 
 /// A window's length in seconds.
+#[derive(PartialEq, Eq)]
 pub struct WindowLength(pub u32);
 
 impl FromValue for WindowLength {
