@@ -8,41 +8,25 @@ use super::settings::{
     BedSettings, ClientCertificate, DeviceSettings, FilterSettings, GatewaySettings, MetricSettings, MqttSettings,
     PatientSettings, RadioSettings, RouteKind, RouteSettings, Settings, StoreSettings, Target, TlsSettings, WardSettings,
 };
-use super::value::{FromValue, WindowLength};
+use super::typed::{FromValue, WindowLength};
 use super::{Env, Explained, Origin};
-use crate::reading::Metric;
+use crate::reading::METRICS;
 
 /// Only for a document without errors.
 pub fn settings(document: &Document, env: &Env) -> Settings {
     let gateway = gateway(document, env);
     let all = |schema| document.sections(schema);
-    let devices = all("device[]").map(|section| device(document, section, &gateway)).collect();
-    let routes = all("route[]").map(|section| route(document, section, &gateway.id)).collect();
-    let metrics =
-        all("metric.*").filter_map(|section| Some((Metric::from_name(section.name.as_deref()?)?, metric(document, section))));
-    let store = Of(document, document.single("store"));
-    let ward = Of(document, document.single("ward"));
-    Settings::new(
+    Settings {
+        store: store(document),
+        ward: ward(document),
+        radio: RadioSettings { adapter: Of(document, document.single("radio")).get("adapter") },
+        beds: all("bed[]").map(|section| BedSettings { id: Of(document, section).need("id") }).collect(),
+        patients: all("patient[]").map(|section| patient(document, section)).collect(),
+        devices: all("device[]").map(|section| device(document, section, &gateway)).collect(),
+        metrics: METRICS.iter().map(|row| (row.metric, metric(document, row.name))).collect(),
+        routes: all("route[]").map(|section| route(document, section, &gateway.id)).collect(),
         gateway,
-        StoreSettings {
-            key: store.need("key"),
-            commit_interval: store.need("commit_interval"),
-            commit_records: store.need("commit_records"),
-            ack_interval: store.need("ack_interval"),
-            horizon: store.need("horizon"),
-            keep: store.need("keep"),
-            max_bytes: store.need("max_bytes"),
-            free_floor: store.need("free_floor"),
-        },
-        WardSettings { key: ward.need("key"), back_dating: ward.need("back_dating") },
-        RadioSettings { adapter: Of(document, document.single("radio")).get("adapter") },
-        all("bed[]").map(|section| BedSettings { id: Of(document, section).need("id") }).collect(),
-        all("patient[]").map(|section| patient(document, section)).collect(),
-        devices,
-        routes,
-        metric(document, &Section::unwritten("metric.*")),
-    )
-    .with_metrics(metrics.collect())
+    }
 }
 
 fn gateway(document: &Document, env: &Env) -> GatewaySettings {
@@ -62,6 +46,25 @@ fn gateway(document: &Document, env: &Env) -> GatewaySettings {
         runtime_dir: gateway.need("runtime_dir"),
         credentials,
     }
+}
+
+fn store(document: &Document) -> StoreSettings {
+    let store = Of(document, document.single("store"));
+    StoreSettings {
+        key: store.need("key"),
+        commit_interval: store.need("commit_interval"),
+        commit_records: store.need("commit_records"),
+        ack_interval: store.need("ack_interval"),
+        horizon: store.need("horizon"),
+        keep: store.need("keep"),
+        max_bytes: store.need("max_bytes"),
+        free_floor: store.need("free_floor"),
+    }
+}
+
+fn ward(document: &Document) -> WardSettings {
+    let ward = Of(document, document.single("ward"));
+    WardSettings { key: ward.need("key"), back_dating: ward.need("back_dating") }
 }
 
 fn patient(document: &Document, section: &Section) -> PatientSettings {
@@ -90,8 +93,10 @@ fn device(document: &Document, section: &Section, gateway: &GatewaySettings) -> 
     }
 }
 
-fn metric(document: &Document, section: &Section) -> MetricSettings {
-    let metric = Of(document, section);
+fn metric(document: &Document, name: &str) -> MetricSettings {
+    let unwritten = Section::unwritten("metric.*");
+    let section = document.sections("metric.*").find(|section| section.name.as_deref() == Some(name));
+    let metric = Of(document, section.unwrap_or(&unwritten));
     MetricSettings {
         windows_s: metric.need::<Vec<WindowLength>>("windows").into_iter().map(|length| length.0).collect(),
         prefer: metric.need("prefer"),
@@ -121,7 +126,7 @@ fn route(document: &Document, section: &Section, gateway: &str) -> RouteSettings
             beds: route.need("filter.beds"),
         },
         target: match kind {
-            RouteKind::Mqtt => Target::Mqtt(mqtt(&route, gateway)),
+            RouteKind::Mqtt => Target::Mqtt(Box::new(mqtt(&route, gateway))),
             RouteKind::Fhir | RouteKind::Hl7 | RouteKind::Http => Target::NotYet,
         },
     }

@@ -7,9 +7,10 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::ConfigError;
-use super::keys::{self, Default, Key, Status};
+use super::keys::{self, Key, Preset, Status};
 use super::settings::{Mode, RouteKind};
-use super::value::{FromValue, Kind, Value, did_you_mean, nearest, shown};
+use super::typed::FromValue;
+use super::value::{Kind, Value, did_you_mean, nearest, shown};
 use super::{LaterKey, Origin};
 use crate::reading::Metric;
 
@@ -124,9 +125,13 @@ impl Document {
         self.written(self.single("gateway"), "mode").unwrap_or(Mode::Ward)
     }
 
-    /// Says what is wrong with a key, at its own line where it was written.
+    /// Says what is wrong with a key, at its own line where it was written. One error a key: the first must go first.
     pub fn error(&mut self, section: &Section, key: &str, message: impl Into<String>) {
-        let line = self.values.get(&section.place(key)).map(|entry| entry.line).or(section.line);
+        let place = section.place(key);
+        if self.refused.contains(&place) {
+            return;
+        }
+        let line = self.values.get(&place).map(|entry| entry.line).or(section.line);
         self.errors.push(ConfigError {
             file: self.file.clone(),
             line,
@@ -145,8 +150,8 @@ impl Document {
         }
         let mqtt = section.schema == "route[]" && self.written(section, "kind") == Some(RouteKind::Mqtt);
         match keys::default_of(key, self.mode(), mqtt) {
-            (Default::Toml(toml), by_mode) => Some((toml, by_mode)),
-            (Default::Required | Default::Absent, _) => None,
+            (Preset::Toml(toml), by_mode) => Some((toml, by_mode)),
+            (Preset::Required | Preset::Absent, _) => None,
         }
     }
 }
@@ -344,7 +349,7 @@ impl Reader<'_> {
 
 fn not_yet(key: &Key, value: &Value) -> Option<&'static str> {
     match (key.status, key.kind, value) {
-        (Status::Later(_), _, _) if matches!(key.default, Default::Toml(toml) if default_value(key, toml) == *value) => None,
+        (Status::Later(_), _, _) if matches!(key.default, Preset::Toml(toml) if default_value(key, toml) == *value) => None,
         (Status::Later(why), _, _) => Some(why),
         (Status::Now, Kind::Choice { later, .. }, Value::Text(word)) => {
             later.iter().find(|(later, _)| later == word).map(|(_, why)| *why)

@@ -13,14 +13,14 @@ use super::value::Kind;
 pub struct Key {
     pub path: &'static str,
     pub kind: Kind,
-    pub default: Default,
+    pub default: Preset,
     pub doc: &'static str,
     pub status: Status,
 }
 
 /// The value of a key nobody wrote, as TOML.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Default {
+pub enum Preset {
     /// It must be written.
     Required,
     /// Absent is a meaning of its own, said in the key's doc.
@@ -36,24 +36,24 @@ pub enum Status {
 }
 
 const fn need(path: &'static str, kind: Kind, doc: &'static str) -> Key {
-    Key { path, kind, default: Default::Required, doc, status: Status::Now }
+    Key { path, kind, default: Preset::Required, doc, status: Status::Now }
 }
 
 const fn may(path: &'static str, kind: Kind, doc: &'static str) -> Key {
-    Key { path, kind, default: Default::Absent, doc, status: Status::Now }
+    Key { path, kind, default: Preset::Absent, doc, status: Status::Now }
 }
 
 const fn key(path: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
-    Key { path, kind, default: Default::Toml(default), doc, status: Status::Now }
+    Key { path, kind, default: Preset::Toml(default), doc, status: Status::Now }
 }
 
 /// A key of work to come that has a setting already; its default is what is built.
-const fn soon(path: &'static str, kind: Kind, default: Default, doc: &'static str, why: &'static str) -> Key {
+const fn soon(path: &'static str, kind: Kind, default: Preset, doc: &'static str, why: &'static str) -> Key {
     Key { path, kind, default, doc, status: Status::Later(why) }
 }
 
 const fn later(path: &'static str, kind: Kind, why: &'static str, doc: &'static str) -> Key {
-    Key { path, kind, default: Default::Absent, doc, status: Status::Later(why) }
+    Key { path, kind, default: Preset::Absent, doc, status: Status::Later(why) }
 }
 
 const fn words(words: &'static [&'static str]) -> Kind {
@@ -151,10 +151,10 @@ pub const KEYS: &[Key] = &[
     ),
     may("device[].timezone", Zone, "Zone of its clock; absent: the gateway's."),
     may("device[].asset", Text, "Your inventory number; a label."),
-    soon("device[].serial", Text, Default::Absent, "Must match Device Information, else its readings are held.", IDENTITY),
-    soon("device[].bond", words(Bond::WORDS), Default::Toml(r#""none""#), "How the link is protected.", BONDING),
-    soon("device[].passkey", Secret, Default::Absent, "For bond = \"passkey\".", BONDING),
-    soon("device[].set_clock", Boolean, Default::Toml("false"), "Set its clock after its memory was read.", CLOCKS),
+    soon("device[].serial", Text, Preset::Absent, "Must match Device Information, else its readings are held.", IDENTITY),
+    soon("device[].bond", words(Bond::WORDS), Preset::Toml(r#""none""#), "How the link is protected.", BONDING),
+    soon("device[].passkey", Secret, Preset::Absent, "For bond = \"passkey\".", BONDING),
+    soon("device[].set_clock", Boolean, Preset::Toml("false"), "Set its clock after its memory was read.", CLOCKS),
     later("device[].spot.for", duration(S, DAY), SPOT, "How long after a scan its readings belong to that patient."),
     later("device[].spot.readings", Kind::Integer { min: 1, max: 100, unit: "readings" }, SPOT, "At most so many."),
     later("device[].spot.max_uncertainty", duration(S, HOUR), SPOT, "With a worse clock a reading waits."),
@@ -187,11 +187,11 @@ pub const KEYS: &[Key] = &[
         "Live values before the backlog, or one order; mqtt: \"live-first\".",
     ),
     key("route[].start", words(Start::WORDS), r#""now""#, "Where a new route begins in the log."),
-    soon("route[].when", When, Default::Toml(r#""at-once""#), "\"at-once\", \"every 15 min\", \"daily 06:00\".", LINK),
+    soon("route[].when", When, Preset::Toml(r#""at-once""#), "\"at-once\", \"every 15 min\", \"daily 06:00\".", LINK),
     soon(
         "route[].max_rate",
         Kind::Integer { min: 1, max: 10_000, unit: "messages a second" },
-        Default::Absent,
+        Preset::Absent,
         "Messages a second at most; absent: as fast as the destination takes them.",
         LINK,
     ),
@@ -285,11 +285,11 @@ pub fn of_section(section: &'static str) -> impl Iterator<Item = &'static Key> {
 }
 
 /// The default as TOML, where the mode or the kind of route decides it before the table does.
-pub fn default_of(key: &Key, mode: Mode, mqtt: bool) -> (Default, bool) {
+pub fn default_of(key: &Key, mode: Mode, mqtt: bool) -> (Preset, bool) {
     match key.path {
-        "device[].use" if mode == Mode::Home => (Default::Toml(r#""personal""#), true),
-        "route[].bind" if mqtt => (Default::Toml(r#""device""#), false),
-        "route[].order" if mqtt => (Default::Toml(r#""live-first""#), false),
+        "device[].use" if mode == Mode::Home => (Preset::Toml(r#""personal""#), true),
+        "route[].bind" if mqtt => (Preset::Toml(r#""device""#), false),
+        "route[].order" if mqtt => (Preset::Toml(r#""live-first""#), false),
         _ => (key.default, false),
     }
 }
@@ -309,7 +309,7 @@ mod tests {
             assert!(!key.doc.is_empty(), "{}", key.path);
             for mode in Mode::ALL {
                 for mqtt in [false, true] {
-                    let (Default::Toml(toml), _) = default_of(key, *mode, mqtt) else { continue };
+                    let (Preset::Toml(toml), _) = default_of(key, *mode, mqtt) else { continue };
                     let value = toml::de::DeValue::parse(toml).unwrap_or_else(|e| panic!("{}: {e}", key.path));
                     key.kind.read(value.get_ref()).unwrap_or_else(|e| panic!("{}: {e}", key.path));
                 }

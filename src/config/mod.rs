@@ -10,6 +10,7 @@ mod keys;
 mod rules;
 pub mod secret;
 mod settings;
+mod typed;
 mod value;
 
 use std::fmt;
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 use serde::{Serialize, Serializer};
 
 pub use error::{ConfigError, ConfigErrors};
-pub use keys::{Default, KEYS, Key, Status};
+pub use keys::{KEYS, Key, Preset, Status};
 pub use secret::{CredentialsDir, SecretError, SecretRef};
 pub use settings::{
     Agreement, BedSettings, Bind, Bond, Carry, ClientCertificate, DeviceKind, DeviceSettings, Environment, FilterSettings,
@@ -86,7 +87,9 @@ pub struct Env {
 
 impl Env {
     pub fn of_process() -> Self {
-        Self { credentials_directory: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from) }
+        Self {
+            credentials_directory: std::env::var_os("CREDENTIALS_DIRECTORY").filter(|path| !path.is_empty()).map(PathBuf::from),
+        }
     }
 }
 

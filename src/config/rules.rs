@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::document::{Document, Section};
-use super::keys::{self, Default};
+use super::keys::{self, Preset};
 use super::settings::{Agreement, Bind, Carry, DeviceKind, RouteKind, Use};
+use super::typed::{FromValue, WindowLength};
 use super::value::{did_you_mean, shown, unknown_metric};
 use crate::reading::{DeviceId, Metric, SubjectKey, Summary};
 
@@ -38,7 +39,10 @@ fn sections(document: &Document, schema: &str) -> Vec<Section> {
 }
 
 fn required(document: &mut Document, section: &Section) {
-    for key in keys::of_section(section.schema).filter(|key| key.default == Default::Required) {
+    if document.has(section, "") {
+        return; // It is no section at all, and that was said.
+    }
+    for key in keys::of_section(section.schema).filter(|key| key.default == Preset::Required) {
         let local = &key.path[section.schema.len() + 1..];
         if !document.has(section, local) {
             document.error(section, local, format!("it is missing; write {}", key.kind.wants()));
@@ -46,7 +50,7 @@ fn required(document: &mut Document, section: &Section) {
     }
 }
 
-fn unique<T: super::value::FromValue + Ord>(document: &mut Document, schema: &str, key: &str) {
+fn unique<T: FromValue + Ord>(document: &mut Document, schema: &str, key: &str) {
     let mut first: BTreeMap<T, Option<usize>> = BTreeMap::new();
     for section in sections(document, schema) {
         let Some(value) = document.written::<T>(&section, key) else { continue };
@@ -121,6 +125,9 @@ fn metric(document: &mut Document, section: &Section) {
     if metric.row().summary == Summary::None && document.has(section, "windows") {
         document.error(section, "windows", "this metric is never condensed, every value passes by itself; remove the key");
     }
+    if document.written::<Vec<WindowLength>>(section, "windows").is_some_and(|windows| twice(&windows)) {
+        document.error(section, "windows", TWICE);
+    }
     let units = metric.row().units;
     if let Some(agreement) = document.written::<Agreement>(section, "agree_within")
         && !units.contains(&agreement.unit)
@@ -134,8 +141,12 @@ fn metric(document: &mut Document, section: &Section) {
 }
 
 fn route(document: &mut Document, route: &Section) {
-    if document.written::<Vec<Carry>>(route, "carry").is_some_and(|carry| carry.is_empty()) {
-        document.error(route, "carry", "it carries nothing; write for example [\"readings\"]");
+    match document.written::<Vec<Carry>>(route, "carry") {
+        Some(carry) if carry.is_empty() => {
+            document.error(route, "carry", "it carries nothing; write for example [\"readings\"]");
+        }
+        Some(carry) if twice(&carry) => document.error(route, "carry", TWICE),
+        _ => {}
     }
     let bind = document.effective::<Bind>(route, "bind");
     if document.written(route, "per_patient") == Some(true) && bind != Some(Bind::Patient) {
@@ -229,8 +240,14 @@ impl Broker {
     }
 }
 
-fn names<T: super::value::FromValue>(document: &Document, schema: &str, key: &str) -> Vec<T> {
+fn names<T: FromValue>(document: &Document, schema: &str, key: &str) -> Vec<T> {
     document.sections(schema).filter_map(|section| document.written(section, key)).collect()
+}
+
+const TWICE: &str = "one length stands there twice; write each once";
+
+fn twice<T: PartialEq>(items: &[T]) -> bool {
+    items.iter().enumerate().any(|(n, item)| items[..n].contains(item))
 }
 
 fn listed(document: &mut Document, section: &Section, key: &str, known: &[String], what: &str) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use super::secret::{CredentialsDir, SecretRef};
-use crate::reading::{Decimal, DeviceId, Metric, SubjectKey, Timestamp, Unit, UserIndex};
+use crate::reading::{Decimal, DeviceId, Metric, SubjectKey, Summary, Timestamp, Unit, UserIndex};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -19,38 +19,21 @@ pub struct Settings {
     pub patients: Vec<PatientSettings>,
     pub devices: Vec<DeviceSettings>,
     pub routes: Vec<RouteSettings>,
-    metrics: BTreeMap<Metric, MetricSettings>,
-    metric_default: MetricSettings,
+    /// One for every metric of the table, written or not.
+    pub metrics: BTreeMap<Metric, MetricSettings>,
 }
 
 impl Settings {
-    pub(super) fn with_metrics(mut self, metrics: BTreeMap<Metric, MetricSettings>) -> Self {
-        self.metrics = metrics;
-        self
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn new(
-        gateway: GatewaySettings,
-        store: StoreSettings,
-        ward: WardSettings,
-        radio: RadioSettings,
-        beds: Vec<BedSettings>,
-        patients: Vec<PatientSettings>,
-        devices: Vec<DeviceSettings>,
-        routes: Vec<RouteSettings>,
-        metric_default: MetricSettings,
-    ) -> Self {
-        Self { gateway, store, ward, radio, beds, patients, devices, routes, metrics: BTreeMap::new(), metric_default }
-    }
-
-    /// What `[metric.NAME]` says, or the defaults of a metric it does not name.
     pub fn metric(&self, metric: Metric) -> &MetricSettings {
-        self.metrics.get(&metric).unwrap_or(&self.metric_default)
+        &self.metrics[&metric]
     }
 
-    /// Every window length, in seconds, to make of a metric: its own and those the routes carry.
+    /// Every window length, in seconds, to make of a metric: its own and those the routes carry; none of a metric that is
+    /// never condensed.
     pub fn window_lengths(&self, metric: Metric) -> BTreeSet<u32> {
+        if metric.row().summary == Summary::None {
+            return BTreeSet::new();
+        }
         let carried = self.routes.iter().flat_map(|route| &route.carry).filter_map(|carry| match carry {
             Carry::Windows(length_s) => Some(*length_s),
             Carry::Readings | Carry::Episodic | Carry::Events => None,
@@ -187,7 +170,7 @@ impl RouteSettings {
 /// Where a route leads, with the keys of that kind only.
 #[derive(Clone, Debug)]
 pub enum Target {
-    Mqtt(MqttSettings),
+    Mqtt(Box<MqttSettings>),
     /// A kind that is not built yet: it can be checked, never run.
     NotYet,
 }

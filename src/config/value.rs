@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use toml::de::DeValue;
 
 use super::secret::{SecretRef, is_credential_name};
-use super::settings::{Agreement, Carry, History, When};
+use super::settings::{Agreement, Carry, When};
 use crate::reading::{Decimal, DeviceId, Metric, SubjectKey, Timestamp, Unit};
 
 const DAY_S: u64 = 86_400;
@@ -204,11 +204,12 @@ impl Kind {
     }
 }
 
-/// The words of text nearest to what was written, if any is near.
+/// The word nearest to what was written, if any is near.
 pub fn nearest<'a>(text: &str, among: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = among.into_iter().map(|word| (strsim::damerau_levenshtein(text, word), word));
+    let text = text.to_lowercase();
+    let scored = among.into_iter().map(|word| (strsim::damerau_levenshtein(&text, word), word));
     let (distance, word) = scored.min()?;
-    (distance <= 1 + word.chars().count() / 4).then_some(word)
+    (distance <= 1.max(word.chars().count() / 3)).then_some(word)
 }
 
 pub fn did_you_mean<'a>(text: &str, among: impl IntoIterator<Item = &'a str>) -> String {
@@ -396,115 +397,6 @@ fn show_size(octets: u64) -> String {
     let unit = units.into_iter().find(|(_, factor)| octets > 0 && octets.is_multiple_of(*factor));
     let (unit, factor) = unit.unwrap_or(("B", 1));
     format!("{} {unit}", octets / factor)
-}
-
-/// From a checked value to the type of a setting; `None` would mean that the table of keys and the settings disagree.
-pub trait FromValue: Sized {
-    fn from_value(value: &Value) -> Option<Self>;
-}
-
-macro_rules! from_text {
-    ($($type:ty => $parse:expr;)+) => {$(
-        impl FromValue for $type {
-            fn from_value(value: &Value) -> Option<Self> {
-                let Value::Text(text) = value else { return None };
-                $parse(text.as_str())
-            }
-        }
-    )+};
-}
-
-from_text! {
-    String => |text: &str| Some(text.to_owned());
-    PathBuf => |text: &str| Some(PathBuf::from(text));
-    Duration => duration;
-    DeviceId => |text: &str| text.parse().ok();
-    TimeZone => zone;
-    SubjectKey => |text: &str| text.parse().ok();
-    Metric => Metric::from_name;
-    Carry => carry;
-    When => when;
-    Agreement => agreement;
-    super::settings::Mode => super::settings::Mode::from_name;
-    super::settings::DeviceKind => super::settings::DeviceKind::from_name;
-    super::settings::Use => super::settings::Use::from_name;
-    super::settings::Bond => super::settings::Bond::from_name;
-    super::settings::RouteKind => super::settings::RouteKind::from_name;
-    super::settings::Environment => super::settings::Environment::from_name;
-    super::settings::Bind => super::settings::Bind::from_name;
-    super::settings::Order => super::settings::Order::from_name;
-    super::settings::Settle => super::settings::Settle::from_name;
-    super::settings::Start => super::settings::Start::from_name;
-    super::settings::Questionable => super::settings::Questionable::from_name;
-}
-
-/// Whole numbers, sizes and percentages.
-impl FromValue for u64 {
-    fn from_value(value: &Value) -> Option<Self> {
-        match value {
-            Value::Integer(n) => Some(*n),
-            Value::Text(text) => size(text).or_else(|| percent(text)),
-            _ => None,
-        }
-    }
-}
-
-macro_rules! from_number {
-    ($($type:ty),+) => {$(
-        impl FromValue for $type {
-            fn from_value(value: &Value) -> Option<Self> {
-                u64::from_value(value)?.try_into().ok()
-            }
-        }
-    )+};
-}
-
-from_number!(u8, u16, u32, usize);
-
-impl FromValue for bool {
-    fn from_value(value: &Value) -> Option<Self> {
-        if let Value::Boolean(value) = value { Some(*value) } else { None }
-    }
-}
-
-impl FromValue for Timestamp {
-    fn from_value(value: &Value) -> Option<Self> {
-        if let Value::Time(at) = value { Some(*at) } else { None }
-    }
-}
-
-impl FromValue for SecretRef {
-    fn from_value(value: &Value) -> Option<Self> {
-        if let Value::Secret(secret) = value { Some(secret.clone()) } else { None }
-    }
-}
-
-impl FromValue for History {
-    fn from_value(value: &Value) -> Option<Self> {
-        match value {
-            Value::Time(at) => Some(History::Since(*at)),
-            Value::Text(text) if text == "all" => Some(History::All),
-            Value::Text(text) if text == "new" => Some(History::New),
-            _ => None,
-        }
-    }
-}
-
-impl<T: FromValue> FromValue for Vec<T> {
-    fn from_value(value: &Value) -> Option<Self> {
-        let Value::List(items) = value else { return None };
-        items.iter().map(T::from_value).collect()
-    }
-}
-
-/// A window's length in seconds.
-pub struct WindowLength(pub u32);
-
-impl FromValue for WindowLength {
-    fn from_value(value: &Value) -> Option<Self> {
-        let Value::Text(text) = value else { return None };
-        window_length_s(text).map(WindowLength)
-    }
 }
 
 #[cfg(test)]
