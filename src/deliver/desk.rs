@@ -16,7 +16,7 @@ use crate::config::Bind;
 use crate::radio::BootClock;
 use crate::reading::{Anchors, DeviceId, Instant, Record, Seq, SubjectKey, Timestamp, UserIndex};
 use crate::store::{AuditEntry, OPEN, READ_LIMIT, Store, StoreError, WardStore};
-use crate::ward::{Change, EventSource, Phi, Ward, WardEvent, WantedPair, sync};
+use crate::ward::{Change, EventSource, Phi, Ward, WardEvent, Wanted, sync};
 
 /// The ward's config is applied as soon as the clock is known; it is looked at this often until then.
 const TICK: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ pub struct DeskSettings {
     pub default_zone: TimeZone,
     pub back_dating: Duration,
     /// What the config says about who measures whom.
-    pub wanted: Vec<WantedPair>,
+    pub wanted: Vec<Wanted>,
     pub patients: Vec<(SubjectKey, bool)>,
 }
 

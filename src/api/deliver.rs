@@ -1,0 +1,186 @@
+//! What the deliver half answers, and what people may ask of it. Each request goes to the desk, one after the other.
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+
+use super::Actor;
+use crate::deliver::{DeskError, DeskRequest, Target};
+use crate::reading::{SubjectKey, Timestamp, UserIndex};
+use crate::ward::Phi;
+
+/// A little more than the largest identity document.
+const MAX_BODY: usize = 128 << 10;
+
+#[derive(Clone)]
+pub struct DeliverState {
+    pub desk: mpsc::Sender<(DeskRequest, oneshot::Sender<Result<Value, DeskError>>)>,
+}
+
+pub fn router(state: DeliverState) -> Router {
+    Router::new()
+        .route("/v1/status", get(routes))
+        .route("/v1/assignments", get(assignments).post(assign).delete(unassign))
+        .route("/v1/patients", get(patients))
+        .route("/v1/patients/{key}", put(set_patient).delete(forget_patient))
+        .route("/v1/routes", get(routes))
+        .route("/v1/routes/{name}", axum::routing::delete(drop_route))
+        .route("/v1/routes/{name}/pause", post(pause_route))
+        .route("/v1/routes/{name}/resume", post(resume_route))
+        .route("/v1/routes/{name}/replay", post(replay_route))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(state)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AssignmentBody {
+    device: Option<String>,
+    user: Option<UserIndex>,
+    bed: Option<String>,
+    patient: Option<SubjectKey>,
+    at: Option<String>,
+    yes: Option<u64>,
+}
+
+impl AssignmentBody {
+    fn target(&self) -> Result<Target, Response> {
+        match (&self.device, &self.bed) {
+            (Some(name), None) => Ok(Target::Device { name: name.clone(), user: self.user }),
+            (None, Some(bed)) => Ok(Target::Bed(bed.clone())),
+            _ => Err(bad_request("name either a device or a bed")),
+        }
+    }
+}
+
+async fn assign(State(state): State<DeliverState>, Actor(actor): Actor, Json(body): Json<AssignmentBody>) -> Response {
+    let (target, from) = match (body.target(), time(body.at.as_deref())) {
+        (Ok(target), Ok(from)) => (target, from),
+        (Err(refusal), _) | (_, Err(refusal)) => return refusal,
+    };
+    let Some(patient) = body.patient else { return bad_request("name a patient by key") };
+    state.ask(DeskRequest::Assign { target, patient, from, yes: body.yes, actor }).await
+}
+
+async fn unassign(State(state): State<DeliverState>, Actor(actor): Actor, Json(body): Json<AssignmentBody>) -> Response {
+    match (body.target(), time(body.at.as_deref())) {
+        (Ok(target), Ok(at)) => state.ask(DeskRequest::Unassign { target, at, yes: body.yes, actor }).await,
+        (Err(refusal), _) | (_, Err(refusal)) => refusal,
+    }
+}
+
+#[derive(Deserialize)]
+struct At {
+    at: Option<String>,
+}
+
+async fn assignments(State(state): State<DeliverState>, Query(query): Query<At>) -> Response {
+    match time(query.at.as_deref()) {
+        Ok(at) => state.ask(DeskRequest::Assignments { at }).await,
+        Err(refusal) => refusal,
+    }
+}
+
+async fn patients(State(state): State<DeliverState>) -> Response {
+    state.ask(DeskRequest::Patients).await
+}
+
+async fn set_patient(
+    State(state): State<DeliverState>,
+    Actor(actor): Actor,
+    Path(key): Path<String>,
+    body: Bytes,
+) -> Response {
+    match key.parse() {
+        Ok(key) => state.ask(DeskRequest::SetPatient { key, document: Phi::new(body.to_vec()), actor }).await,
+        Err(error) => bad_request(&format!("{error}")),
+    }
+}
+
+async fn forget_patient(State(state): State<DeliverState>, Actor(actor): Actor, Path(key): Path<String>) -> Response {
+    match key.parse() {
+        Ok(key) => state.ask(DeskRequest::ForgetPatient { key, actor }).await,
+        Err(error) => bad_request(&format!("{error}")),
+    }
+}
+
+async fn routes(State(state): State<DeliverState>) -> Response {
+    state.ask(DeskRequest::Routes).await
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct PauseBody {
+    reason: Option<String>,
+}
+
+async fn pause_route(
+    State(state): State<DeliverState>,
+    Actor(actor): Actor,
+    Path(name): Path<String>,
+    Json(body): Json<PauseBody>,
+) -> Response {
+    let reason = body.reason.unwrap_or_else(|| format!("paused by {actor}"));
+    state.ask(DeskRequest::PauseRoute { name, reason, actor }).await
+}
+
+async fn resume_route(State(state): State<DeliverState>, Actor(actor): Actor, Path(name): Path<String>) -> Response {
+    state.ask(DeskRequest::ResumeRoute { name, actor }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplayBody {
+    from: String,
+    to: String,
+}
+
+async fn replay_route(
+    State(state): State<DeliverState>,
+    Actor(actor): Actor,
+    Path(name): Path<String>,
+    Json(body): Json<ReplayBody>,
+) -> Response {
+    match (time(Some(&body.from)), time(Some(&body.to))) {
+        (Ok(Some(from)), Ok(Some(to))) => state.ask(DeskRequest::ReplayRoute { name, from, to, actor }).await,
+        (Err(refusal), _) | (_, Err(refusal)) => refusal,
+        _ => bad_request("name both ends of the time to replay"),
+    }
+}
+
+async fn drop_route(State(state): State<DeliverState>, Actor(actor): Actor, Path(name): Path<String>) -> Response {
+    state.ask(DeskRequest::DropRoute { name, actor }).await
+}
+
+impl DeliverState {
+    async fn ask(&self, request: DeskRequest) -> Response {
+        let (done, answer) = oneshot::channel();
+        let sent = self.desk.send((request, done)).await.is_ok();
+        match (sent, answer.await) {
+            (true, Ok(Ok(value))) => Json(value).into_response(),
+            (true, Ok(Err(error))) => {
+                (StatusCode::CONFLICT, Json(json!({ "error": error.to_string() }))).into_response()
+            }
+            _ => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": "bedrail is stopping" }))).into_response(),
+        }
+    }
+}
+
+#[allow(clippy::result_large_err, reason = "a refusal is the answer itself")]
+fn time(text: Option<&str>) -> Result<Option<Timestamp>, Response> {
+    let Some(text) = text else { return Ok(None) };
+    match text.parse::<jiff::Timestamp>() {
+        Ok(at) => Ok(Some(Timestamp(at.as_millisecond()))),
+        Err(_) => Err(bad_request(&format!("`{text}` is not a time with an offset such as 2026-11-23T10:30:00+01:00"))),
+    }
+}
+
+fn bad_request(message: &str) -> Response {
+    (StatusCode::BAD_REQUEST, Json(json!({ "error": message }))).into_response()
+}

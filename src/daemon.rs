@@ -1,1 +1,0 @@
-//! Wires the rooms, supervises them, shuts them down. It decides nothing else.

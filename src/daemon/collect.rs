@@ -1,0 +1,95 @@
+//! Starts the collect half: radio, clock, writer, socket.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::tasks::Tasks;
+use super::{DaemonError, Keys, bell};
+use crate::api;
+use crate::collect::{CollectSettings, CollectStatus, CollectedDevice, Collector, Windows, watch_clock};
+use crate::config::Settings;
+use crate::gatt;
+use crate::radio::{self, BootClock, RadioDevice, RadioSettings};
+use crate::reading::METRICS;
+use crate::store::Store;
+
+/// Values between radio and writer: seconds of a full ward while the card is busy. Beyond it the radio waits.
+const HEARD: usize = 4_096;
+
+pub fn start(
+    settings: &Settings,
+    keys: &Keys,
+    boot: BootClock,
+    stop: &CancellationToken,
+    tasks: &mut Tasks,
+) -> Result<(), DaemonError> {
+    let gateway = &settings.gateway;
+    let store = Store::open(&gateway.state_dir, &keys.log, keys.site.clone(), &gateway.id)?;
+    let lengths = METRICS.iter().map(|row| (row.metric, settings.window_lengths(row.metric).into_iter().collect())).collect();
+    let zones: BTreeMap<_, _> = settings.devices.iter().map(|device| (device.id, device.timezone.clone())).collect();
+    let windows = Windows::new(gateway.id.clone(), lengths, zones, gateway.timezone.clone(), &store)?;
+    let (publish, status) = watch::channel(CollectStatus::default());
+    let ring = bell::ringer(gateway.runtime_dir.join(bell::NAME));
+    let collector = Collector::new(collect_settings(settings), store, windows, boot, publish, ring).map_err(collect_error)?;
+
+    let path = gateway.runtime_dir.join(api::COLLECT_SOCKET);
+    let listener = api::bind(&path).map_err(|source| DaemonError::Socket { path: path.clone(), source })?;
+    let (serve_stop, radio_stop, clock_stop) = (stop.clone(), stop.clone(), stop.clone());
+    tasks.spawn(async move {
+        let served = api::serve(listener, api::collect_router(status), serve_stop).await;
+        served.map_err(|source| DaemonError::Socket { path, source })
+    });
+
+    let (heard, from_radio) = mpsc::channel(HEARD);
+    let (reports, clock) = mpsc::channel(4);
+    // The writer ends after the radio, so that what was heard is on the card.
+    let writer_stop = CancellationToken::new();
+    let radio_done = writer_stop.clone();
+    let radio_settings = radio_settings(settings);
+    tasks.spawn(async move {
+        let result = radio::run(radio_settings, heard, radio_stop).await;
+        radio_done.cancel();
+        Ok(result?)
+    });
+    tasks.spawn(async move {
+        watch_clock(boot, reports, clock_stop).await;
+        Ok(())
+    });
+    tasks.spawn_thread("bedrail-writer", async move { collector.run(from_radio, clock, writer_stop).await.map_err(collect_error) });
+    Ok(())
+}
+
+fn collect_error(error: crate::collect::CollectError) -> DaemonError {
+    match error {
+        crate::collect::CollectError::Store(error) => DaemonError::Store(error),
+    }
+}
+
+fn collect_settings(settings: &Settings) -> CollectSettings {
+    let device = |device: &crate::config::DeviceSettings| CollectedDevice {
+        id: device.id,
+        name: device.name.clone(),
+        kind: device.kind.name().to_owned(),
+    };
+    CollectSettings {
+        gateway: settings.gateway.id.clone(),
+        commit_interval: settings.store.commit_interval,
+        commit_records: settings.store.commit_records,
+        devices: settings.devices.iter().map(device).collect(),
+    }
+}
+
+fn radio_settings(settings: &Settings) -> RadioSettings {
+    let device = |device: &crate::config::DeviceSettings| {
+        let kind = gatt::device_kind(device.kind.name());
+        RadioDevice {
+            id: device.id,
+            name: device.name.clone(),
+            subscribe: kind.map(|kind| kind.subscribe()).unwrap_or_default(),
+            read: kind.map(|kind| kind.read()).unwrap_or_default(),
+        }
+    };
+    RadioSettings { adapter: settings.radio.adapter, devices: settings.devices.iter().map(device).collect() }
+}
