@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-pub use keys::{Keys, KeysError};
+pub use keys::{Keys, KeysError, name as credential_name};
 
 use crate::config::{self, ConfigErrors, Loaded, Settings};
 use crate::radio::BootClock;

@@ -1,5 +1,39 @@
-//! One file a service: octets of a characteristic → what the device said. Pure; no I/O, no panic on any input.
+//! Octets of a characteristic → what the device said: one file a service. Pure: no I/O, no clock, no panic on any input,
+//! and no allocation beyond the input's length. Lenient by rule: what is odd but readable is decoded and reported as a
+//! [`Warning`]; what is cut short is refused whole, so half a reading never exists.
 
+mod battery;
+mod blood_pressure;
+mod current_time;
+mod cursor;
+mod date_time;
+mod device_information;
+mod device_kind;
+mod error;
+mod fields;
+mod float;
+mod heart_rate;
 mod observed;
+mod pulse_oximeter;
+mod table;
+mod thermometer;
+mod user_data;
 
+pub use battery::BatteryLevel;
+pub use blood_pressure::{BloodPressureFeature, BloodPressureMeasurement, IntermediateCuffPressure};
+pub use current_time::CurrentTime;
+pub use cursor::{Cursor, Decode, Measurement, read};
+pub use date_time::DateTime;
+pub use device_information::{PnpId, SystemId, Text};
+pub use device_kind::{DeviceKind, device_kinds};
+pub use error::{Context, ContextError, DecodeError, Warning};
+pub use fields::{Field, Fields};
+pub use heart_rate::{BodySensorLocation, Contact, HeartRateMeasurement};
 pub use observed::{Measured, Number, Numbers, Observed, Status};
+pub use pulse_oximeter::{PlxContinuousMeasurement, PlxFeatures, PlxSpotCheckMeasurement};
+pub use table::{
+    CHARACTERISTICS, Characteristic, Decoded, Decoder, Properties, UnknownCharacteristic, characteristic, decode, device_clock,
+    find, information_text, observe, sig_uuid,
+};
+pub use thermometer::{IntermediateTemperature, MeasurementInterval, TemperatureMeasurement, TemperatureType};
+pub use user_data::UserIndexValue;

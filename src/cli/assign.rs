@@ -1,0 +1,111 @@
+//! `bedrail assign`, `unassign`, `assignments`: who is measured by which device and lies in which bed, from when to when.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::ConfigArg;
+use super::ask::{self, Owner};
+use crate::reading::SubjectKey;
+
+#[derive(Clone, Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct TargetArgs {
+    /// Name of a device
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+    /// Name of a bed
+    #[arg(long, value_name = "NAME")]
+    bed: Option<String>,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct AssignArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Only this user slot of the device
+    #[arg(long, value_name = "INDEX", requires = "device")]
+    user: Option<u8>,
+    /// The patient's opaque key
+    patient: SubjectKey,
+    /// When it began, with an offset, if not now; the past is limited by ward.back_dating
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
+    /// Confirm how many readings of the past change hands
+    #[arg(long, value_name = "N", requires = "from")]
+    yes: Option<u64>,
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct UnassignArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Only this user slot of the device
+    #[arg(long, value_name = "INDEX", requires = "device")]
+    user: Option<u8>,
+    /// When it ended, with an offset, if not now; the past is limited by ward.back_dating
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
+    /// Confirm how many readings of the past change hands
+    #[arg(long, value_name = "N", requires = "at")]
+    yes: Option<u64>,
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct AssignmentsArgs {
+    /// At this time instead of now
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+pub fn assign(args: AssignArgs) -> ExitCode {
+    let TargetArgs { device, bed } = args.target;
+    let body = json!({ "device": device, "user": args.user, "bed": bed, "patient": args.patient, "at": args.from, "yes": args.yes });
+    ask::ask(&args.config, Owner::Deliver, "POST", "/v1/assignments", body.to_string().into_bytes(), |answer| {
+        println!("assigned to {} from {}", args.patient, ask::text(answer, "at"));
+    })
+}
+
+pub fn unassign(args: UnassignArgs) -> ExitCode {
+    let TargetArgs { device, bed } = args.target;
+    let body = json!({ "device": device, "user": args.user, "bed": bed, "at": args.at, "yes": args.yes });
+    ask::ask(&args.config, Owner::Deliver, "DELETE", "/v1/assignments", body.to_string().into_bytes(), |answer| {
+        println!("assignment ended at {}", ask::text(answer, "at"));
+    })
+}
+
+pub fn assignments(args: AssignmentsArgs) -> ExitCode {
+    let query = args.at.as_deref().map(|at| format!("?at={}", ask::segment(at))).unwrap_or_default();
+    ask::ask(&args.config, Owner::Deliver, "GET", &format!("/v1/assignments{query}"), Vec::new(), |answer| {
+        if args.json { println!("{answer:#}") } else { print(answer) }
+    })
+}
+
+fn print(answer: &Value) {
+    println!("at {}", ask::text(answer, "at"));
+    let rows = |list: &str, row: fn(&Value) -> Vec<String>| answer[list].as_array().into_iter().flatten().map(row).collect::<Vec<_>>();
+    let devices = rows("devices", |v| ["device", "user", "patient", "from"].map(|f| ask::text(v, f).into_owned()).to_vec());
+    if !devices.is_empty() {
+        println!();
+        ask::table(&["DEVICE", "USER", "PATIENT", "SINCE"], &devices);
+    }
+    let beds = rows("beds", |v| ["bed", "patient", "from"].map(|f| ask::text(v, f).into_owned()).to_vec());
+    if !beds.is_empty() {
+        println!();
+        ask::table(&["BED", "PATIENT", "SINCE"], &beds);
+    }
+    let places = rows("places", |v| ["device", "bed", "from"].map(|f| ask::text(v, f).into_owned()).to_vec());
+    if !places.is_empty() {
+        println!();
+        ask::table(&["DEVICE", "AT BED", "SINCE"], &places);
+    }
+}

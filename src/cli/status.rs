@@ -1,0 +1,80 @@
+//! `bedrail status`: the gateway, its devices and its routes, as both halves see them at this moment.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::ask::{self, Owner};
+use super::ConfigArg;
+use crate::daemon::EXIT_RUNTIME;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// A half that does not answer is shown as unreachable, the other one all the same; exit 1 if any is.
+pub fn run(args: StatusArgs) -> ExitCode {
+    let mut halves = Vec::new();
+    for owner in [Owner::Collect, Owner::Deliver] {
+        match ask::socket(&args.config, owner) {
+            Ok(socket) => halves.push(ask::call(&socket, "GET", "/v1/status", Vec::new()).map_err(|error| error.to_string())),
+            Err(code) => return code,
+        }
+    }
+    let [collect, deliver] = halves.try_into().expect("two halves were asked");
+    let complete = collect.is_ok() && deliver.is_ok();
+    if args.json {
+        let half = |answer: &Result<Value, String>| answer.clone().unwrap_or_else(|error| json!({ "error": error }));
+        println!("{:#}", json!({ "collect": half(&collect), "routes": half(&deliver) }));
+    } else {
+        match &collect {
+            Ok(status) => print_collect(status),
+            Err(error) => println!("collect: {error}"),
+        }
+        println!();
+        match &deliver {
+            Ok(routes) => print_routes(routes),
+            Err(error) => println!("deliver: {error}"),
+        }
+    }
+    if complete { ExitCode::SUCCESS } else { ExitCode::from(EXIT_RUNTIME) }
+}
+
+fn print_collect(status: &Value) {
+    println!("gateway {} (bedrail {}), clock {}", ask::text(status, "gateway"), ask::text(status, "version"), ask::text(status, "clock"));
+    let adapter = &status["adapter"];
+    let usable = if adapter["usable"] == Value::Bool(true) { "usable" } else { "not usable" };
+    println!("adapter {usable}: {}", ask::text(adapter, "detail"));
+    println!("log: {} records, {} commits since start, {} octets", status["head"], status["commits"], status["database_octets"]);
+    println!();
+    let rows = status["devices"].as_array().into_iter().flatten().map(|device| {
+        let rejected: u64 = device["rejected"].as_object().into_iter().flat_map(|all| all.values()).filter_map(Value::as_u64).sum();
+        let field = |name| ask::text(device, name).into_owned();
+        vec![field("name"), field("kind"), field("state"), field("readings"), rejected.to_string(), field("battery_percent"), field("last_reading_at")]
+    });
+    ask::table(&["DEVICE", "KIND", "STATE", "READINGS", "REJECTED", "BATTERY", "LAST READING"], &rows.collect::<Vec<_>>());
+}
+
+pub fn print_routes(routes: &Value) {
+    let rows = routes.as_array().into_iter().flatten().map(|route| {
+        let held: u64 = route["held"].as_object().into_iter().flat_map(|all| all.values()).filter_map(Value::as_u64).sum();
+        let field = |name| ask::text(route, name).into_owned();
+        vec![
+            field("name"),
+            field("kind"),
+            field("state"),
+            field("live"),
+            field("backlog"),
+            held.to_string(),
+            field("dead"),
+            ask::text(&route["tally"], "sent").into_owned(),
+            field("detail"),
+        ]
+    });
+    ask::table(&["ROUTE", "KIND", "STATE", "LIVE", "BACKLOG", "HELD", "DEAD", "SENT", "DETAIL"], &rows.collect::<Vec<_>>());
+}

@@ -1,0 +1,325 @@
+//! The one table of characteristics bedrail can read, by UUID and by name.
+
+use serde::Serialize;
+use serde::ser::{SerializeSeq, Serializer};
+use uuid::Uuid;
+
+use super::error::{Context, DecodeError, Warning};
+use super::float::{Medfloat16, Medfloat32};
+use super::{
+    BatteryLevel, BloodPressureFeature, BloodPressureMeasurement, BodySensorLocation, CurrentTime, DateTime, Decode, Fields,
+    HeartRateMeasurement, IntermediateCuffPressure, IntermediateTemperature, Measurement, MeasurementInterval, Observed,
+    PlxContinuousMeasurement, PlxFeatures, PlxSpotCheckMeasurement, PnpId, SystemId, TemperatureMeasurement, TemperatureType,
+    Text, UserIndexValue, read,
+};
+use crate::reading::DeviceTime;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Characteristic {
+    pub uuid16: u16,
+    /// The name on the command line and in test vectors.
+    pub name: &'static str,
+    /// The Bluetooth SIG's name.
+    pub title: &'static str,
+    pub properties: Properties,
+    /// The service it belongs to; `None` where vendors put it into services of their choice.
+    pub service: Option<u16>,
+    pub decoder: Decoder,
+}
+
+impl Characteristic {
+    pub const fn uuid(&self) -> Uuid {
+        sig_uuid(self.uuid16)
+    }
+}
+
+/// What the characteristic may be used for as far as bedrail does: it writes to none of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Properties {
+    pub read: bool,
+    pub notify: bool,
+    pub indicate: bool,
+}
+
+const READ: Properties = Properties { read: true, notify: false, indicate: false };
+const NOTIFY: Properties = Properties { read: false, notify: true, indicate: false };
+const INDICATE: Properties = Properties { read: false, notify: false, indicate: true };
+const READ_NOTIFY: Properties = Properties { notify: true, ..READ };
+const READ_INDICATE: Properties = Properties { indicate: true, ..READ };
+
+const HEART_RATE: Option<u16> = Some(0x180D);
+const THERMOMETER: Option<u16> = Some(0x1809);
+const BLOOD_PRESSURE: Option<u16> = Some(0x1810);
+const OXIMETER: Option<u16> = Some(0x1822);
+const BATTERY: Option<u16> = Some(0x180F);
+const INFORMATION: Option<u16> = Some(0x180A);
+const TIME: Option<u16> = Some(0x1805);
+const USER: Option<u16> = Some(0x181C);
+
+pub const CHARACTERISTICS: &[Characteristic] = &[
+    measurement::<HeartRateMeasurement>(0x2A37, "heart_rate_measurement", "Heart Rate Measurement", NOTIFY, HEART_RATE),
+    plain::<BodySensorLocation>(0x2A38, "body_sensor_location", "Body Sensor Location", READ, HEART_RATE),
+    measurement::<TemperatureMeasurement>(0x2A1C, "temperature_measurement", "Temperature Measurement", INDICATE, THERMOMETER),
+    plain::<TemperatureType>(0x2A1D, "temperature_type", "Temperature Type", READ, THERMOMETER),
+    measurement::<IntermediateTemperature>(0x2A1E, "intermediate_temperature", "Intermediate Temperature", NOTIFY, THERMOMETER),
+    plain::<MeasurementInterval>(0x2A21, "measurement_interval", "Measurement Interval", READ_INDICATE, THERMOMETER),
+    measurement::<BloodPressureMeasurement>(
+        0x2A35,
+        "blood_pressure_measurement",
+        "Blood Pressure Measurement",
+        INDICATE,
+        BLOOD_PRESSURE,
+    ),
+    measurement::<IntermediateCuffPressure>(
+        0x2A36,
+        "intermediate_cuff_pressure",
+        "Intermediate Cuff Pressure",
+        NOTIFY,
+        BLOOD_PRESSURE,
+    ),
+    plain::<BloodPressureFeature>(0x2A49, "blood_pressure_feature", "Blood Pressure Feature", READ_INDICATE, BLOOD_PRESSURE),
+    measurement::<PlxSpotCheckMeasurement>(
+        0x2A5E,
+        "plx_spot_check_measurement",
+        "PLX Spot-Check Measurement",
+        INDICATE,
+        OXIMETER,
+    ),
+    measurement::<PlxContinuousMeasurement>(0x2A5F, "plx_continuous_measurement", "PLX Continuous Measurement", NOTIFY, OXIMETER),
+    plain::<PlxFeatures>(0x2A60, "plx_features", "PLX Features", READ_INDICATE, OXIMETER),
+    measurement::<BatteryLevel>(0x2A19, "battery_level", "Battery Level", READ_NOTIFY, BATTERY),
+    plain::<SystemId>(0x2A23, "system_id", "System ID", READ, INFORMATION),
+    plain::<Text>(0x2A24, "model_number_string", "Model Number String", READ, INFORMATION),
+    plain::<Text>(0x2A25, "serial_number_string", "Serial Number String", READ, INFORMATION),
+    plain::<Text>(0x2A26, "firmware_revision_string", "Firmware Revision String", READ, INFORMATION),
+    plain::<Text>(0x2A27, "hardware_revision_string", "Hardware Revision String", READ, INFORMATION),
+    plain::<Text>(0x2A28, "software_revision_string", "Software Revision String", READ, INFORMATION),
+    plain::<Text>(0x2A29, "manufacturer_name_string", "Manufacturer Name String", READ, INFORMATION),
+    plain::<PnpId>(0x2A50, "pnp_id", "PnP ID", READ, INFORMATION),
+    plain::<DateTime>(0x2A08, "date_time", "Date Time", READ, None),
+    plain::<CurrentTime>(0x2A2B, "current_time", "Current Time", READ_NOTIFY, TIME),
+    plain::<UserIndexValue>(0x2A9A, "user_index", "User Index", READ, USER),
+];
+
+/// Types without a UUID of their own, known by name only.
+const TYPES: &[(&str, Decoder)] = &[
+    ("medfloat16", Decoder::plain::<Medfloat16>()),
+    ("medfloat32", Decoder::plain::<Medfloat32>()),
+    ("dis_string", Decoder::plain::<Text>()),
+];
+
+const fn plain<T: Decode>(
+    uuid16: u16,
+    name: &'static str,
+    title: &'static str,
+    properties: Properties,
+    service: Option<u16>,
+) -> Characteristic {
+    Characteristic { uuid16, name, title, properties, service, decoder: Decoder::plain::<T>() }
+}
+
+const fn measurement<T: Measurement>(
+    uuid16: u16,
+    name: &'static str,
+    title: &'static str,
+    properties: Properties,
+    service: Option<u16>,
+) -> Characteristic {
+    let decoder = Decoder { observe: Some(observed_of::<T>), ..Decoder::plain::<T>() };
+    Characteristic { uuid16, name, title, properties, service, decoder }
+}
+
+type Reads<T> = fn(&[u8]) -> Result<(T, Vec<Warning>), DecodeError>;
+
+/// How the octets of one characteristic are read.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoder {
+    fields: Reads<Fields>,
+    observe: Option<Reads<Observed>>,
+}
+
+impl Decoder {
+    const fn plain<T: Decode>() -> Self {
+        Self { fields: fields_of::<T>, observe: None }
+    }
+
+    /// `context` is what the octets do not say about themselves; nothing decoded so far needs any.
+    pub fn decode(self, segments: &[&[u8]], _context: &Context, strict: bool) -> Result<Decoded, DecodeError> {
+        let [octets] = segments else { return Err(DecodeError::Segments { given: segments.len() }) };
+        let (fields, warnings) = (self.fields)(octets)?;
+        match warnings.first() {
+            Some(warning) if strict => Err(DecodeError::Strict(*warning)),
+            _ => Ok(Decoded { fields, warnings }),
+        }
+    }
+}
+
+fn fields_of<T: Decode>(octets: &[u8]) -> Result<(Fields, Vec<Warning>), DecodeError> {
+    read::<T>(octets).map(|(value, warnings)| (value.fields(), warnings))
+}
+
+fn observed_of<T: Measurement>(octets: &[u8]) -> Result<(Observed, Vec<Warning>), DecodeError> {
+    read::<T>(octets).map(|(value, warnings)| (value.observed(), warnings))
+}
+
+/// A value as `bedrail decode` prints it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Decoded {
+    pub fields: Fields,
+    #[serde(serialize_with = "warning_names")]
+    pub warnings: Vec<Warning>,
+}
+
+fn warning_names<S: Serializer>(warnings: &[Warning], serializer: S) -> Result<S::Ok, S::Error> {
+    let mut list = serializer.serialize_seq(Some(warnings.len()))?;
+    for warning in warnings {
+        list.serialize_element(warning.name())?;
+    }
+    list.end()
+}
+
+/// The 128-bit form of a UUID that the Bluetooth SIG gave out as 16 bits.
+pub const fn sig_uuid(short: u16) -> Uuid {
+    Uuid::from_u128(BASE_UUID | (short as u128) << 96)
+}
+
+/// 00000000-0000-1000-8000-00805F9B34FB (Core Specification, Vol 3, Part B, 2.5.1).
+const BASE_UUID: u128 = 0x0000_0000_0000_1000_8000_0080_5F9B_34FB;
+
+pub fn characteristic(uuid: Uuid) -> Option<&'static Characteristic> {
+    CHARACTERISTICS.iter().find(|row| row.uuid() == uuid)
+}
+
+/// Reads a value for showing. Lenient unless `strict`: then the first warning is the error.
+pub fn decode(uuid: Uuid, segments: &[&[u8]], context: &Context, strict: bool) -> Result<Decoded, DecodeError> {
+    let Some(row) = characteristic(uuid) else { return Err(DecodeError::Unsupported { uuid }) };
+    row.decoder.decode(segments, context, strict)
+}
+
+/// Reads a value for what it says, always leniently; `None` for a characteristic that measures nothing.
+pub fn observe(uuid: Uuid, octets: &[u8]) -> Option<Result<(Observed, Vec<Warning>), DecodeError>> {
+    let observe = characteristic(uuid)?.decoder.observe?;
+    Some(observe(octets))
+}
+
+/// The device's clock, from Current Time (2A2B) or Date Time (2A08); `None` for anything else, cut short or no time.
+pub fn device_clock(uuid: Uuid, octets: &[u8]) -> Option<DeviceTime> {
+    match characteristic(uuid)?.uuid16 {
+        0x2A2B => read::<CurrentTime>(octets).ok()?.0.time.time,
+        0x2A08 => read::<DateTime>(octets).ok()?.0.time,
+        _ => None,
+    }
+}
+
+/// The text of a Device Information string, without its padding.
+pub fn information_text(octets: &[u8]) -> String {
+    read::<Text>(octets).map(|(text, _)| text.0).unwrap_or_default()
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{given}` is not a characteristic bedrail decodes; {remedy}")]
+pub struct UnknownCharacteristic {
+    given: String,
+    remedy: String,
+}
+
+/// The decoder of a characteristic given by name, by the SIG's name, or by UUID in 16 or 128 bits; case does not matter.
+pub fn find(text: &str) -> Result<Decoder, UnknownCharacteristic> {
+    let name = text.trim().to_ascii_lowercase().replace([' ', '-'], "_");
+    if let Some(row) = CHARACTERISTICS.iter().find(|row| row.name == name) {
+        return Ok(row.decoder);
+    }
+    if let Some((_, decoder)) = TYPES.iter().find(|(known, _)| *known == name) {
+        return Ok(*decoder);
+    }
+    parse_uuid(text.trim()).and_then(characteristic).map(|row| row.decoder).ok_or_else(|| unknown(text, &name))
+}
+
+fn parse_uuid(text: &str) -> Option<Uuid> {
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
+    if digits.len() == 4 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return u16::from_str_radix(digits, 16).ok().map(sig_uuid);
+    }
+    Uuid::try_parse(text).ok()
+}
+
+/// How much a name must resemble a known one to be suggested; strangers score about 0.6.
+const SIMILAR: f64 = 0.8;
+/// How much of a mistyped argument is worth repeating.
+const ECHOED_CHARS: usize = 60;
+
+fn unknown(text: &str, name: &str) -> UnknownCharacteristic {
+    let names = || CHARACTERISTICS.iter().map(|row| row.name).chain(TYPES.iter().map(|(name, _)| *name));
+    let given: String = text.chars().take(ECHOED_CHARS).collect();
+    let short: String = name.chars().take(ECHOED_CHARS).collect();
+    let best = names().map(|known| (strsim::jaro_winkler(&short, known), known)).max_by(|a, b| a.0.total_cmp(&b.0));
+    let remedy = match best {
+        Some((likeness, known)) if likeness >= SIMILAR => format!("did you mean `{known}`?"),
+        _ => format!("give its 16- or 128-bit UUID or one of {}", names().collect::<Vec<_>>().join(", ")),
+    };
+    UnknownCharacteristic { given, remedy }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_characteristic_is_in_the_table_once_under_a_name_like_its_title() {
+        let uuids: BTreeSet<_> = CHARACTERISTICS.iter().map(|row| row.uuid16).collect();
+        assert_eq!(uuids.len(), CHARACTERISTICS.len());
+        for row in CHARACTERISTICS {
+            assert_eq!(row.title.to_ascii_lowercase().replace([' ', '-'], "_"), row.name);
+        }
+    }
+
+    #[test]
+    fn a_characteristic_is_found_by_name_and_by_either_uuid() {
+        for text in [
+            "heart_rate_measurement",
+            "Heart Rate Measurement",
+            "HEART-RATE-MEASUREMENT",
+            "2a37",
+            "0x2A37",
+            "00002A37-0000-1000-8000-00805f9b34fb",
+            "00002a3700001000800000805f9b34fb",
+        ] {
+            let decoded = find(text).expect(text).decode(&[&[0, 85]], &Context::default(), true).expect(text);
+            let json = serde_json::to_string(&decoded).expect("plain data");
+            assert_eq!(
+                json, r#"{"fields":{"heart_rate":{"v":"85","u":"/min"},"contact":"not_supported"},"warnings":[]}"#,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_mistyped_name_gets_the_right_one_suggested() {
+        let message = |text| find(text).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(message("heart_rate_mesurement").contains("did you mean `heart_rate_measurement`?"));
+        assert!(message("battery").contains("did you mean `battery_level`?"));
+        for text in ["", "ffff", "zzz", "00002A37-0000-1000-8000-00805f9b34fc", "é".repeat(5000).as_str()] {
+            assert!(message(text).contains("one of heart_rate_measurement"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unsegmented_value_in_several_pieces_is_refused() {
+        let error = decode(sig_uuid(0x2A19), &[&[50], &[51]], &Context::default(), false).expect_err("two pieces");
+        assert_eq!(error.name(), "segment_error");
+        let error = decode(sig_uuid(0x2A18), &[&[0]], &Context::default(), false).expect_err("no decoder");
+        assert_eq!(error.name(), "unsupported");
+    }
+
+    #[test]
+    fn a_device_clock_is_read_from_either_characteristic() {
+        let time = [0xEA, 0x07, 0x0B, 0x17, 0x0A, 0x1E, 0x00, 1, 0, 0];
+        let shown = |uuid, octets: &[u8]| device_clock(sig_uuid(uuid), octets).map(|time| time.to_string());
+        assert_eq!(shown(0x2A2B, &time).as_deref(), Some("2026-11-23T10:30:00"));
+        assert_eq!(shown(0x2A08, &time[..7]).as_deref(), Some("2026-11-23T10:30:00"));
+        assert_eq!(shown(0x2A2B, &time[..7]), None);
+        assert_eq!(shown(0x2A19, &time), None);
+        assert_eq!(information_text(b"Wahoo Fitness\0\0"), "Wahoo Fitness");
+    }
+}
