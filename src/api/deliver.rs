@@ -91,12 +91,7 @@ async fn patients(State(state): State<DeliverState>) -> Response {
     state.ask(DeskRequest::Patients).await
 }
 
-async fn set_patient(
-    State(state): State<DeliverState>,
-    Actor(actor): Actor,
-    Path(key): Path<String>,
-    body: Bytes,
-) -> Response {
+async fn set_patient(State(state): State<DeliverState>, Actor(actor): Actor, Path(key): Path<String>, body: Bytes) -> Response {
     match key.parse() {
         Ok(key) => state.ask(DeskRequest::SetPatient { key, document: Phi::new(body.to_vec()), actor }).await,
         Err(error) => bad_request(&format!("{error}")),
@@ -164,9 +159,7 @@ impl DeliverState {
         let sent = self.desk.send((request, done)).await.is_ok();
         match (sent, answer.await) {
             (true, Ok(Ok(value))) => Json(value).into_response(),
-            (true, Ok(Err(error))) => {
-                (StatusCode::CONFLICT, Json(json!({ "error": error.to_string() }))).into_response()
-            }
+            (true, Ok(Err(error))) => (StatusCode::CONFLICT, Json(json!({ "error": error.to_string() }))).into_response(),
             _ => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": "bedrail is stopping" }))).into_response(),
         }
     }

@@ -18,14 +18,7 @@ pub enum Owner {
 }
 
 /// Asks, and prints the answer with `print`; errors go to stderr with the right exit code.
-pub fn ask(
-    config: &ConfigArg,
-    owner: Owner,
-    method: &str,
-    path: &str,
-    body: Vec<u8>,
-    print: impl FnOnce(&Value),
-) -> ExitCode {
+pub fn ask(config: &ConfigArg, owner: Owner, method: &str, path: &str, body: Vec<u8>, print: impl FnOnce(&Value)) -> ExitCode {
     let socket = match socket(config, owner) {
         Ok(socket) => socket,
         Err(code) => return code,

@@ -69,7 +69,8 @@ pub struct AssignmentsArgs {
 
 pub fn assign(args: AssignArgs) -> ExitCode {
     let TargetArgs { device, bed } = args.target;
-    let body = json!({ "device": device, "user": args.user, "bed": bed, "patient": args.patient, "at": args.from, "yes": args.yes });
+    let body =
+        json!({ "device": device, "user": args.user, "bed": bed, "patient": args.patient, "at": args.from, "yes": args.yes });
     ask::ask(&args.config, Owner::Deliver, "POST", "/v1/assignments", body.to_string().into_bytes(), |answer| {
         println!("assigned to {} from {}", args.patient, ask::text(answer, "at"));
     })
@@ -92,7 +93,8 @@ pub fn assignments(args: AssignmentsArgs) -> ExitCode {
 
 fn print(answer: &Value) {
     println!("at {}", ask::text(answer, "at"));
-    let rows = |list: &str, row: fn(&Value) -> Vec<String>| answer[list].as_array().into_iter().flatten().map(row).collect::<Vec<_>>();
+    let rows =
+        |list: &str, row: fn(&Value) -> Vec<String>| answer[list].as_array().into_iter().flatten().map(row).collect::<Vec<_>>();
     let devices = rows("devices", |v| ["device", "user", "patient", "from"].map(|f| ask::text(v, f).into_owned()).to_vec());
     if !devices.is_empty() {
         println!();

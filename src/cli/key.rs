@@ -61,7 +61,11 @@ fn envelope(settings: &Settings, database: &Path, secret_ref: &SecretRef) -> Res
         return Ok(());
     }
     if database.exists() {
-        let text = format!("{}: the database is there and its key envelope is not; restore {} from a backup", database.display(), path.display());
+        let text = format!(
+            "{}: the database is there and its key envelope is not; restore {} from a backup",
+            database.display(),
+            path.display()
+        );
         return Err(StoreError::Refused(text).into());
     }
     key::create_envelope(database, &credential_name(secret_ref), &content)?;

@@ -45,16 +45,15 @@ pub enum PatientCommand {
 pub fn run(command: PatientCommand) -> ExitCode {
     match command {
         PatientCommand::Set { key, identifiers_file, config } => set(&key, &identifiers_file, &config),
-        PatientCommand::List { json, config } => {
-            ask::ask(&config, Owner::Deliver, "GET", "/v1/patients", Vec::new(), |answer| {
-                if json {
-                    return println!("{answer:#}");
-                }
-                let rows = answer.as_array().into_iter().flatten();
-                let rows = rows.map(|row| ["key", "test", "identified", "forgotten"].map(|f| ask::text(row, f).into_owned()).to_vec());
-                ask::table(&["PATIENT", "TEST", "IDENTIFIED", "FORGOTTEN"], &rows.collect::<Vec<_>>());
-            })
-        }
+        PatientCommand::List { json, config } => ask::ask(&config, Owner::Deliver, "GET", "/v1/patients", Vec::new(), |answer| {
+            if json {
+                return println!("{answer:#}");
+            }
+            let rows = answer.as_array().into_iter().flatten();
+            let rows =
+                rows.map(|row| ["key", "test", "identified", "forgotten"].map(|f| ask::text(row, f).into_owned()).to_vec());
+            ask::table(&["PATIENT", "TEST", "IDENTIFIED", "FORGOTTEN"], &rows.collect::<Vec<_>>());
+        }),
         PatientCommand::Forget { key, config } => {
             let path = format!("/v1/patients/{}", ask::segment(key.as_str()));
             ask::ask(&config, Owner::Deliver, "DELETE", &path, Vec::new(), |_| println!("identifiers of {key} deleted"))

@@ -72,8 +72,10 @@ pub fn run(command: RouteCommand) -> ExitCode {
                 println!("route {name}: {} records go again", answer["records"]);
             })
         }
-        RouteCommand::Drop { name, config } => ask::ask(&config, Owner::Deliver, "DELETE", &path(&name, ""), Vec::new(), |answer| {
-            println!("route {name} dropped; {} records it had not sent will not be sent by it", answer["unsent"]);
-        }),
+        RouteCommand::Drop { name, config } => {
+            ask::ask(&config, Owner::Deliver, "DELETE", &path(&name, ""), Vec::new(), |answer| {
+                println!("route {name} dropped; {} records it had not sent will not be sent by it", answer["unsent"]);
+            })
+        }
     }
 }

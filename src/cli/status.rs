@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::ask::{self, Owner};
 use super::ConfigArg;
+use super::ask::{self, Owner};
 use crate::daemon::EXIT_RUNTIME;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -46,16 +46,30 @@ pub fn run(args: StatusArgs) -> ExitCode {
 }
 
 fn print_collect(status: &Value) {
-    println!("gateway {} (bedrail {}), clock {}", ask::text(status, "gateway"), ask::text(status, "version"), ask::text(status, "clock"));
+    println!(
+        "gateway {} (bedrail {}), clock {}",
+        ask::text(status, "gateway"),
+        ask::text(status, "version"),
+        ask::text(status, "clock")
+    );
     let adapter = &status["adapter"];
     let usable = if adapter["usable"] == Value::Bool(true) { "usable" } else { "not usable" };
     println!("adapter {usable}: {}", ask::text(adapter, "detail"));
     println!("log: {} records, {} commits since start, {} octets", status["head"], status["commits"], status["database_octets"]);
     println!();
     let rows = status["devices"].as_array().into_iter().flatten().map(|device| {
-        let rejected: u64 = device["rejected"].as_object().into_iter().flat_map(|all| all.values()).filter_map(Value::as_u64).sum();
+        let rejected: u64 =
+            device["rejected"].as_object().into_iter().flat_map(|all| all.values()).filter_map(Value::as_u64).sum();
         let field = |name| ask::text(device, name).into_owned();
-        vec![field("name"), field("kind"), field("state"), field("readings"), rejected.to_string(), field("battery_percent"), field("last_reading_at")]
+        vec![
+            field("name"),
+            field("kind"),
+            field("state"),
+            field("readings"),
+            rejected.to_string(),
+            field("battery_percent"),
+            field("last_reading_at"),
+        ]
     });
     ask::table(&["DEVICE", "KIND", "STATE", "READINGS", "REJECTED", "BATTERY", "LAST READING"], &rows.collect::<Vec<_>>());
 }

@@ -29,7 +29,11 @@ pub struct ClockReport {
     pub uncertainty_ms: u32,
 }
 
-#[zbus::proxy(interface = "org.freedesktop.timedate1", default_service = "org.freedesktop.timedate1", default_path = "/org/freedesktop/timedate1")]
+#[zbus::proxy(
+    interface = "org.freedesktop.timedate1",
+    default_service = "org.freedesktop.timedate1",
+    default_path = "/org/freedesktop/timedate1"
+)]
 trait TimeDate {
     #[zbus(property(emits_changed_signal = "false"), name = "NTPSynchronized")]
     fn ntp_synchronized(&self) -> zbus::Result<bool>;
@@ -54,7 +58,9 @@ pub async fn watch_clock(boot: BootClock, reports: mpsc::Sender<ClockReport>, st
             }
             Ok(Err(_)) | Err(_) => {
                 if !complained {
-                    tracing::warn!("systemd-timedated does not answer: the clock counts as unsynced, and readings carry no time until it does");
+                    tracing::warn!(
+                        "systemd-timedated does not answer: the clock counts as unsynced, and readings carry no time until it does"
+                    );
                 }
                 complained = true;
                 (ClockQuality::Unsynced, 0)

@@ -13,4 +13,4 @@ pub use clock::{ClockReport, watch_clock};
 pub use intake::{Taken, take};
 pub use status::{AdapterStatus, CollectStatus, DeviceState, DeviceStatus};
 pub use windows::Windows;
-pub use writer::{CollectError, CollectSettings, Collector, CollectedDevice};
+pub use writer::{CollectError, CollectSettings, CollectedDevice, Collector};

@@ -218,7 +218,8 @@ impl Collector {
         if !moved {
             return Ok(());
         }
-        let anchor = Anchor { boot, at: report.at, wall: report.wall, quality: report.quality, uncertainty_ms: report.uncertainty_ms };
+        let anchor =
+            Anchor { boot, at: report.at, wall: report.wall, quality: report.quality, uncertainty_ms: report.uncertainty_ms };
         tracing::info!(quality = report.quality.name(), wall = %report.wall, "clock anchor");
         self.store.add_anchor(&anchor)?;
         self.anchors.push(anchor);

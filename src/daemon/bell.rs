@@ -34,7 +34,11 @@ pub fn listen(path: &Path) -> Result<(watch::Receiver<u64>, tokio::net::UnixData
     Ok((heard, socket, rings))
 }
 
-pub async fn hear(socket: tokio::net::UnixDatagram, rings: watch::Sender<u64>, stop: CancellationToken) -> Result<(), DaemonError> {
+pub async fn hear(
+    socket: tokio::net::UnixDatagram,
+    rings: watch::Sender<u64>,
+    stop: CancellationToken,
+) -> Result<(), DaemonError> {
     let mut nothing = [0; 1];
     loop {
         tokio::select! {

@@ -11,12 +11,15 @@ use crate::api;
 use crate::collect::{CollectSettings, CollectStatus, CollectedDevice, Collector, Windows, watch_clock};
 use crate::config::Settings;
 use crate::gatt;
-use crate::radio::{self, BootClock, RadioDevice, RadioSettings};
+use crate::radio::{self, BootClock, Deadlines, RadioDevice, RadioSettings};
 use crate::reading::METRICS;
 use crate::store::Store;
 
 /// Values between radio and writer: seconds of a full ward while the card is busy. Beyond it the radio waits.
 const HEARD: usize = 4_096;
+
+/// Where a device shows its clock: Current Time, Date Time.
+const CLOCKS: [uuid::Uuid; 2] = [gatt::sig_uuid(0x2A2B), gatt::sig_uuid(0x2A08)];
 
 pub fn start(
     settings: &Settings,
@@ -57,7 +60,10 @@ pub fn start(
         watch_clock(boot, reports, clock_stop).await;
         Ok(())
     });
-    tasks.spawn_thread("bedrail-writer", async move { collector.run(from_radio, clock, writer_stop).await.map_err(collect_error) });
+    tasks.spawn_thread(
+        "bedrail-writer",
+        async move { collector.run(from_radio, clock, writer_stop).await.map_err(collect_error) },
+    );
     Ok(())
 }
 
@@ -83,13 +89,21 @@ fn collect_settings(settings: &Settings) -> CollectSettings {
 
 fn radio_settings(settings: &Settings) -> RadioSettings {
     let device = |device: &crate::config::DeviceSettings| {
-        let kind = gatt::device_kind(device.kind.name());
+        let kind = gatt::device_kinds().iter().find(|kind| kind.name == device.kind.name());
+        let (clock, read) = kind.map_or(&[][..], |kind| kind.read).iter().partition(|uuid| CLOCKS.contains(uuid));
         RadioDevice {
             id: device.id,
             name: device.name.clone(),
-            subscribe: kind.map(|kind| kind.subscribe()).unwrap_or_default(),
-            read: kind.map(|kind| kind.read()).unwrap_or_default(),
+            subscribe: kind.map_or(&[][..], |kind| kind.subscribe).to_vec(),
+            read,
+            clock,
+            bond: radio::Bond::JustWorks,
         }
     };
-    RadioSettings { adapter: settings.radio.adapter, devices: settings.devices.iter().map(device).collect() }
+    RadioSettings {
+        adapter: settings.radio.adapter,
+        devices: settings.devices.iter().map(device).collect(),
+        clock_decoder: gatt::device_clock,
+        deadlines: Deadlines::default(),
+    }
 }

@@ -16,13 +16,14 @@ use crate::collect::CollectStatus;
 use crate::config::{self, Bind, MqttSettings, Questionable, Settings, Start, secret};
 use crate::deliver::mqtt::{LinkSettings, Login, TopicTemplate, Will, connect, status};
 use crate::deliver::{
-    Carry, Desk, DeskInputs, DeskRoute, DeskSettings, DeviceLabel, Route, RouteDevice, RouteInputs, RouteSettings, RouteStatus, Rules,
+    Carry, Desk, DeskInputs, DeskRoute, DeskSettings, DeviceLabel, Route, RouteDevice, RouteInputs, RouteSettings, RouteStatus,
+    Rules,
 };
 use crate::net::{ClientIdentity, TlsSettings, client_config};
 use crate::radio::BootClock;
 use crate::reading::{METRICS, Timestamp};
 use crate::store::{Store, WARD_FILE, WardStore};
-use crate::ward::{Standing, Ward, Wanted};
+use crate::ward::{Standing, Wanted, Ward};
 
 /// Requests of people waiting for the desk.
 const REQUESTS: usize = 16;
@@ -40,11 +41,8 @@ pub fn start(
     let open = || Store::open(&gateway.state_dir, &keys.log, keys.site.clone(), &gateway.id);
     let mut store = open()?;
     let ward_store = WardStore::open(&gateway.state_dir.join(WARD_FILE), &keys.ward()?)?;
-    let names: Vec<(&str, &str, bool)> = settings
-        .routes
-        .iter()
-        .map(|route| (route.name.as_str(), route.kind.name(), route.start == Start::Oldest))
-        .collect();
+    let names: Vec<(&str, &str, bool)> =
+        settings.routes.iter().map(|route| (route.name.as_str(), route.kind.name(), route.start == Start::Oldest)).collect();
     let rows = store.register_routes(&names, jiff::Timestamp::now().as_millisecond())?;
 
     let (rings, bell_socket, ringing) = bell::listen(&gateway.runtime_dir.join(bell::NAME))?;
@@ -68,7 +66,8 @@ pub fn start(
         };
         states.push(state.clone());
         desk_routes.insert(route.name.clone(), DeskRoute { bind: route.bind, commands, status: state });
-        let route = Route::new(route_settings(settings, route, mqtt)?, open()?, row, boot, inputs, Box::new(move || connect(&link)))?;
+        let route =
+            Route::new(route_settings(settings, route, mqtt)?, open()?, row, boot, inputs, Box::new(move || connect(&link)))?;
         routes.push(route);
     }
     let (desk, requests) = mpsc::channel(REQUESTS);
@@ -122,7 +121,11 @@ fn gateway_status(settings: &Settings, collect: &CollectStatus, routes: &[watch:
         name: device.name.clone(),
         kind: device.kind.clone(),
         state: device.state.name().to_owned(),
-        last_reading_at: device.last_reading_at.as_ref().and_then(|at| at.parse::<jiff::Timestamp>().ok()).map(|at| Timestamp(at.as_millisecond())),
+        last_reading_at: device
+            .last_reading_at
+            .as_ref()
+            .and_then(|at| at.parse::<jiff::Timestamp>().ok())
+            .map(|at| Timestamp(at.as_millisecond())),
         battery: device.battery_percent,
     };
     let route = |route: &watch::Receiver<RouteStatus>| {
@@ -176,8 +179,7 @@ fn link_settings(settings: &Settings, route: &config::RouteSettings, mqtt: &Mqtt
 }
 
 fn route_settings(settings: &Settings, route: &config::RouteSettings, mqtt: &MqttSettings) -> Result<RouteSettings, DaemonError> {
-    let topic: TopicTemplate =
-        mqtt.topic.parse().map_err(|source| DaemonError::Topic { route: route.name.clone(), source })?;
+    let topic: TopicTemplate = mqtt.topic.parse().map_err(|source| DaemonError::Topic { route: route.name.clone(), source })?;
     let devices = settings.devices.iter().map(|device| {
         let label = DeviceLabel { name: device.name.clone(), kind: device.kind.name().to_owned() };
         (device.id, RouteDevice { label, zone: device.timezone.clone(), history: device.history })

@@ -22,7 +22,9 @@ pub struct Keys {
 pub enum KeysError {
     #[error(transparent)]
     Secret(#[from] SecretError),
-    #[error("the site key is not 32 octets or 64 hex digits; copy the file from another gateway of the site, or make one with `bedrail key init`")]
+    #[error(
+        "the site key is not 32 octets or 64 hex digits; copy the file from another gateway of the site, or make one with `bedrail key init`"
+    )]
     BadSiteKey,
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::Lane;
 use crate::config::{Bind, History};
-use crate::reading::{Anchors, Body, Class, DeviceId, Instant, Metric, Modality, Record, Summary, SubjectKey, Timestamp};
+use crate::reading::{Anchors, Body, Class, DeviceId, Instant, Metric, Modality, Record, SubjectKey, Summary, Timestamp};
 use crate::ward::{Binding, HoldReason, Ward};
 
 /// Which kinds of record a route takes.
@@ -46,7 +46,10 @@ pub struct Known<'a> {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    Send { binding: Option<Binding>, subject: Option<SubjectKey> },
+    Send {
+        binding: Option<Binding>,
+        subject: Option<SubjectKey>,
+    },
     Settle(Settled),
     Hold(HoldReason),
     /// It belongs into the other lane.
@@ -132,15 +135,16 @@ pub fn carries(record: &Record, rules: &Rules) -> bool {
 }
 
 fn about_a_patient(record: &Record) -> bool {
-    let about_patient = |stream: &crate::reading::StreamKey| {
-        !stream.metric.row().about_device && stream.modality != Modality::Intermediate
-    };
+    let about_patient =
+        |stream: &crate::reading::StreamKey| !stream.metric.row().about_device && stream.modality != Modality::Intermediate;
     record.stream.as_ref().is_some_and(about_patient)
 }
 
 /// Measured one by one: neither part of a continuous series nor beat by beat.
 fn is_episodic(record: &Record) -> bool {
-    record.stream.is_some_and(|stream| stream.modality == Modality::Spot && stream.metric.summary(stream.modality) == Summary::None)
+    record
+        .stream
+        .is_some_and(|stream| stream.modality == Modality::Spot && stream.metric.summary(stream.modality) == Summary::None)
 }
 
 fn subject_if_known(record: &Record, known: &Known<'_>) -> Option<SubjectKey> {
@@ -171,7 +175,9 @@ fn bind(record: &Record, known: &Known<'_>) -> Result<Binding, HoldReason> {
     match known.anchors.measured(&record.stamp, known.zone) {
         Instant::Unknown => Err(HoldReason::NoClock),
         Instant::Ambiguous(_) => Err(HoldReason::AmbiguousTime),
-        Instant::Arrival(time) | Instant::DeviceClock(time) | Instant::DeviceZone(time) => known.ward.bind(record.device, user, time),
+        Instant::Arrival(time) | Instant::DeviceClock(time) | Instant::DeviceZone(time) => {
+            known.ward.bind(record.device, user, time)
+        }
     }
 }
 

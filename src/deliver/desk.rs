@@ -16,7 +16,7 @@ use crate::config::Bind;
 use crate::radio::BootClock;
 use crate::reading::{Anchors, DeviceId, Instant, Record, Seq, SubjectKey, Timestamp, UserIndex};
 use crate::store::{AuditEntry, OPEN, READ_LIMIT, Store, StoreError, WardStore};
-use crate::ward::{Change, EventSource, Phi, Ward, WardEvent, Wanted, sync};
+use crate::ward::{Change, EventSource, Phi, Wanted, Ward, WardEvent, sync};
 
 /// The ward's config is applied as soon as the clock is known; it is looked at this often until then.
 const TICK: Duration = Duration::from_secs(1);
@@ -92,7 +92,9 @@ pub enum DeskError {
     TooLongAgo { at: Timestamp, limit: Duration },
     #[error("this changes whose {count} readings are ({hours}); if that is meant, repeat it with --yes {count}")]
     NeedsYes { count: u64, hours: String },
-    #[error("{count} of these readings were already sent to a chart by route \"{route}\"; they can't be taken back yet, so the past stays as it is: leave out the time to begin now")]
+    #[error(
+        "{count} of these readings were already sent to a chart by route \"{route}\"; they can't be taken back yet, so the past stays as it is: leave out the time to begin now"
+    )]
     AlreadySent { count: u64, route: String },
     #[error("the identifiers are {0} octets; a document of at most 65,536 octets is kept")]
     IdentityTooLarge(usize),
@@ -177,9 +179,7 @@ impl Desk {
 
     fn assignment(&self, target: &Target, patient: &SubjectKey) -> Result<Change, DeskError> {
         Ok(match target {
-            Target::Device { name, user } => {
-                Change::Pair { device: self.device(name)?, user: *user, subject: patient.clone() }
-            }
+            Target::Device { name, user } => Change::Pair { device: self.device(name)?, user: *user, subject: patient.clone() },
             Target::Bed(bed) => Change::Occupy { bed: self.bed(bed)?, subject: patient.clone() },
         })
     }
@@ -227,14 +227,8 @@ impl Desk {
 
     /// The records whose binding the change would alter.
     fn touched(&self, change: &Change, at: Timestamp, now: Timestamp) -> Result<Vec<(Seq, Record)>, StoreError> {
-        let event = |n| WardEvent {
-            n,
-            at,
-            learned: now,
-            source: EventSource::Command,
-            operator: String::new(),
-            change: change.clone(),
-        };
+        let event =
+            |n| WardEvent { n, at, learned: now, source: EventSource::Command, operator: String::new(), change: change.clone() };
         let mut events = self.events.clone();
         events.push(event(self.events.last().map_or(1, |event| event.n + 1)));
         let affected = Ward::changes(&Ward::fold(&self.events), &Ward::fold(&events));
@@ -262,7 +256,7 @@ impl Desk {
     }
 
     /// The first route that sent any of them to a chart, and how many.
-    async fn already_sent(&self, touched: &[(Seq, Record)]) -> Result<Option<(String, u64)>, DeskError> {
+    async fn already_sent(&mut self, touched: &[(Seq, Record)]) -> Result<Option<(String, u64)>, DeskError> {
         if touched.is_empty() {
             return Ok(None);
         }
@@ -338,9 +332,7 @@ impl Desk {
     }
 
     fn patients(&self) -> Result<Value, DeskError> {
-        let row = |row: crate::store::PatientRow| {
-            json!({ "key": row.key, "test": row.test, "identified": row.identified, "forgotten": row.forgotten })
-        };
+        let row = |row: crate::store::PatientRow| json!({ "key": row.key, "test": row.test, "identified": row.identified, "forgotten": row.forgotten });
         Ok(Value::Array(self.ward_store.patients()?.into_iter().map(row).collect()))
     }
 

@@ -151,13 +151,7 @@ mod tests {
             version: 1,
             device,
             stream: Some(stream),
-            stamp: Stamp {
-                boot: BootId([0; 16]),
-                arrived: BootMillis(0),
-                device_time: None,
-                device_clock: None,
-                stored: false,
-            },
+            stamp: Stamp { boot: BootId([0; 16]), arrived: BootMillis(0), device_time: None, device_clock: None, stored: false },
             body: Body::Event(Event::NoValue(NoValue::SensorOff)),
         }
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::reading::{ChartId, DeviceId, DeliveryId, Instant, Op, Placement, Record, Seq, SubjectKey, Timestamp, WallTime};
+use crate::reading::{ChartId, DeliveryId, DeviceId, Instant, Op, Placement, Record, Seq, SubjectKey, Timestamp, WallTime};
 
 /// Which of a route's two queues a record travels in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

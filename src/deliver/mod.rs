@@ -12,7 +12,7 @@ mod sides;
 mod status;
 
 pub use decide::{Carry, Decision, Known, Rules, Settled, decide};
-pub use desk::{Desk, DeskError, DeskInputs, DeskRequest, DeskSettings, Target};
+pub use desk::{Desk, DeskError, DeskInputs, DeskRequest, DeskRoute, DeskSettings, Target};
 pub use item::{Choice, DeviceLabel, Item, Lane};
 pub use plan::{Planner, Token};
 pub use retry::Backoff;

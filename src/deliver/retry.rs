@@ -57,7 +57,9 @@ mod tests {
         let (mut a, mut b) = (Backoff::default(), Backoff::default());
         let waits: Vec<bool> = (1..6u32).map(|n| a.next(n * 700_000_000) == b.next(n * 300_000_000)).collect();
         assert!(waits.contains(&false));
-        (0..20).for_each(|_| { a.next(u32::MAX); });
+        (0..20).for_each(|_| {
+            a.next(u32::MAX);
+        });
         assert_eq!(a.next(u32::MAX), CAP);
     }
 }

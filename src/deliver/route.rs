@@ -10,19 +10,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant as Moment;
 use tokio_util::sync::CancellationToken;
 
+use super::decide::{carries, decide};
 use super::held::{HeldRuns, Recheck};
 use super::mqtt::{AckReason, Link, LinkEvent, NotTaken, RefusalCode, TopicTemplate, render};
 use super::retry::Backoff;
 use super::sides;
 use super::status::{RouteState, RouteStatus};
-use super::decide::{carries, decide};
 use super::{Choice, Decision, DeviceLabel, Item, Known, Lane, Planner, Rules, Settled, Token};
 use crate::clean::Preference;
 use crate::config::{Bind, History, Order};
 use crate::radio::BootClock;
-use crate::reading::{
-    Anchors, Body, DeviceId, Metric, Op, Placement, Record, Seq, StreamKey, SubjectKey, Timestamp,
-};
+use crate::reading::{Anchors, Body, DeviceId, Metric, Op, Placement, Record, Seq, StreamKey, SubjectKey, Timestamp};
 use crate::store::{BoundRow, DeadRow, READ_LIMIT, RouteChange, RouteRow, Store, StoreError};
 use crate::ward::{Binding, HoldReason, Ward};
 
@@ -64,12 +62,24 @@ pub struct RouteSettings {
 /// What a person asks of a route while it runs.
 #[derive(Debug)]
 pub enum RouteCommand {
-    Pause { reason: String, done: oneshot::Sender<()> },
-    Resume { done: oneshot::Sender<()> },
+    Pause {
+        reason: String,
+        done: oneshot::Sender<()>,
+    },
+    Resume {
+        done: oneshot::Sender<()>,
+    },
     /// Owe these again, under the same identities; answers how many.
-    Replay { from: Timestamp, to: Timestamp, done: oneshot::Sender<Result<u64, String>> },
+    Replay {
+        from: Timestamp,
+        to: Timestamp,
+        done: oneshot::Sender<Result<u64, String>>,
+    },
     /// How many of these were already sent: asked before history is changed.
-    Sent { records: Arc<Vec<(Seq, Record)>>, done: oneshot::Sender<u64> },
+    Sent {
+        records: Arc<Vec<(Seq, Record)>>,
+        done: oneshot::Sender<u64>,
+    },
 }
 
 /// Outside things a route follows.
@@ -442,8 +452,7 @@ impl<L: Link> Route<L> {
             .stream
             .and_then(|stream| self.settings.preferences.get(&stream.metric))
             .map_or((&[][..], None), |(prefer, agree)| (prefer.as_slice(), *agree));
-        let preference =
-            Preference { prefer, agree_within, min_coverage_permille: self.settings.min_coverage_permille };
+        let preference = Preference { prefer, agree_within, min_coverage_permille: self.settings.min_coverage_permille };
         let labels = |device: DeviceId| self.settings.devices.get(&device).map(|device| &device.label);
         sides::choose(&self.store, &ward, seq, self.head, record, binding, &preference, labels)
     }
@@ -528,7 +537,8 @@ impl<L: Link> Route<L> {
         let lanes = self.planner.lanes();
         let owed = lanes.live.contains(seq) || lanes.backlog.contains(seq);
         let ever = record.stream.is_some_and(|stream| self.bound.contains_key(&stream));
-        self.planner.is_in_flight(seq) || (ever && carries(record, &self.settings.rules) && !owed && !self.held.covers(seq, record))
+        self.planner.is_in_flight(seq)
+            || (ever && carries(record, &self.settings.rules) && !owed && !self.held.covers(seq, record))
     }
 
     /// Owes again what arrived in a span of time; what is held stays held.

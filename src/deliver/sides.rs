@@ -41,13 +41,7 @@ pub fn make(
     Ok(())
 }
 
-fn points(
-    store: &Store,
-    anchors: &Anchors,
-    zone: &TimeZone,
-    stream: &StreamKey,
-    slot: Slot,
-) -> Result<Vec<Point>, StoreError> {
+fn points(store: &Store, anchors: &Anchors, zone: &TimeZone, stream: &StreamKey, slot: Slot) -> Result<Vec<Point>, StoreError> {
     let from = slot.reads_from(stream.metric);
     let mut points = Vec::new();
     let reaches_back = |boot, arrived| anchors.wall(boot, arrived).is_none_or(|wall| wall.at >= from);

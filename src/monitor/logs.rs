@@ -31,20 +31,18 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournalLayer {
         event.record(&mut fields);
         let pairs: Vec<(&str, &str)> = fields.pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         let meta = event.metadata();
-        let record = |args: std::fmt::Arguments<'_>| {
-            let record = log::Record::builder()
-                .args(args)
+        // A journal that is gone is nowhere to say so.
+        let _ = self.0.journal_send(
+            &log::Record::builder()
+                .args(format_args!("{}", fields.message))
                 .level(level(*meta.level()))
                 .target(meta.target())
                 .module_path(meta.module_path())
                 .file(meta.file())
                 .line(meta.line())
                 .key_values(&pairs.as_slice())
-                .build();
-            // A journal that is gone is nowhere to say so.
-            let _ = self.0.journal_send(&record);
-        };
-        record(format_args!("{}", fields.message));
+                .build(),
+        );
     }
 }
 

@@ -24,8 +24,13 @@ impl BootClock {
     }
 
     pub fn now(self) -> BootMillis {
-        let time = clock_gettime(ClockId::Boottime);
-        let seconds = u64::try_from(time.tv_sec).expect("boot time counts up from zero");
-        BootMillis(seconds * 1000 + u64::try_from(time.tv_nsec).expect("nanoseconds are not negative") / 1_000_000)
+        boot_now()
     }
+}
+
+/// Time since boot, for who has no use for the boot's id.
+pub fn boot_now() -> BootMillis {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).expect("boot time counts up from zero");
+    BootMillis(seconds * 1000 + u64::try_from(time.tv_nsec).expect("nanoseconds are not negative") / 1_000_000)
 }
