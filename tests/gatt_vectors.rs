@@ -80,7 +80,7 @@ impl Vector {
     fn decode(&self, name: &str, strict: bool) -> Result<Decoded, DecodeError> {
         let mut context = Context::default();
         for (key, value) in &self.context {
-            context.set(key, &value.to_string()).expect("a vector's context key is known");
+            context.set(key, value.as_str().unwrap_or(&value.to_string())).expect("a vector's context key is known");
         }
         let segments = self.segments();
         let segments: Vec<&[u8]> = segments.iter().map(Vec::as_slice).collect();
@@ -162,7 +162,7 @@ proptest! {
         }
         if let Some(Ok((observed, warnings))) = gatt::observe(uuid, &octets) {
             prop_assert!(warnings.len() <= Warning::ALL.len());
-            // A value takes at least an octet of input, or two for those that share a pulse and a pressure.
+            // Work and memory grow with the input and with nothing else.
             prop_assert!(observed.values.len() <= octets.len());
         }
         let _ = (gatt::device_clock(uuid, &octets), gatt::information_text(&octets));

@@ -12,7 +12,7 @@ pub struct DecodeArgs {
     /// Name or UUID (16 or 128 bits) of the characteristic, such as heart_rate_measurement or 2A37.
     pub characteristic: String,
     /// The value in hexadecimal, one argument a segment; spaces and colons between octets are ignored.
-    #[arg(required = true, allow_hyphen_values = true)]
+    #[arg(required = true)]
     pub hex: Vec<String>,
     /// What the octets do not say about themselves, as key=value; may be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
@@ -93,10 +93,25 @@ fn context(pairs: &[String]) -> Result<Context, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
 
     fn ask(characteristic: &str, hex: &[&str], context: &[&str], strict: bool) -> Answer {
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         answer(&DecodeArgs { characteristic: characteristic.to_owned(), hex: owned(hex), context: owned(context), strict })
+    }
+
+    #[derive(Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        decode: DecodeArgs,
+    }
+
+    #[test]
+    fn options_may_stand_after_the_octets_and_a_value_may_be_empty() {
+        let words = ["bedrail", "2A37", "", "0055", "--strict", "--context", "e2e=1", "--context", "mac=2"];
+        let args = CommandLine::try_parse_from(words).expect("a good command line").decode;
+        assert_eq!((args.hex.len(), args.context.len(), args.strict), (2, 2, true));
+        assert!(CommandLine::try_parse_from(["bedrail", "2A37"]).is_err(), "a value is needed");
     }
 
     #[test]

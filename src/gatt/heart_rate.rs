@@ -82,22 +82,19 @@ fn rr_intervals(cursor: &mut Cursor<'_>) -> Result<Vec<u16>, DecodeError> {
 
 impl Measurement for HeartRateMeasurement {
     fn observed(&self) -> Observed {
-        let contact = match self.contact {
-            Contact::NotSupported => vec![Status::Flag(Flag::ContactNotSupported)],
+        let status = match self.contact {
             Contact::NotDetected => vec![Status::SensorOff],
+            _ if self.heart_rate == 0 => vec![Status::SensorOff],
+            Contact::NotSupported => vec![Status::Flag(Flag::ContactNotSupported)],
             Contact::Detected => Vec::new(),
         };
-        let mut rate_status = contact.clone();
-        if self.heart_rate == 0 && !rate_status.contains(&Status::SensorOff) {
-            rate_status.push(Status::SensorOff);
-        }
-        let mut values = vec![continuous(Metric::HeartRate, whole(self.heart_rate), Unit::PerMinute, rate_status)];
+        let mut values = vec![continuous(Metric::HeartRate, whole(self.heart_rate), Unit::PerMinute, status.clone())];
         // The energy counter stands whether or not a sensor touches skin at the moment.
         values.extend(self.energy_kj.map(|e| continuous(Metric::EnergyExpended, whole(e), Unit::Kilojoule, Vec::new())));
         values.extend(
             self.rr_1024
                 .iter()
-                .map(|rr| continuous(Metric::RrInterval, Number::Finite(milliseconds(*rr)), Unit::Millisecond, contact.clone())),
+                .map(|rr| continuous(Metric::RrInterval, Number::Finite(milliseconds(*rr)), Unit::Millisecond, status.clone())),
         );
         Observed { values, ..Observed::default() }
     }
@@ -170,8 +167,8 @@ mod tests {
 
     #[test]
     fn a_rate_of_zero_is_a_sensor_that_is_off() {
-        assert!(observed(&[0x06, 0])[0].status.contains(&Status::SensorOff));
-        assert!(observed(&[0x00, 0])[0].status.contains(&Status::SensorOff));
+        assert_eq!(observed(&[0x06, 0])[0].status, [Status::SensorOff]);
+        assert_eq!(observed(&[0x00, 0])[0].status, [Status::SensorOff]);
         assert!(observed(&[0x06, 60])[0].status.is_empty());
         assert_eq!(observed(&[0x00, 60])[0].status, [Status::Flag(Flag::ContactNotSupported)]);
     }
