@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use btleplug::api::{Central, CentralEvent, CharPropFlags, Manager as _, Peripheral as _, ScanFilter};
@@ -9,6 +10,7 @@ use btleplug::platform::{Adapter, Manager, Peripheral};
 use futures::StreamExt;
 use support::bluez::{AdapterSpec, Behaviour, CharacteristicSpec, DeviceSpec, FakeBluez, ServiceSpec, abort_by_local, uuid16};
 use support::bus::on_a_bus_of_its_own;
+use support::devices::{Kind, VirtualDevice, date_time};
 use support::process::wait_until;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -165,4 +167,39 @@ fn a_crash_is_silent_and_the_next_daemon_has_forgotten() {
             assert_eq!(value.value, [0, 80], "the old stream of the old session goes on");
         });
     });
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+/// Octets written by hand from the layouts in the GATT Specification Supplement.
+#[test]
+fn the_encoders_write_what_the_specification_says() {
+    let at = 1_795_429_827; // 2026-11-23T10:30:27Z
+    let octets = |kind, n| hex(&VirtualDevice::new(kind, "A4:C1:38:00:00:01", "x").value(n, at).octets);
+    assert_eq!(hex(&date_time(at)), "ea070b170a1e1b");
+    assert_eq!(octets(Kind::HeartRateStrap, 0), "0632");
+    assert_eq!(octets(Kind::HeartRateStrap, 1), "167fe301", "127/min, one interval of 483/1024 s");
+    assert_eq!(octets(Kind::Thermometer, 0), "06ac0d00feea070b170a1e1b02", "35.00 Cel");
+    assert_eq!(octets(Kind::Cuff, 0), "1e5f0032004100ea070b170a1e1b3700010000", "95/50/65, pulse 55");
+    assert_eq!(octets(Kind::OximeterContinuous, 0), "0084f3f4f1", "90.0 %, 50.0/min");
+    assert_eq!(octets(Kind::OximeterSpot, 0), "0184f3f4f1ea070b170a1e1b");
+}
+
+#[test]
+fn a_value_and_its_text_say_the_same() {
+    let device = |kind| VirtualDevice::new(kind, "A4:C1:38:00:00:01", "x");
+    let interval = [("heart_rate", "127".to_owned()), ("rr_interval", "471.6796875".to_owned())];
+    assert_eq!(device(Kind::HeartRateStrap).value(1, 0).values, interval);
+    assert_eq!(device(Kind::Thermometer).value(1, 0).values, [("body_temperature", "35.37".to_owned())]);
+}
+
+#[test]
+fn a_value_does_not_repeat_within_a_hundred() {
+    for kind in [Kind::HeartRateStrap, Kind::Thermometer, Kind::Cuff, Kind::OximeterContinuous] {
+        let device = VirtualDevice::new(kind, "A4:C1:38:00:00:01", "x");
+        let first: HashSet<String> = (0..100).map(|n| device.value(n, 0).values[0].1.clone()).collect();
+        assert_eq!(first.len(), 100, "{kind:?}");
+    }
 }

@@ -7,5 +7,6 @@
 
 pub mod bluez;
 pub mod bus;
+pub mod devices;
 pub mod process;
 pub mod timedate;
