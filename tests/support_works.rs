@@ -1,179 +1,29 @@
 //! The test world itself keeps its promises: what another test would otherwise believe without seeing.
 
+#[path = "support_works/radio.rs"]
+mod radio;
 mod support;
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
-use btleplug::api::{Central, CentralEvent, CharPropFlags, Manager as _, Peripheral as _, ScanFilter};
-use btleplug::platform::{Adapter, Manager, Peripheral};
-use futures::StreamExt;
-use support::bluez::{AdapterSpec, Behaviour, CharacteristicSpec, DeviceSpec, FakeBluez, ServiceSpec, abort_by_local, uuid16};
 use support::broker::{Broker, BrokerOptions, BrokerTls};
-use support::bus::{PrivateBus, on_a_bus_of_its_own};
+use support::bus::PrivateBus;
 use support::chaos::ChaosProxy;
-use support::devices::{Kind, MadeValue, VirtualDevice, Worker, date_time};
+use support::daemon::{Daemon, KEYS, Site, mqtt_route};
+use support::devices::{Kind, MadeValue, VirtualDevice, date_time};
 use support::ledger;
 use support::pki::{Identity, Pki};
 use support::process::wait_until;
 use support::subscriber::{Message, Receiver, Subscriber};
 use support::timedate::FakeTimedate;
-use tokio::time::timeout;
-use uuid::Uuid;
 
-const STRAP: &str = "C0:FF:EE:00:00:01";
-const HEART_RATE: Uuid = uuid16(0x2a37);
-const LIMIT: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(5);
-/// How long nothing has to come before it counts as nothing.
-const QUIET: Duration = Duration::from_millis(150);
-
-fn strap() -> DeviceSpec {
-    DeviceSpec {
-        address: STRAP.to_owned(),
-        random_address: true,
-        name: "Strap".to_owned(),
-        advertised: vec![uuid16(0x180d)],
-        services: vec![
-            ServiceSpec { uuid: uuid16(0x180d), characteristics: vec![CharacteristicSpec::new(0x2a37, &["notify"], &[])] },
-            ServiceSpec { uuid: uuid16(0x180a), characteristics: vec![CharacteristicSpec::new(0x2a29, &["read"], b"Maker")] },
-        ],
-        battery: None,
-        behaviour: Behaviour { handle_base: 0x10, ..Default::default() },
-    }
-}
 
 fn run(body: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime").block_on(body);
-}
-
-fn bluez(bus: &str) -> FakeBluez {
-    let bluez = FakeBluez::start(bus);
-    bluez.add_adapter(AdapterSpec::new("hci0", "00:11:22:33:44:55"));
-    bluez.add_device("hci0", strap());
-    bluez
-}
-
-async fn adapter() -> Adapter {
-    let manager = Manager::new().await.unwrap();
-    manager.adapters().await.unwrap().into_iter().next().expect("btleplug sees the adapter")
-}
-
-async fn discovered(bluez: &FakeBluez, adapter: &Adapter) -> Peripheral {
-    let mut events = adapter.events().await.unwrap();
-    adapter.start_scan(ScanFilter::default()).await.unwrap();
-    bluez.advertise(STRAP, -61);
-    loop {
-        match timeout(SOON, events.next()).await.expect("an event in time") {
-            Some(CentralEvent::DeviceDiscovered(id)) => break adapter.peripheral(&id).await.unwrap(),
-            Some(_) => {}
-            None => panic!("the events ended"),
-        }
-    }
-}
-
-async fn subscribed(strap: &Peripheral) {
-    strap.discover_services().await.unwrap();
-    let all = strap.characteristics();
-    let heart_rate = all.iter().find(|c| c.uuid == HEART_RATE).expect("its heart rate");
-    assert!(heart_rate.properties.contains(CharPropFlags::NOTIFY));
-    strap.subscribe(heart_rate).await.unwrap();
-}
-
-#[test]
-fn btleplug_finds_connects_reads_and_hears_a_device_of_the_fake() {
-    on_a_bus_of_its_own("btleplug_finds_connects_reads_and_hears_a_device_of_the_fake", LIMIT, |bus| {
-        run(async {
-            let bluez = bluez(&bus);
-            let adapter = adapter().await;
-            assert!(!bluez.is_known(STRAP), "a device nobody heard is unknown");
-            let strap = discovered(&bluez, &adapter).await;
-            adapter.stop_scan().await.unwrap();
-            assert!(!bluez.is_discovering("hci0"));
-
-            strap.connect().await.unwrap();
-            let mut values = strap.notifications().await.unwrap();
-            assert!(!bluez.notify(STRAP, HEART_RATE, &[0, 1]), "nobody listens yet");
-            subscribed(&strap).await;
-            for beat in 60..65 {
-                assert!(bluez.notify(STRAP, HEART_RATE, &[0, beat]));
-            }
-            for beat in 60..65 {
-                let value = timeout(SOON, values.next()).await.expect("a value in time").expect("a value");
-                assert_eq!((value.uuid, value.value), (HEART_RATE, vec![0, beat]));
-            }
-            let maker = strap.characteristics().into_iter().find(|c| c.uuid == uuid16(0x2a29)).expect("its maker");
-            assert_eq!(strap.read(&maker).await.unwrap(), b"Maker");
-            assert_eq!(bluez.count(STRAP, "StartNotify"), 1);
-
-            strap.disconnect().await.unwrap();
-            assert!(!bluez.is_connected(STRAP));
-            assert!(!bluez.notify(STRAP, HEART_RATE, &[0, 2]), "no link, no value");
-        });
-    });
-}
-
-#[test]
-fn a_lost_link_keeps_the_notify_session_and_the_stream() {
-    on_a_bus_of_its_own("a_lost_link_keeps_the_notify_session_and_the_stream", LIMIT, |bus| {
-        run(async {
-            let bluez = bluez(&bus);
-            let adapter = adapter().await;
-            let strap = discovered(&bluez, &adapter).await;
-            strap.connect().await.unwrap();
-            let mut values = strap.notifications().await.unwrap();
-            subscribed(&strap).await;
-            let mut events = adapter.events().await.unwrap();
-            bluez.drop_link(STRAP);
-            let lost = async {
-                while let Some(event) = events.next().await {
-                    if matches!(event, CentralEvent::DeviceDisconnected(_)) {
-                        return;
-                    }
-                }
-            };
-            timeout(SOON, lost).await.expect("btleplug hears of the loss");
-            assert!(timeout(QUIET, values.next()).await.is_err(), "the stream neither ends nor speaks");
-
-            bluez.with_behaviour(STRAP, |b| b.connect_errors.push_back(abort_by_local()));
-            assert!(strap.connect().await.is_err());
-            strap.connect().await.unwrap();
-            assert!(wait_until(SOON, || bluez.notify(STRAP, HEART_RATE, &[0, 70])), "re-armed without a new subscribe");
-            let value = timeout(SOON, values.next()).await.expect("in time").expect("a value");
-            assert_eq!(value.value, [0, 70]);
-        });
-    });
-}
-
-#[test]
-fn a_crash_is_silent_and_the_next_daemon_has_forgotten() {
-    on_a_bus_of_its_own("a_crash_is_silent_and_the_next_daemon_has_forgotten", LIMIT, |bus| {
-        run(async {
-            let bluez = bluez(&bus);
-            let adapter = adapter().await;
-            let strap = discovered(&bluez, &adapter).await;
-            strap.connect().await.unwrap();
-            let mut values = strap.notifications().await.unwrap();
-            subscribed(&strap).await;
-            let mut events = adapter.events().await.unwrap();
-            // The stream begins with what is already known.
-            while timeout(QUIET, events.next()).await.is_ok() {}
-            bluez.crash();
-            assert!(!bluez.notify(STRAP, HEART_RATE, &[0, 1]));
-            assert!(timeout(QUIET, events.next()).await.is_err(), "no event tells of the crash");
-            assert!(strap.is_connected().await.is_err());
-            bluez.restart();
-            assert!(!bluez.is_discovering("hci0") && !bluez.is_known(STRAP));
-            adapter.start_scan(ScanFilter::default()).await.unwrap();
-            assert!(bluez.is_known(STRAP), "it still advertises");
-            strap.connect().await.unwrap();
-            subscribed(&strap).await;
-            assert!(bluez.notify(STRAP, HEART_RATE, &[0, 80]));
-            let value = timeout(SOON, values.next()).await.expect("in time").expect("a value");
-            assert_eq!(value.value, [0, 80], "the old stream of the old session goes on");
-        });
-    });
 }
 
 fn hex(octets: &[u8]) -> String {
@@ -378,32 +228,39 @@ fn the_ledger_sees_inventions_changed_repeats_lost_digits_and_disorder() {
 }
 
 #[test]
-fn a_cuff_keeps_what_nobody_took_and_a_strap_does_not() {
-    on_a_bus_of_its_own("a_cuff_keeps_what_nobody_took_and_a_strap_does_not", LIMIT, |bus| {
-        run(async {
-            let bluez = FakeBluez::start(&bus);
-            bluez.add_adapter(AdapterSpec::new("hci0", "00:11:22:33:44:55"));
-            let mut cuff = Worker::new(VirtualDevice::new(Kind::Cuff, "A4:C1:38:00:00:02", "cuff"));
-            let mut strap = Worker::new(VirtualDevice::new(Kind::HeartRateStrap, STRAP, "strap"));
-            for worker in [&mut cuff, &mut strap] {
-                worker.device.place(&bluez, "hci0");
-                worker.measure(&bluez);
-                bluez.advertise(&worker.device.address, -50);
-            }
-            let adapter = adapter().await;
-            adapter.start_scan(ScanFilter::default()).await.unwrap();
-            for peripheral in adapter.peripherals().await.unwrap() {
-                peripheral.connect().await.unwrap();
-                peripheral.discover_services().await.unwrap();
-                for characteristic in peripheral.characteristics() {
-                    if characteristic.properties.intersects(CharPropFlags::NOTIFY | CharPropFlags::INDICATE) {
-                        peripheral.subscribe(&characteristic).await.unwrap();
-                    }
-                }
-            }
-            assert!(cuff.is_heard(&bluez) && strap.is_heard(&bluez));
-            assert_eq!((cuff.send_waiting(&bluez), strap.send_waiting(&bluez)), (0, 0));
-            assert!(cuff.made().iter().all(|made| made.sent) && strap.made().iter().all(|made| !made.sent));
-        });
-    });
+fn a_daemon_is_stopped_killed_and_started_again_with_what_it_had() {
+    let site = Site::new();
+    let shell = "trap 'echo bye >&2; exit 3' TERM; echo at $DBUS_SYSTEM_BUS_ADDRESS $EXTRA >&2; while :; do sleep 0.01; done";
+    let (log, extra) = (site.path("daemon.log"), [("EXTRA", "more")]);
+    let mut daemon = Daemon::start(Path::new("/bin/sh"), &["-c", shell], &log, "unix:path=/x", &extra);
+    assert_eq!(daemon.wait_for_line("more", SOON), "at unix:path=/x more");
+    assert!(daemon.resident_kib().is_some_and(|kib| kib > 0));
+    daemon.kill9();
+    assert!(!daemon.log().contains("bye"));
+    daemon.restart();
+    assert!(wait_until(SOON, || daemon.log().matches("at unix").count() == 2));
+    assert_eq!(daemon.terminate(SOON).code(), Some(3));
+    daemon.wait_for_line("bye", SOON);
+    daemon.restart();
+    let pid = daemon.pid();
+    drop(daemon);
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "it ends with the test");
+}
+
+#[test]
+fn a_site_has_keys_only_its_owner_reads_and_a_config_that_is_toml() {
+    use std::os::unix::fs::PermissionsExt;
+    let site = Site::new();
+    for key in KEYS {
+        let path = site.path("credentials").join(key);
+        let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!((mode & 0o777, std::fs::read(&path).expect("readable").len()), (0o400, 32), "{key}");
+    }
+    let device = VirtualDevice::new(Kind::Cuff, "A4:C1:38:00:00:02", "cuff");
+    let route = mqtt_route("live", 8883, Some((Path::new("/ca.pem"), Some(Path::new("/gw.pem")))), "settle = \"puback\"");
+    let config = std::fs::read_to_string(site.config("gw-1", &[&device], &route)).expect("written");
+    let config: toml::Table = config.parse().expect("it is TOML");
+    assert_eq!(config["device"][0]["kind"].as_str(), Some("blood-pressure"));
+    assert_eq!(config["route"][0]["url"].as_str(), Some("mqtts://localhost:8883"));
+    assert_eq!(config["route"][0]["tls"]["key"]["credential"].as_str(), Some("tls-key"));
 }
