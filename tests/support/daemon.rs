@@ -174,6 +174,7 @@ fn spawn(binary: &Path, arguments: &[String], environment: &[(String, String)], 
 }
 
 /// One run of a command to its end, with what it printed.
+#[derive(Debug)]
 pub struct Ran {
     pub status: Option<i32>,
     pub stdout: String,

@@ -18,5 +18,6 @@ pub mod devices;
 pub mod ledger;
 pub mod pki;
 pub mod process;
+pub mod rig;
 pub mod subscriber;
 pub mod timedate;
