@@ -238,7 +238,8 @@ fn a_daemon_is_stopped_killed_and_started_again_with_what_it_had() {
     daemon.kill9();
     assert!(!daemon.log().contains("bye"));
     daemon.restart();
-    assert!(wait_until(SOON, || daemon.log().matches("at unix").count() == 2));
+    daemon.wait_for_line("more", SOON);
+    assert_eq!(daemon.log().matches("at unix").count(), 2, "the log goes on, and the wait was for the new process");
     assert_eq!(daemon.terminate(SOON).code(), Some(3));
     daemon.wait_for_line("bye", SOON);
     daemon.restart();
