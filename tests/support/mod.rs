@@ -6,8 +6,6 @@
 
 // Each test file and example compiles its own copy and uses a part of it.
 #![allow(dead_code, unused_imports)]
-// Helpers of tests stop at the first surprise, as tests do; an example is not compiled as a test.
-#![allow(clippy::unwrap_used)]
 
 pub mod bluez;
 pub mod broker;

@@ -1,6 +1,9 @@
 //! btleplug, unmodified, on the fake bluetoothd.
 
-use std::time::Duration;
+// Clippy lets only the test functions themselves unwrap, not what they share.
+#![allow(clippy::unwrap_used)]
+
+use std::time::{Duration, SystemTime};
 
 use btleplug::api::{Central, CentralEvent, CharPropFlags, Manager as _, Peripheral as _, ScanFilter};
 use btleplug::platform::{Adapter, Manager, Peripheral};
@@ -12,7 +15,7 @@ use super::support::bluez::{
     AdapterSpec, Behaviour, CharacteristicSpec, DeviceSpec, FakeBluez, ServiceSpec, abort_by_local, uuid16,
 };
 use super::support::bus::on_a_bus_of_its_own;
-use super::support::devices::{Kind, VirtualDevice, Worker};
+use super::support::devices::{CURRENT_TIME, Kind, VirtualDevice, Worker, date_time, seconds};
 use super::support::process::wait_until;
 use super::{SOON, run};
 
@@ -187,6 +190,10 @@ fn a_cuff_keeps_what_nobody_took_and_a_strap_does_not() {
                     if characteristic.properties.intersects(CharPropFlags::NOTIFY | CharPropFlags::INDICATE) {
                         peripheral.subscribe(&characteristic).await.unwrap();
                     }
+                    if characteristic.uuid == CURRENT_TIME {
+                        let (read, now) = (peripheral.read(&characteristic).await.unwrap(), seconds(SystemTime::now()));
+                        assert!((now - 1..=now).any(|second| read[..7] == date_time(second)) && read.len() == 10, "{read:?}");
+                    }
                 }
             }
             assert!(cuff.is_heard(&bluez) && strap.is_heard(&bluez));
@@ -293,5 +300,113 @@ fn moved_handles_need_a_new_discovery() {
         assert_eq!(refused.0, "org.freedesktop.DBus.Error.UnknownObject");
         subscribed(&strap).await;
         assert!(bluez.notify(STRAP, HEART_RATE, &[0, 60]));
+    });
+}
+
+struct Agent(u32);
+
+#[zbus::interface(name = "org.bluez.Agent1")]
+impl Agent {
+    fn request_passkey(&self, _device: zbus::OwnedObjectPath) -> u32 {
+        self.0
+    }
+}
+
+async fn register(bus: &str, passkey: u32) -> zbus::Connection {
+    let builder = zbus::connection::Builder::address(bus).serve_at("/agent", Agent(passkey));
+    let connection = builder.build().await.expect("on the bus");
+    let body = (zbus::ObjectPath::try_from("/agent").expect("a path"), "KeyboardOnly");
+    let manager = Some("org.bluez.AgentManager1");
+    connection.call_method(Some("org.bluez"), "/org/bluez", manager, "RegisterAgent", &body).await.expect("it is taken");
+    connection
+}
+
+async fn pair(connection: &zbus::Connection) -> Result<(), String> {
+    let path = "/org/bluez/hci0/dev_C0_FF_EE_00_00_01";
+    let answer = connection.call_method(Some("org.bluez"), path, Some("org.bluez.Device1"), "Pair", &()).await;
+    answer.map(|_| ()).map_err(|e| e.to_string())
+}
+
+#[test]
+fn an_encrypted_value_needs_an_agent_that_knows_the_passkey() {
+    on_a_bus_of_its_own("radio::an_encrypted_value_needs_an_agent_that_knows_the_passkey", LIMIT, |bus| {
+        run(async {
+            let bluez = FakeBluez::start(&bus);
+            bluez.add_adapter(AdapterSpec::new("hci0", "00:11:22:33:44:55"));
+            let mut spec = strap();
+            spec.services[0].characteristics[0].encrypted = true;
+            spec.behaviour.passkey = Some(123_456);
+            bluez.add_device("hci0", spec);
+            let adapter = adapter().await;
+            let strap = discovered(&bluez, &adapter).await;
+            strap.connect().await.unwrap();
+            assert!(timeout(QUIET, subscribed(&strap)).await.is_err(), "without an agent there is no answer");
+
+            let stranger = register(&bus, 999_999).await;
+            let refused = pair(&stranger).await.unwrap_err();
+            assert!(refused.contains("AuthenticationFailed"), "{refused}");
+            assert!(!bluez.is_connected(STRAP), "a wrong passkey costs the link");
+            drop(stranger);
+            assert!(wait_until(SOON, || bluez.agents().is_empty()), "who leaves the bus takes the agent along");
+
+            let nurse = register(&bus, 123_456).await;
+            pair(&nurse).await.unwrap();
+            assert!(bluez.is_paired(STRAP));
+            subscribed(&strap).await;
+            assert!(bluez.notify(STRAP, HEART_RATE, &[0, 60]));
+            bluez.restart();
+            assert!(bluez.is_known(STRAP) && bluez.agents().is_empty(), "the bond outlives the daemon, the agent does not");
+        });
+    });
+}
+
+#[test]
+fn a_client_that_dies_loses_its_sessions_and_leaves_the_link_up() {
+    let name = "radio::a_client_that_dies_loses_its_sessions_and_leaves_the_link_up";
+    on_a_bus_of_its_own(name, LIMIT, |bus| {
+        run(async {
+            let bluez = bluez(&bus);
+            let client = zbus::connection::Builder::address(bus.as_str()).build().await.expect("on the bus");
+            let call = async |path: &str, interface: &str, member: &str| {
+                client.call_method(Some("org.bluez"), path, Some(interface), member, &()).await.expect("an answer");
+            };
+            bluez.advertise(STRAP, -40);
+            call("/org/bluez/hci0", "org.bluez.Adapter1", "StartDiscovery").await;
+            let device = "/org/bluez/hci0/dev_C0_FF_EE_00_00_01";
+            call(device, "org.bluez.Device1", "Connect").await;
+            let heart_rate = format!("{device}/service0010/char0011");
+            assert!(wait_until(SOON, || bluez.is_resolved(STRAP)));
+            call(&heart_rate, "org.bluez.GattCharacteristic1", "StartNotify").await;
+            assert!(bluez.is_listening(STRAP, HEART_RATE) && bluez.is_discovering("hci0"));
+            client.close().await.expect("closed");
+            assert!(wait_until(SOON, || !bluez.is_listening(STRAP, HEART_RATE) && !bluez.is_discovering("hci0")));
+            assert!(bluez.is_connected(STRAP));
+        });
+    });
+}
+
+#[test]
+fn a_connect_waits_for_a_device_that_comes_into_range() {
+    with_strap("radio::a_connect_waits_for_a_device_that_comes_into_range", async |bluez, _adapter, strap| {
+        bluez.out_of_range(STRAP);
+        assert!(timeout(QUIET, strap.connect()).await.is_err());
+        bluez.advertise(STRAP, -80);
+        assert!(wait_until(SOON, || bluez.is_connected(STRAP)), "BlueZ went on trying for a caller who is gone");
+    });
+}
+
+#[test]
+fn a_flood_of_values_arrives_whole_and_in_order() {
+    with_strap("radio::a_flood_of_values_arrives_whole_and_in_order", async |bluez, _adapter, strap| {
+        strap.connect().await.unwrap();
+        let mut values = strap.notifications().await.unwrap();
+        subscribed(&strap).await;
+        for n in 0..5000u16 {
+            assert!(bluez.notify(STRAP, HEART_RATE, &n.to_le_bytes()));
+        }
+        for n in 0..5000u16 {
+            let value = timeout(SOON, values.next()).await.expect("in time").expect("a value");
+            assert_eq!(value.value, n.to_le_bytes());
+        }
     });
 }

@@ -164,6 +164,11 @@ impl FakeBluez {
         self.shared.lock().device_is(address, "Connected")
     }
 
+    /// The link is up and its services are known.
+    pub fn is_resolved(&self, address: &str) -> bool {
+        self.shared.lock().device_is(address, "ServicesResolved")
+    }
+
     /// BlueZ has an object for it.
     pub fn is_known(&self, address: &str) -> bool {
         let world = self.shared.lock();

@@ -352,7 +352,7 @@ impl World {
     pub fn notify(&mut self, address: &str, uuid: Uuid, octets: &[u8]) -> bool {
         let listening = self.device_is(address, "ServicesResolved");
         let Some(path) = self.characteristic_path(address, uuid).filter(|_| listening) else { return false };
-        if self.outbox.is_none() || !self.notifying.get(&path).is_some_and(|clients| !clients.is_empty()) {
+        if self.outbox.is_none() || self.notifying.get(&path).is_none_or(|clients| clients.is_empty()) {
             return false;
         }
         self.set(&path, CHARACTERISTIC, [("Value", variant(octets.to_vec()))]);
