@@ -238,7 +238,8 @@ fn a_daemon_is_stopped_killed_and_started_again_with_what_it_had() {
     daemon.kill9();
     assert!(!daemon.log().contains("bye"));
     daemon.restart();
-    assert!(wait_until(SOON, || daemon.log().matches("at unix").count() == 2));
+    daemon.wait_for_line("more", SOON);
+    assert_eq!(daemon.log().matches("at unix").count(), 2, "the log goes on, and the wait was for the new process");
     assert_eq!(daemon.terminate(SOON).code(), Some(3));
     daemon.wait_for_line("bye", SOON);
     daemon.restart();
@@ -263,4 +264,14 @@ fn a_site_has_keys_only_its_owner_reads_and_a_config_that_is_toml() {
     assert_eq!(config["device"][0]["kind"].as_str(), Some("blood-pressure"));
     assert_eq!(config["route"][0]["url"].as_str(), Some("mqtts://localhost:8883"));
     assert_eq!(config["route"][0]["tls"]["key"]["credential"].as_str(), Some("tls-key"));
+}
+
+#[test]
+fn what_is_on_file_is_the_newest_version_and_nothing_that_was_taken_back() {
+    let first = payload(1, 1, "live", "36.60", "10:00");
+    let second = message(first.raw.replace(r#""version":1"#, r#""version":2"#));
+    let other = payload(2, 2, "live", "36.61", "10:00");
+    let taken_back = message(other.raw.replace(r#""op":"put""#, r#""op":"retract""#));
+    let filed = ledger::on_file(&[second, taken_back, first, other]);
+    assert_eq!(filed.into_values().collect::<Vec<_>>(), [0]);
 }

@@ -99,6 +99,8 @@ pub struct Daemon {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     log: PathBuf,
+    /// Where this process's part of the log begins.
+    log_start: usize,
     process: Process,
 }
 
@@ -108,16 +110,23 @@ impl Daemon {
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let mut all = vec![(ADDRESS_VARIABLE.to_owned(), bus.to_owned())];
         all.extend(environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
-        let process = spawn(binary, &arguments, &all, log);
-        Self { binary: binary.to_owned(), arguments, environment: all, log: log.to_owned(), process }
+        let (log_start, process) = spawn(binary, &arguments, &all, log);
+        Self { binary: binary.to_owned(), arguments, environment: all, log: log.to_owned(), log_start, process }
     }
 
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
+    /// What all its processes said.
     pub fn log(&self) -> String {
         self.process.output()
+    }
+
+    /// What it said since its last start.
+    pub fn log_since_start(&self) -> String {
+        let all = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(all.get(self.log_start..).unwrap_or_default()).into_owned()
     }
 
     /// Its exit status, once it has ended by itself.
@@ -144,15 +153,15 @@ impl Daemon {
     /// The same command again; the old process is killed if it still runs. The log goes on.
     pub fn restart(&mut self) {
         self.kill9();
-        self.process = spawn(&self.binary, &self.arguments, &self.environment, &self.log);
+        (self.log_start, self.process) = spawn(&self.binary, &self.arguments, &self.environment, &self.log);
     }
 
-    /// Waits for a line of the log that contains `text`; panics with the log when it does not come or the daemon ends.
+    /// Waits for a line since its last start that contains `text`; panics with the log when none comes or the daemon ends.
     pub fn wait_for_line(&mut self, text: &str, limit: Duration) -> String {
         let (mut line, mut ended) = (None, None);
         wait_until(limit, || {
             ended = self.ended();
-            line = self.log().lines().find(|line| line.contains(text)).map(str::to_owned);
+            line = self.log_since_start().lines().find(|line| line.contains(text)).map(str::to_owned);
             line.is_some() || ended.is_some()
         });
         line.unwrap_or_else(|| panic!("no line with {text:?} (ended: {ended:?}) in:\n{}", self.log()))
@@ -165,12 +174,14 @@ impl Daemon {
     }
 }
 
-fn spawn(binary: &Path, arguments: &[String], environment: &[(String, String)], log: &Path) -> Process {
+fn spawn(binary: &Path, arguments: &[String], environment: &[(String, String)], log: &Path) -> (usize, Process) {
+    let log_start = std::fs::metadata(log).map_or(0, |metadata| metadata.len());
     let mut command = Command::new(binary);
     command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
     // Otherwise a test run under systemd would make the daemon log to the journal.
     command.env_remove("JOURNAL_STREAM").env_remove("NOTIFY_SOCKET").env_remove("CREDENTIALS_DIRECTORY");
-    Process::start(command, "bedrail", log).expect("the daemon's binary starts")
+    let process = Process::start(command, "bedrail", log).expect("the daemon's binary starts");
+    (usize::try_from(log_start).expect("a log that fits"), process)
 }
 
 /// One run of a command to its end, with what it printed.

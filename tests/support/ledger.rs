@@ -165,6 +165,22 @@ pub fn compare(made: &[MadeValue], messages: &[Message]) -> Report {
     report
 }
 
+/// What a receiver that follows the rules has on file in the end: for each record and placement the message (by index) with
+/// the highest version, a retraction winning over a put of its version. What was taken back is absent.
+pub fn on_file(messages: &[Message]) -> BTreeMap<(String, String), usize> {
+    let mut best: BTreeMap<(String, String), (u64, bool, usize)> = BTreeMap::new();
+    for (index, message) in messages.iter().enumerate() {
+        let Some(arrived) = Arrived::parse(&message.raw) else { continue };
+        let rank = (arrived.version, arrived.op == "retract", index);
+        let held = best.entry((arrived.record, arrived.placement)).or_insert(rank);
+        if (rank.0, rank.1) > (held.0, held.1) {
+            *held = rank;
+        }
+    }
+    let stand = best.into_iter().filter(|(_, (_, retracted, _))| !retracted);
+    stand.map(|(key, (_, _, index))| (key, index)).collect()
+}
+
 /// The payload without what may differ between two attempts at one delivery.
 fn without_attempt(raw: &str) -> BTreeMap<String, String> {
     let fields: BTreeMap<String, Box<RawValue>> = serde_json::from_str(raw).expect("it was parsed before");

@@ -3,7 +3,7 @@
 // Clippy lets only the test functions themselves unwrap, not what they share.
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use btleplug::api::{Central, CentralEvent, CharPropFlags, Manager as _, Peripheral as _, ScanFilter};
 use btleplug::platform::{Adapter, Manager, Peripheral};
@@ -15,7 +15,7 @@ use super::support::bluez::{
     AdapterSpec, Behaviour, CharacteristicSpec, DeviceSpec, FakeBluez, ServiceSpec, abort_by_local, uuid16,
 };
 use super::support::bus::on_a_bus_of_its_own;
-use super::support::devices::{Kind, VirtualDevice, Worker};
+use super::support::devices::{CURRENT_TIME, Kind, VirtualDevice, Worker, date_time, seconds};
 use super::support::process::wait_until;
 use super::{SOON, run};
 
@@ -189,6 +189,10 @@ fn a_cuff_keeps_what_nobody_took_and_a_strap_does_not() {
                 for characteristic in peripheral.characteristics() {
                     if characteristic.properties.intersects(CharPropFlags::NOTIFY | CharPropFlags::INDICATE) {
                         peripheral.subscribe(&characteristic).await.unwrap();
+                    }
+                    if characteristic.uuid == CURRENT_TIME {
+                        let (read, now) = (peripheral.read(&characteristic).await.unwrap(), seconds(SystemTime::now()));
+                        assert!((now - 1..=now).any(|second| read[..7] == date_time(second)) && read.len() == 10, "{read:?}");
                     }
                 }
             }
@@ -378,5 +382,31 @@ fn a_client_that_dies_loses_its_sessions_and_leaves_the_link_up() {
             assert!(wait_until(SOON, || !bluez.is_listening(STRAP, HEART_RATE) && !bluez.is_discovering("hci0")));
             assert!(bluez.is_connected(STRAP));
         });
+    });
+}
+
+#[test]
+fn a_connect_waits_for_a_device_that_comes_into_range() {
+    with_strap("radio::a_connect_waits_for_a_device_that_comes_into_range", async |bluez, _adapter, strap| {
+        bluez.out_of_range(STRAP);
+        assert!(timeout(QUIET, strap.connect()).await.is_err());
+        bluez.advertise(STRAP, -80);
+        assert!(wait_until(SOON, || bluez.is_connected(STRAP)), "BlueZ went on trying for a caller who is gone");
+    });
+}
+
+#[test]
+fn a_flood_of_values_arrives_whole_and_in_order() {
+    with_strap("radio::a_flood_of_values_arrives_whole_and_in_order", async |bluez, _adapter, strap| {
+        strap.connect().await.unwrap();
+        let mut values = strap.notifications().await.unwrap();
+        subscribed(&strap).await;
+        for n in 0..5000u16 {
+            assert!(bluez.notify(STRAP, HEART_RATE, &n.to_le_bytes()));
+        }
+        for n in 0..5000u16 {
+            let value = timeout(SOON, values.next()).await.expect("in time").expect("a value");
+            assert_eq!(value.value, n.to_le_bytes());
+        }
     });
 }

@@ -65,21 +65,25 @@ pub type BluezError = (&'static str, String);
 
 #[derive(Clone, Debug, Default)]
 pub struct Behaviour {
+    /// Until the link is up; 0.6 to 0.9 s with a real daemon [ran, 5.66].
     pub connect_delay: Duration,
+    /// From the link to ServicesResolved (gatt-client.c btd_gatt_client_ready); 0.4 s [ran, 5.66].
     pub resolve_delay: Duration,
     /// A real Disconnect takes about 2 s (device.c `DISCONNECT_TIMER`; measured on 5.66).
     pub disconnect_delay: Duration,
     /// Errors that the next Connect calls answer with, in order.
     pub connect_errors: VecDeque<BluezError>,
-    /// Connect stays pending until somebody calls Disconnect.
+    /// Connect stays pending until somebody calls Disconnect [ran: one that its caller dropped answered InProgress].
     pub connect_hangs: bool,
-    /// The device drops the link this long after it came up and before its services are known.
+    /// The device drops the link this long after it came up, before its services are known [ran: btleplug's connect then
+    /// waits its full 30 s].
     pub drop_before_resolve: Option<Duration>,
-    /// Methods on the device and its characteristics that never get an answer.
+    /// Methods on the device and its characteristics that never get an answer [ran: a client gives up after 30 s; 5.66
+    /// does this to StartNotify without an agent].
     pub never_answers: BTreeSet<&'static str>,
     /// The passkey the device shows; `None` pairs by Just Works.
     pub passkey: Option<u32>,
-    /// First attribute handle; a firmware update moves it.
+    /// First attribute handle, part of every path below the device (gatt-client.c service_create); an update moves it.
     pub handle_base: u16,
 }
 
