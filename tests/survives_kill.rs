@@ -49,8 +49,10 @@ fn survive(shape: Shape) {
             let victim = (round / every) as usize % rig.daemons.len();
             let killed = SystemTime::now();
             rig.daemons[victim].kill9();
-            // Devices go on measuring while nobody is there.
-            (0..5).for_each(|_| rig.measure());
+            // Devices go on measuring while nobody is there: once before bluetoothd has seen that its client is gone.
+            rig.measure();
+            std::thread::sleep(Duration::from_millis(100));
+            (0..4).for_each(|_| rig.measure());
             rig.daemons[victim].restart();
             rig.wait_until_heard(Duration::from_secs(60));
             outages.push((killed, SystemTime::now()));

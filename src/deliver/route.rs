@@ -303,14 +303,23 @@ impl<L: Link> Route<L> {
                 }
                 Decision::Choose(binding) => match self.choose(seq, &record, &binding)? {
                     None => self.settle(lane, seq, Settled::NotChosen.name()),
-                    Some(choice) => self.send(link, lane, seq, record, Some(binding), None, Some(choice))?,
+                    Some(choice) => {
+                        if !self.send(link, lane, seq, record, Some(binding), None, Some(choice))? {
+                            break;
+                        }
+                    }
                 },
-                Decision::Send { binding, subject } => self.send(link, lane, seq, record, binding, subject, None)?,
+                Decision::Send { binding, subject } => {
+                    if !self.send(link, lane, seq, record, binding, subject, None)? {
+                        break;
+                    }
+                }
             }
         }
         Ok(())
     }
 
+    /// `false`: the link takes nothing any more.
     #[allow(clippy::too_many_arguments)]
     fn send(
         &mut self,
@@ -321,7 +330,7 @@ impl<L: Link> Route<L> {
         binding: Option<Binding>,
         subject: Option<SubjectKey>,
         choice: Option<Choice>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let placement = self.place(seq, &record, binding.as_ref())?;
         let subject = binding.map(|binding| binding.subject).or(subject);
         let item = self.item(seq, &record, lane, placement, subject, choice);
@@ -331,13 +340,17 @@ impl<L: Link> Route<L> {
             Ok(()) => {
                 self.flying.insert(token, (seq, record));
             }
-            Err(NotTaken::Full) => unreachable!("the link said there is room, and nobody else publishes"),
+            // The connection ended between asking for room and using it.
+            Err(NotTaken::Full) => {
+                self.planner.not_sent(token);
+                return Ok(false);
+            }
             Err(error @ NotTaken::TooLarge { .. }) => {
                 self.planner.refused(token);
                 self.bury(seq, record, "too_large", error.to_string());
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn item(
@@ -507,7 +520,8 @@ impl<L: Link> Route<L> {
             let end = self.planner.run_end(lane, seq).min(self.head);
             *ahead = self.store.read(seq, end, READ_AHEAD)?.into();
         }
-        Ok(ahead.pop_front_if(|(front, _)| *front == seq).map(|(_, record)| record))
+        let found = ahead.front().is_some_and(|(front, _)| *front == seq);
+        Ok(found.then(|| ahead.pop_front()).flatten().map(|(_, record)| record))
     }
 
     fn command(&mut self, command: RouteCommand) -> Result<(), StoreError> {
