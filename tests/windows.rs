@@ -65,7 +65,7 @@ fn two_oximeters_on_one_patient_make_two_windows_whatever_their_rate() {
 #[test]
 fn one_of_two_oximeters_speaks_for_the_patient_and_the_other_is_named() {
     let prefer = ["oxi-07".to_owned(), "pulse-oximeter".to_owned()];
-    let choice = |falls_off: i64, prefer: &[String], percent: &str| {
+    let choice = |falls_off: i64, prefer: &[String], within: &str| {
         let mut log = Log::default();
         oximeter_at_1_hz(&mut log, falls_off);
         oximeter_at_a_fifth_of_a_hz(&mut log);
@@ -76,13 +76,14 @@ fn one_of_two_oximeters_speaks_for_the_patient_and_the_other_is_named() {
             device_kind: "pulse-oximeter",
             window: &windows[&device],
         });
-        choose(&candidates, &Preference { prefer, agree_within: Some(d(percent)), ..Default::default() })
+        choose(&candidates, &Preference { prefer, agree_within: Some((d(within), Unit::Percent)), ..Default::default() })
     };
     let seven = |sources_disagree| Choice { chosen: Some(1), others: vec![OXI_1], sources_disagree };
     let one = |sources_disagree| Choice { chosen: Some(0), others: vec![OXI_7], sources_disagree };
-    // 97 against 96.5 is 0.515 % of 97.
+    // 97 against 96.5.
     assert_eq!(choice(36, &prefer, "4"), seven(false));
-    assert_eq!(choice(36, &prefer, "0.5"), seven(true));
+    assert_eq!(choice(36, &prefer, "0.5"), seven(false));
+    assert_eq!(choice(36, &prefer, "0.4"), seven(true));
     assert_eq!(choice(36, &[], "4"), one(false), "without preference the better covered one");
     assert_eq!(choice(30, &prefer, "4"), seven(false), "30 of 60 s are just enough");
     assert_eq!(choice(29, &prefer, "4"), one(false), "29 of 60 s are not");

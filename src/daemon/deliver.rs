@@ -186,7 +186,7 @@ fn route_settings(settings: &Settings, route: &config::RouteSettings, mqtt: &Mqt
     });
     let preferences = METRICS.iter().map(|row| {
         let metric = settings.metric(row.metric);
-        (row.metric, (metric.prefer.clone(), metric.agree_within.map(|within| within.value)))
+        (row.metric, (metric.prefer.clone(), metric.agree_within.map(|within| (within.value, within.unit))))
     });
     Ok(RouteSettings {
         name: route.name.clone(),

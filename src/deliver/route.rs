@@ -20,7 +20,9 @@ use super::{Choice, Decision, DeviceLabel, Item, Known, Lane, Planner, Rules, Se
 use crate::clean::Preference;
 use crate::config::{Bind, History, Order};
 use crate::radio::BootClock;
-use crate::reading::{Anchors, Body, DeviceId, Metric, Op, Placement, Record, Seq, StreamKey, SubjectKey, Timestamp};
+use crate::reading::{
+    Anchors, Body, Decimal, DeviceId, Metric, Op, Placement, Record, Seq, StreamKey, SubjectKey, Timestamp, Unit,
+};
 use crate::store::{BoundRow, DeadRow, READ_LIMIT, RouteChange, RouteRow, Store, StoreError};
 use crate::ward::{Binding, HoldReason, Ward};
 
@@ -54,8 +56,8 @@ pub struct RouteSettings {
     pub topic_text: String,
     pub devices: BTreeMap<DeviceId, RouteDevice>,
     pub default_zone: TimeZone,
-    /// How one stream of several is chosen, by metric: preferred names, allowed disagreement in percent.
-    pub preferences: BTreeMap<Metric, (Vec<String>, Option<crate::reading::Decimal>)>,
+    /// How one stream of several is chosen, by metric: preferred names, allowed disagreement.
+    pub preferences: BTreeMap<Metric, (Vec<String>, Option<(Decimal, Unit)>)>,
     pub min_coverage_permille: u16,
 }
 
