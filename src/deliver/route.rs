@@ -43,6 +43,13 @@ pub struct RouteDevice {
     pub history: History,
 }
 
+/// How one stream of several is chosen for a metric: names or kinds of devices, best first, and how far apart two may lie.
+#[derive(Clone, Debug, Default)]
+pub struct StreamPreference {
+    pub prefer: Vec<String>,
+    pub agree_within: Option<(Decimal, Unit)>,
+}
+
 #[derive(Clone, Debug)]
 pub struct RouteSettings {
     pub name: String,
@@ -56,8 +63,7 @@ pub struct RouteSettings {
     pub topic_text: String,
     pub devices: BTreeMap<DeviceId, RouteDevice>,
     pub default_zone: TimeZone,
-    /// How one stream of several is chosen, by metric: preferred names, allowed disagreement.
-    pub preferences: BTreeMap<Metric, (Vec<String>, Option<(Decimal, Unit)>)>,
+    pub preferences: BTreeMap<Metric, StreamPreference>,
     pub min_coverage_permille: u16,
 }
 
@@ -463,11 +469,12 @@ impl<L: Link> Route<L> {
     /// Compares the streams of one patient: `None` when another one speaks, or none covers enough.
     fn choose(&self, seq: Seq, record: &Record, binding: &Binding) -> Result<Option<Choice>, StoreError> {
         let ward = self.inputs.ward.borrow();
-        let (prefer, agree_within) = record
-            .stream
-            .and_then(|stream| self.settings.preferences.get(&stream.metric))
-            .map_or((&[][..], None), |(prefer, agree)| (prefer.as_slice(), *agree));
-        let preference = Preference { prefer, agree_within, min_coverage_permille: self.settings.min_coverage_permille };
+        let metric = record.stream.and_then(|stream| self.settings.preferences.get(&stream.metric));
+        let preference = Preference {
+            prefer: metric.map_or(&[][..], |metric| &metric.prefer),
+            agree_within: metric.and_then(|metric| metric.agree_within),
+            min_coverage_permille: self.settings.min_coverage_permille,
+        };
         let labels = |device: DeviceId| self.settings.devices.get(&device).map(|device| &device.label);
         sides::choose(&self.store, &ward, seq, self.head, record, binding, &preference, labels)
     }
