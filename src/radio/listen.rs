@@ -84,8 +84,9 @@ impl Listener {
         match (asked, refused) {
             (Asked::Rule, Some(reason)) => Err(RadioError::Refused { address: address(), reason }),
             (Asked::Rule, None) => Ok(()),
-            // BlueZ does not run yet; NameOwnerChanged will say when it does.
-            (Asked::Owner, Some(_)) => Ok(()),
+            // It does not run yet; NameOwnerChanged will say when it does, unless it just did.
+            (Asked::Owner, Some(_)) if self.world.owner().is_some() => Ok(()),
+            (Asked::Owner, Some(_)) => self.owner(None).await,
             (Asked::Owner, None) => self.owner(body.deserialize::<String>().ok()).await,
             (Asked::Objects, Some(reason)) => {
                 self.world.apply(Change::Refused(reason));
@@ -96,6 +97,7 @@ impl Listener {
                 for (path, interfaces) in objects {
                     self.world.apply(Change::Added { path: path.to_string(), interfaces });
                 }
+                self.world.apply(Change::Listed);
                 Ok(())
             }
         }
@@ -138,9 +140,13 @@ impl Listener {
     }
 
     async fn owner(&mut self, owner: Option<String>) -> Result<(), RadioError> {
-        let is_new = owner.is_some() && owner.as_deref() != self.world.owner();
+        let is_new = owner.as_deref() != self.world.owner();
+        if owner.is_some() && !is_new {
+            return Ok(());
+        }
+        let is_there = owner.is_some();
         self.world.apply(Change::Owner(owner));
-        if is_new {
+        if is_there {
             self.ask(Asked::Objects, BLUEZ, "/", OBJECT_MANAGER, "GetManagedObjects", &()).await?;
         }
         Ok(())

@@ -15,11 +15,13 @@ pub type Properties = HashMap<String, OwnedVariant>;
 pub type Interfaces = HashMap<String, Properties>;
 
 /// BlueZ and the adapter in use.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdapterState {
     /// Counts bluetoothd processes seen; agents and scans belong to one.
     pub process: u64,
     pub running: bool,
+    /// Nothing is known yet of a bluetoothd that may be there.
+    pub asking: bool,
     /// Why BlueZ could not be asked, though it runs.
     pub refused: Option<String>,
     /// Its object path, while it is plugged in.
@@ -27,6 +29,12 @@ pub struct AdapterState {
     pub powered: bool,
     /// Counts how often it became unusable: a scan does not live through that.
     pub outages: u64,
+}
+
+impl Default for AdapterState {
+    fn default() -> Self {
+        Self { process: 0, running: false, asking: true, refused: None, path: None, powered: false, outages: 0 }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +59,8 @@ pub enum Change {
     Owner(Option<String>),
     /// BlueZ is there but does not talk to us.
     Refused(String),
+    /// All objects there are have been `Added`.
+    Listed,
     Added {
         path: String,
         interfaces: Interfaces,
@@ -127,7 +137,8 @@ impl World {
     pub fn apply(&mut self, change: Change) {
         match change {
             Change::Owner(owner) => self.owner_changed(owner),
-            Change::Refused(reason) => self.adapter.send_modify(|state| state.refused = Some(reason)),
+            Change::Refused(reason) => self.adapter.send_modify(|state| (state.asking, state.refused) = (false, Some(reason))),
+            Change::Listed => self.adapter.send_modify(|state| state.asking = false),
             Change::Added { path, interfaces } => {
                 for (interface, properties) in interfaces {
                     match interface.as_str() {
@@ -158,13 +169,14 @@ impl World {
     }
 
     fn owner_changed(&mut self, owner: Option<String>) {
+        let running = owner.is_some();
+        self.adapter.send_modify(|state| state.asking = running);
         if owner == self.owner {
             return;
         }
         self.adapters.clear();
         self.objects.clear();
         self.may_pair.clear();
-        let running = owner.is_some();
         self.adapter.send_modify(|state| {
             state.process += u64::from(running);
             (state.running, state.refused) = (running, None);
