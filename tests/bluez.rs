@@ -85,8 +85,12 @@ struct Radio {
 
 impl Radio {
     fn start(devices: Vec<RadioDevice>) -> Self {
+        Self::with_queue(devices, EVENT_QUEUE)
+    }
+
+    fn with_queue(devices: Vec<RadioDevice>, queue: usize) -> Self {
         let settings = RadioSettings { adapter: Some(id(ADAPTER)), devices, clock_decoder: clock, deadlines: impatient() };
-        let (sender, events) = mpsc::channel(EVENT_QUEUE);
+        let (sender, events) = mpsc::channel(queue);
         let stop = CancellationToken::new();
         let task = tokio::spawn(run(settings, sender, stop.clone()));
         Self { events, heard: vec![], lost: vec![], information: vec![], outages: vec![], stop, task }
@@ -275,6 +279,27 @@ fn a_value_that_is_read_and_subscribed_arrives_once() {
         assert!(bluez.notify(STRAP, BATTERY_LEVEL, &[99]));
         radio.hears(&[99]).await;
         radio.end().await;
+    });
+}
+
+#[test]
+fn a_receiver_that_rests_loses_nothing_and_does_not_keep_the_radio_from_stopping() {
+    on_a_bus("a_receiver_that_rests_loses_nothing_and_does_not_keep_the_radio_from_stopping", async |bus| {
+        let bluez = room(&bus, &[&strap()]);
+        let mut device = wanted(&strap());
+        device.read.clear();
+        let mut radio = Radio::with_queue(vec![device], 4);
+        radio.ready(STRAP).await;
+        let sent: Vec<[u8; 2]> = (0..1_000u16).map(u16::to_be_bytes).collect();
+        assert!(sent.iter().all(|octets| bluez.notify(STRAP, HEART_RATE, octets)));
+        sleep(Duration::from_millis(300)).await;
+        radio.drain(Duration::from_millis(300)).await;
+        assert_eq!(radio.heard.iter().map(|heard| &heard.octets[..]).collect::<Vec<_>>(), sent);
+
+        assert!(sent.iter().all(|octets| bluez.notify(STRAP, HEART_RATE, octets)));
+        sleep(Duration::from_millis(100)).await;
+        radio.end().await;
+        assert!(!bluez.is_connected(STRAP));
     });
 }
 

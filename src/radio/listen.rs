@@ -34,7 +34,7 @@ fn rules() -> [String; 4] {
 enum Asked {
     Rule,
     Owner,
-    Objects,
+    Objects { owner: String },
 }
 
 pub struct Listener {
@@ -88,11 +88,13 @@ impl Listener {
             (Asked::Owner, Some(_)) if self.world.owner().is_some() => Ok(()),
             (Asked::Owner, Some(_)) => self.owner(None).await,
             (Asked::Owner, None) => self.owner(body.deserialize::<String>().ok()).await,
-            (Asked::Objects, Some(reason)) => {
+            // That process ended before it answered.
+            (Asked::Objects { owner }, _) if self.world.owner() != Some(&owner) => Ok(()),
+            (Asked::Objects { .. }, Some(reason)) => {
                 self.world.apply(Change::Refused(reason));
                 Ok(())
             }
-            (Asked::Objects, None) => {
+            (Asked::Objects { .. }, None) => {
                 let objects: HashMap<OwnedObjectPath, Interfaces> = body.deserialize().unwrap_or_default();
                 for (path, interfaces) in objects {
                     self.world.apply(Change::Added { path: path.to_string(), interfaces });
@@ -140,16 +142,14 @@ impl Listener {
     }
 
     async fn owner(&mut self, owner: Option<String>) -> Result<(), RadioError> {
-        let is_new = owner.as_deref() != self.world.owner();
-        if owner.is_some() && !is_new {
+        if owner.is_some() && owner.as_deref() == self.world.owner() {
             return Ok(());
         }
-        let is_there = owner.is_some();
-        self.world.apply(Change::Owner(owner));
-        if is_there {
-            self.ask(Asked::Objects, BLUEZ, "/", OBJECT_MANAGER, "GetManagedObjects", &()).await?;
+        self.world.apply(Change::Owner(owner.clone()));
+        match owner {
+            Some(owner) => self.ask(Asked::Objects { owner }, BLUEZ, "/", OBJECT_MANAGER, "GetManagedObjects", &()).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     async fn ask<B>(
