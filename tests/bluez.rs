@@ -353,6 +353,46 @@ fn values_go_on_after_bluetoothd_was_killed_and_started_again() {
 }
 
 #[test]
+fn a_link_that_is_already_there_is_taken_over() {
+    on_a_bus("a_link_that_is_already_there_is_taken_over", async |bus| {
+        let bluez = room(&bus, &[&strap()]);
+        let before = zbus::connection::Builder::address(bus.as_str()).build().await.unwrap();
+        let call = async |path: &str, interface: &str, method: &str| {
+            before.call_method(Some("org.bluez"), path, Some(interface), method, &()).await.unwrap()
+        };
+        call("/org/bluez/hci0", "org.bluez.Adapter1", "StartDiscovery").await;
+        call("/org/bluez/hci0/dev_C0_FF_EE_00_00_01", "org.bluez.Device1", "Connect").await;
+        wait_for("its services", || bluez.is_resolved(STRAP)).await;
+        before.close().await.unwrap();
+        let mut radio = Radio::start(vec![wanted(&strap())]);
+        radio.ready(STRAP).await;
+        assert!(bluez.notify(STRAP, HEART_RATE, &[0, 90]));
+        radio.hears(&[0, 90]).await;
+        assert_eq!(radio.lost, []);
+        radio.end().await;
+    });
+}
+
+#[test]
+fn values_go_on_after_bluetoothd_did_not_answer_for_a_while() {
+    on_a_bus("values_go_on_after_bluetoothd_did_not_answer_for_a_while", async |bus| {
+        let bluez = room(&bus, &[&strap()]);
+        bluez.with_behaviour(STRAP, |behaviour| behaviour.connect_delay = Duration::from_millis(300));
+        let mut radio = Radio::start(vec![wanted(&strap())]);
+        wait_for("a connect", || bluez.count(STRAP, "Connect") == 1).await;
+        bluez.hang(true);
+        radio.lost(STRAP).await;
+        assert!(radio.lost[0].1.contains("in time"), "by our own deadline: {:?}", radio.lost);
+        sleep(Duration::from_secs(1)).await;
+        bluez.hang(false);
+        radio.ready(STRAP).await;
+        assert!(bluez.notify(STRAP, HEART_RATE, &[0, 91]));
+        radio.hears(&[0, 91]).await;
+        radio.end().await;
+    });
+}
+
+#[test]
 fn the_radio_starts_before_bluetoothd_and_before_the_adapter() {
     on_a_bus("the_radio_starts_before_bluetoothd_and_before_the_adapter", async |bus| {
         let mut radio = Radio::start(vec![wanted(&strap())]);

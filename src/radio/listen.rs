@@ -8,14 +8,13 @@ use futures::StreamExt;
 use zbus::message::Type;
 use zbus::{DynamicType, Message, MessageStream, OwnedObjectPath};
 
-use super::bluez::{ADAPTER, BLUEZ, Bus, DEVICE, address};
+use super::bluez::{ADAPTER, BLUEZ, Bus, DEVICE, PROPERTIES, address};
 use super::error::RadioError;
 use super::watch::{Change, Interfaces, Properties, World};
 
 const BUS: &str = "org.freedesktop.DBus";
 const BUS_PATH: &str = "/org/freedesktop/DBus";
 const OBJECT_MANAGER: &str = "org.freedesktop.DBus.ObjectManager";
-const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// All that is ever asked to be told: a handful of the 512 rules a connection may hold, for any number of devices.
 fn rules() -> [String; 4] {
