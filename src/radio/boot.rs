@@ -34,3 +34,17 @@ pub fn boot_now() -> BootMillis {
     let seconds = u64::try_from(time.tv_sec).expect("boot time counts up from zero");
     BootMillis(seconds * 1000 + u64::try_from(time.tv_nsec).expect("nanoseconds are not negative") / 1_000_000)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boot_time_runs_on_and_the_boot_keeps_its_id() {
+        let clock = BootClock::read().unwrap();
+        let first = clock.now();
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        assert!(clock.now().0 >= first.0 + 5);
+        assert_eq!(clock.id(), BootClock::read().unwrap().id());
+    }
+}

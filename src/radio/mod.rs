@@ -1,7 +1,26 @@
 //! BlueZ: adapter, scan and one session a device. It hands on octets with the time they arrived and knows no patients.
+//!
+//! Values travel through btleplug (`central`); links, adapters, the scan and the bonding agent are asked for and watched on
+//! a D-Bus connection of our own (`bluez`, `watch`), because btleplug does not tell when a device, an adapter or bluetoothd
+//! goes away. What to do next is decided without I/O in `session`; `device` and `supervisor` carry it out.
 
+mod agent;
+mod bluez;
 mod boot;
+mod central;
+mod device;
+mod error;
 mod event;
+mod listen;
+mod session;
+mod settings;
+mod supervisor;
+mod turns;
+mod values;
+mod watch;
 
 pub use boot::BootClock;
+pub use error::RadioError;
 pub use event::{Heard, InformationField, RadioEvent};
+pub use settings::{Bond, ClockDecoder, Deadlines, RadioDevice, RadioSettings};
+pub use supervisor::{EVENT_QUEUE, run};

@@ -1,0 +1,130 @@
+//! Our own connection to the system bus, and what is asked of BlueZ over it: what btleplug has no call for, or a call that
+//! cannot be given up. Every call is answered or ends by a time limit; properties are never cached.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use zbus::{Connection, DynamicType, Message, ObjectPath, Variant};
+
+use super::agent::{AGENT_PATH, Agent, CAPABILITY};
+use super::error::RadioError;
+
+pub const BLUEZ: &str = "org.bluez";
+pub const ADAPTER: &str = "org.bluez.Adapter1";
+pub const DEVICE: &str = "org.bluez.Device1";
+const AGENT_MANAGER: &str = "org.bluez.AgentManager1";
+
+/// A bluetoothd that does not answer for this long is hung. libdbus gives btleplug's calls the same.
+const CALL_LIMIT: Duration = Duration::from_secs(30);
+/// Discovery and agent calls are answered from bluetoothd's memory.
+const SHORT_LIMIT: Duration = Duration::from_secs(5);
+const ADDRESS_VARIABLE: &str = "DBUS_SYSTEM_BUS_ADDRESS";
+const DEFAULT_ADDRESS: &str = "unix:path=/run/dbus/system_bus_socket";
+
+#[derive(Clone)]
+pub struct Bus {
+    connection: Connection,
+}
+
+/// What BlueZ or the bus said no with.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{name}: {text}")]
+pub struct CallError {
+    pub name: String,
+    pub text: String,
+}
+
+impl CallError {
+    /// The next try usually works: the controller dropped the attempt, or BlueZ is still busy with an older one.
+    pub fn is_passing(&self) -> bool {
+        self.text.contains("abort-by-local") || self.name.ends_with(".InProgress")
+    }
+
+    fn is(&self, name: &str) -> bool {
+        self.name.rsplit('.').next() == Some(name)
+    }
+}
+
+impl From<zbus::Error> for CallError {
+    fn from(error: zbus::Error) -> Self {
+        match error {
+            zbus::Error::MethodError(name, text, _) => Self { name: name.to_string(), text: text.unwrap_or_default() },
+            other => Self { name: "D-Bus".to_owned(), text: other.to_string() },
+        }
+    }
+}
+
+impl Bus {
+    pub async fn connect(agent: Agent) -> Result<Self, RadioError> {
+        let builder = zbus::connection::Builder::system().method_timeout(CALL_LIMIT).serve_at(AGENT_PATH, agent);
+        match builder.build().await {
+            Ok(connection) => Ok(Self { connection }),
+            Err(error) => Err(RadioError::NoBus { address: address(), reason: error.to_string() }),
+        }
+    }
+
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub async fn connect_device(&self, path: &str) -> Result<(), CallError> {
+        match self.call(path, DEVICE, "Connect", &()).await {
+            Err(error) if error.is("AlreadyConnected") => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Also ends a Connect that is under way. There is nothing to do about an error: the link is gone or will be.
+    pub async fn disconnect_device(&self, path: &str) {
+        if let Err(error) = self.call(path, DEVICE, "Disconnect", &()).await
+            && !error.is("NotConnected")
+        {
+            tracing::debug!(path, %error, "disconnect");
+        }
+    }
+
+    /// LE only, every device reported once a discovery: a busy ward holds hundreds of phones.
+    pub async fn start_discovery(&self, adapter: &str) -> Result<(), CallError> {
+        let filter: HashMap<&str, Variant<'_>> =
+            [("Transport", Variant::from("le")), ("DuplicateData", Variant::from(false))].into();
+        limited(self.call(adapter, ADAPTER, "SetDiscoveryFilter", &(filter,))).await?;
+        match limited(self.call(adapter, ADAPTER, "StartDiscovery", &())).await {
+            Err(error) if error.is("InProgress") => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    pub async fn stop_discovery(&self, adapter: &str) {
+        if let Err(error) = limited(self.call(adapter, ADAPTER, "StopDiscovery", &())).await {
+            tracing::debug!(adapter, %error, "stop discovery");
+        }
+    }
+
+    /// The default agent, too: bonding that starts with a subscription asks no particular one.
+    pub async fn register_agent(&self) -> Result<(), CallError> {
+        let path = ObjectPath::from_static_str_unchecked(AGENT_PATH);
+        match limited(self.call("/org/bluez", AGENT_MANAGER, "RegisterAgent", &(&path, CAPABILITY))).await {
+            Err(error) if !error.is("AlreadyExists") => return Err(error),
+            _ => {}
+        }
+        limited(self.call("/org/bluez", AGENT_MANAGER, "RequestDefaultAgent", &(&path,))).await
+    }
+
+    async fn call<B>(&self, path: &str, interface: &str, method: &str, body: &B) -> Result<(), CallError>
+    where
+        B: serde::Serialize + DynamicType,
+    {
+        let _: Message = self.connection.call_method(Some(BLUEZ), path, Some(interface), method, body).await?;
+        Ok(())
+    }
+}
+
+async fn limited(call: impl Future<Output = Result<(), CallError>>) -> Result<(), CallError> {
+    let silent = || CallError { name: "D-Bus".to_owned(), text: format!("no answer from bluetoothd in {SHORT_LIMIT:?}") };
+    tokio::time::timeout(SHORT_LIMIT, call).await.unwrap_or_else(|_| Err(silent()))
+}
+
+/// Where the system bus was looked for.
+pub fn address() -> String {
+    std::env::var(ADDRESS_VARIABLE).unwrap_or_else(|_| DEFAULT_ADDRESS.to_owned())
+}

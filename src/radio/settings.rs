@@ -1,0 +1,73 @@
+//! What the radio is told: which devices, which of their characteristics, and how long to wait for what.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::reading::{DeviceId, DeviceTime};
+
+/// Turns the value of a clock characteristic into a time; `None` when it says none.
+pub type ClockDecoder = fn(Uuid, &[u8]) -> Option<DeviceTime>;
+
+#[derive(Clone, Debug)]
+pub struct RadioSettings {
+    /// By its address: names like hci0 move when adapters are plugged. `None` takes the first there is.
+    pub adapter: Option<DeviceId>,
+    pub devices: Vec<RadioDevice>,
+    pub clock_decoder: ClockDecoder,
+    pub deadlines: Deadlines,
+}
+
+#[derive(Clone, Debug)]
+pub struct RadioDevice {
+    pub id: DeviceId,
+    pub name: String,
+    /// Their values are handed on as they come.
+    pub subscribe: Vec<Uuid>,
+    /// Read once a connection: Device Information strings become `Information`, anything else is `Heard`.
+    pub read: Vec<Uuid>,
+    /// Where its clock may be; the first that can be read is, before anything is subscribed.
+    pub clock: Vec<Uuid>,
+    pub bond: Bond,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bond {
+    /// Pairing is refused.
+    #[default]
+    None,
+    /// Pairing without a passkey is granted when the device asks for an encrypted link.
+    JustWorks,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// The kernel gives up an LE connection attempt after 20 s itself.
+    pub connect: Duration,
+    /// From the link being up to BlueZ knowing the services; seconds at most on a healthy link.
+    pub resolve: Duration,
+    /// Finding the characteristics, reading the clock and subscribing; bonding happens in here.
+    pub subscribe: Duration,
+    /// BlueZ takes about 2 s for an orderly disconnect.
+    pub disconnect: Duration,
+    /// Before the first retry of a connection that did not come about.
+    pub retry_first: Duration,
+    /// No device waits longer than this between two tries.
+    pub retry_most: Duration,
+    /// After a failure that the next try usually does not see.
+    pub retry_quick: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(20),
+            resolve: Duration::from_secs(15),
+            subscribe: Duration::from_secs(30),
+            disconnect: Duration::from_secs(10),
+            retry_first: Duration::from_secs(1),
+            retry_most: Duration::from_secs(60),
+            retry_quick: Duration::from_millis(300),
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! What BlueZ says there is: its own presence, adapters, and the links of configured devices, folded from one ordered
+//! stream of D-Bus messages into states that others watch. A state is overwritten, never queued, so a slow reader costs
+//! nothing; what must not be missed between two looks is counted.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use tokio::sync::watch;
+use zbus::OwnedVariant;
+
+use super::agent::MayPair;
+use super::bluez::{ADAPTER, DEVICE};
+use crate::reading::DeviceId;
+
+pub type Properties = HashMap<String, OwnedVariant>;
+pub type Interfaces = HashMap<String, Properties>;
+
+/// BlueZ and the adapter in use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdapterState {
+    /// Counts bluetoothd processes seen; agents and scans belong to one.
+    pub process: u64,
+    pub running: bool,
+    /// Why BlueZ could not be asked, though it runs.
+    pub refused: Option<String>,
+    /// Its object path, while it is plugged in.
+    pub path: Option<String>,
+    pub powered: bool,
+    /// Counts how often it became unusable: a scan does not live through that.
+    pub outages: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceState {
+    /// Its object path, while BlueZ knows it on the adapter in use.
+    pub path: Option<String>,
+    pub connected: bool,
+    pub resolved: bool,
+    pub paired: bool,
+    /// Counts how often its object went away.
+    pub losses: u64,
+    /// Counts broken links.
+    pub breaks: u64,
+    /// Counts advertisements BlueZ told of.
+    pub heard: u64,
+}
+
+/// One thing that BlueZ or the bus said.
+#[derive(Debug)]
+pub enum Change {
+    /// Whoever owns `org.bluez` now.
+    Owner(Option<String>),
+    /// BlueZ is there but does not talk to us.
+    Refused(String),
+    Added {
+        path: String,
+        interfaces: Interfaces,
+    },
+    Removed {
+        path: String,
+        interfaces: Vec<String>,
+    },
+    Changed {
+        path: String,
+        interface: String,
+        properties: Properties,
+    },
+}
+
+pub struct Wanted {
+    pub adapter: Option<DeviceId>,
+    pub devices: Vec<DeviceId>,
+    /// Those of them that may pair.
+    pub pairing: BTreeSet<DeviceId>,
+}
+
+/// The fold. It does no I/O; `listen` feeds it.
+pub struct World {
+    wanted: Wanted,
+    may_pair: MayPair,
+    owner: Option<String>,
+    adapters: BTreeMap<String, Adapter>,
+    objects: BTreeMap<String, Object>,
+    adapter: watch::Sender<AdapterState>,
+    devices: BTreeMap<DeviceId, watch::Sender<DeviceState>>,
+}
+
+struct Adapter {
+    address: Option<DeviceId>,
+    powered: bool,
+}
+
+/// A configured device as one adapter knows it.
+struct Object {
+    device: DeviceId,
+    connected: bool,
+    resolved: bool,
+    paired: bool,
+}
+
+impl World {
+    pub fn new(wanted: Wanted, may_pair: MayPair) -> Self {
+        let devices = wanted.devices.iter().map(|id| (*id, watch::Sender::default())).collect();
+        Self {
+            wanted,
+            may_pair,
+            owner: None,
+            adapters: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            adapter: watch::Sender::default(),
+            devices,
+        }
+    }
+
+    pub fn watch_adapter(&self) -> watch::Receiver<AdapterState> {
+        self.adapter.subscribe()
+    }
+
+    pub fn watch_device(&self, device: DeviceId) -> watch::Receiver<DeviceState> {
+        self.devices.get(&device).expect("only configured devices are watched").subscribe()
+    }
+
+    /// The unique bus name of bluetoothd: signals of anybody else are not believed.
+    pub fn owner(&self) -> Option<&str> {
+        self.owner.as_deref()
+    }
+
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Owner(owner) => self.owner_changed(owner),
+            Change::Refused(reason) => self.adapter.send_modify(|state| state.refused = Some(reason)),
+            Change::Added { path, interfaces } => {
+                for (interface, properties) in interfaces {
+                    match interface.as_str() {
+                        ADAPTER => self.adapter_added(&path, &properties),
+                        DEVICE => self.device_changed(&path, &properties),
+                        _ => {}
+                    }
+                }
+            }
+            Change::Removed { path, interfaces } => {
+                if interfaces.iter().any(|interface| interface == ADAPTER) {
+                    self.adapters.remove(&path);
+                    self.choose_adapter();
+                }
+                if interfaces.iter().any(|interface| interface == DEVICE)
+                    && let Some(object) = self.objects.remove(&path)
+                {
+                    self.may_pair.set(&path, false);
+                    self.publish(object.device);
+                }
+            }
+            Change::Changed { path, interface, properties } => match interface.as_str() {
+                ADAPTER => self.adapter_changed(&path, &properties),
+                DEVICE => self.device_changed(&path, &properties),
+                _ => {}
+            },
+        }
+    }
+
+    fn owner_changed(&mut self, owner: Option<String>) {
+        if owner == self.owner {
+            return;
+        }
+        self.adapters.clear();
+        self.objects.clear();
+        self.may_pair.clear();
+        let running = owner.is_some();
+        self.adapter.send_modify(|state| {
+            state.process += u64::from(running);
+            (state.running, state.refused) = (running, None);
+        });
+        self.owner = owner;
+        self.choose_adapter();
+    }
+
+    fn adapter_added(&mut self, path: &str, properties: &Properties) {
+        let address = text(properties, "Address").and_then(|text| text.parse().ok());
+        let powered = flag(properties, "Powered").unwrap_or(false);
+        self.adapters.insert(path.to_owned(), Adapter { address, powered });
+        self.choose_adapter();
+    }
+
+    fn adapter_changed(&mut self, path: &str, properties: &Properties) {
+        if let (Some(adapter), Some(powered)) = (self.adapters.get_mut(path), flag(properties, "Powered")) {
+            adapter.powered = powered;
+            self.choose_adapter();
+        }
+    }
+
+    fn choose_adapter(&mut self) {
+        let fits = |adapter: &Adapter| self.wanted.adapter.is_none_or(|wanted| adapter.address == Some(wanted));
+        let current = self.adapter.borrow().path.clone().filter(|path| self.adapters.contains_key(path));
+        let chosen = current.or_else(|| self.adapters.iter().find(|(_, a)| fits(a)).map(|(path, _)| path.clone()));
+        let powered = chosen.as_ref().is_some_and(|path| self.adapters[path].powered);
+        let moved = self.adapter.send_if_modified(|state| {
+            let before = (state.path.clone(), state.powered);
+            let broke = before.0.is_some() && before.1 && (chosen != before.0 || !powered);
+            state.outages += u64::from(broke);
+            (state.path, state.powered) = (chosen.clone(), powered);
+            before != (chosen, powered)
+        });
+        if moved {
+            self.wanted.devices.clone().into_iter().for_each(|device| self.publish(device));
+        }
+    }
+
+    /// Only configured devices are kept; the phones of the ward pass by.
+    fn device_changed(&mut self, path: &str, properties: &Properties) {
+        let address: Option<DeviceId> = text(properties, "Address").and_then(|text| text.parse().ok());
+        // A device with a private address shows its identity address once it is bonded.
+        if let Some(device) = address.filter(|device| self.devices.contains_key(device))
+            && !self.objects.contains_key(path)
+        {
+            self.may_pair.set(path, self.wanted.pairing.contains(&device));
+            self.objects.insert(path.to_owned(), Object { device, connected: false, resolved: false, paired: false });
+        }
+        let Some(object) = self.objects.get_mut(path) else { return };
+        object.connected = flag(properties, "Connected").unwrap_or(object.connected);
+        object.resolved = flag(properties, "ServicesResolved").unwrap_or(object.resolved);
+        object.paired = flag(properties, "Paired").unwrap_or(object.paired);
+        let device = object.device;
+        self.publish(device);
+        let advertised = ["RSSI", "ManufacturerData", "ServiceData"].iter().any(|name| properties.contains_key(*name));
+        if advertised {
+            self.devices[&device].send_if_modified(|state| {
+                let here = state.path.as_deref() == Some(path);
+                state.heard += u64::from(here);
+                here
+            });
+        }
+    }
+
+    fn publish(&self, device: DeviceId) {
+        let adapter = self.adapter.borrow().path.clone();
+        let below = adapter.map(|path| path + "/");
+        let on_adapter = |path: &str| below.as_ref().is_some_and(|below| path.starts_with(below.as_str()));
+        let found = self.objects.iter().find(|(path, object)| object.device == device && on_adapter(path));
+        self.devices[&device].send_if_modified(|state| {
+            let mut next = DeviceState { losses: state.losses, breaks: state.breaks, heard: state.heard, ..Default::default() };
+            if let Some((path, object)) = found {
+                next.path = Some(path.clone());
+                (next.connected, next.resolved, next.paired) = (object.connected, object.resolved, object.paired);
+            }
+            next.losses += u64::from(state.path.is_some() && next.path != state.path);
+            next.breaks += u64::from(state.connected && !next.connected);
+            let differs = next != *state;
+            *state = next;
+            differs
+        });
+    }
+}
+
+fn text<'a>(properties: &'a Properties, name: &str) -> Option<&'a str> {
+    properties.get(name)?.downcast_ref::<&str>().ok()
+}
+
+fn flag(properties: &Properties, name: &str) -> Option<bool> {
+    properties.get(name)?.downcast_ref::<bool>().ok()
+}

@@ -1,0 +1,400 @@
+//! The state of the fake and every change to it. Changes and their signals happen under one lock, so clients see them in
+//! one order, as from the single-threaded bluetoothd.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+use zbus::{Message, ObjectPath, OwnedVariant, Variant};
+
+use super::spec::{AdapterSpec, BluezError, DeviceSpec, uuid16};
+
+pub const ADAPTER: &str = "org.bluez.Adapter1";
+pub const DEVICE: &str = "org.bluez.Device1";
+pub const SERVICE: &str = "org.bluez.GattService1";
+pub const CHARACTERISTIC: &str = "org.bluez.GattCharacteristic1";
+pub const DESCRIPTOR: &str = "org.bluez.GattDescriptor1";
+pub const BATTERY: &str = "org.bluez.Battery1";
+pub const AGENT_MANAGER: &str = "org.bluez.AgentManager1";
+pub const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+pub const OBJECT_MANAGER: &str = "org.freedesktop.DBus.ObjectManager";
+
+pub type Properties = BTreeMap<String, OwnedVariant>;
+pub type Interfaces = BTreeMap<String, Properties>;
+pub type LiveValue = Arc<dyn Fn() -> Vec<u8> + Send + Sync>;
+
+/// A method call somebody made, for assertions.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub at: Instant,
+    pub path: String,
+    pub member: String,
+    pub sender: String,
+    /// What was given with it, for the calls where that matters.
+    pub detail: String,
+}
+
+pub struct Agent {
+    pub sender: String,
+    pub path: String,
+    pub capability: String,
+}
+
+pub struct Device {
+    pub spec: DeviceSpec,
+    pub hci: String,
+    pub in_range: bool,
+    pub rssi: i16,
+    /// Paired or trusted: known again after bluetoothd restarts.
+    pub paired: bool,
+    pub trusted: bool,
+    /// A Connect that has no answer yet; sending an error into it cancels it.
+    pub connecting: Option<oneshot::Sender<BluezError>>,
+    /// Counts links, so that a late step of an old one does not touch the next.
+    pub link: u64,
+    pub live_values: BTreeMap<Uuid, LiveValue>,
+}
+
+#[derive(Default)]
+pub struct World {
+    pub tree: BTreeMap<String, Interfaces>,
+    pub adapters: BTreeMap<String, AdapterSpec>,
+    pub devices: BTreeMap<String, Device>,
+    /// Clients with a notify session, by characteristic path.
+    pub notifying: BTreeMap<String, BTreeSet<String>>,
+    /// Clients with a discovery session, by adapter path.
+    pub discovering: BTreeMap<String, BTreeSet<String>>,
+    pub filters: Vec<String>,
+    pub agents: Vec<Agent>,
+    pub calls: Vec<Call>,
+    pub outbox: Option<mpsc::UnboundedSender<Message>>,
+}
+
+pub fn variant<'a>(value: impl Into<Variant<'a>>) -> OwnedVariant {
+    value.into().try_to_owned().expect("no file descriptors in it")
+}
+
+fn path_variant(path: &str) -> OwnedVariant {
+    variant(object_path(path))
+}
+
+pub fn object_path(path: &str) -> ObjectPath<'_> {
+    ObjectPath::try_from(path).expect("the fake makes valid paths")
+}
+
+pub fn adapter_path(hci: &str) -> String {
+    format!("/org/bluez/{hci}")
+}
+
+/// device.c `device_create`: the address with underscores under the adapter's path.
+pub fn device_path(hci: &str, address: &str) -> String {
+    format!("/org/bluez/{hci}/dev_{}", address.replace(':', "_"))
+}
+
+/// The address in a path of a device or of anything below it.
+pub fn address_of(path: &str) -> Option<String> {
+    let rest = path.split("/dev_").nth(1)?;
+    Some(rest.split('/').next()?.replace('_', ":"))
+}
+
+fn properties<const N: usize>(list: [(&str, OwnedVariant); N]) -> Properties {
+    list.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+impl World {
+    pub fn send(&self, message: zbus::Result<Message>) {
+        if let Some(outbox) = &self.outbox {
+            // A connection that is going away reads no more; then nobody hears the signal.
+            let _ = outbox.send(message.expect("the fake builds valid messages"));
+        }
+    }
+
+    pub fn property(&self, path: &str, interface: &str, name: &str) -> Option<&OwnedVariant> {
+        self.tree.get(path)?.get(interface)?.get(name)
+    }
+
+    pub fn is(&self, path: &str, interface: &str, name: &str) -> bool {
+        matches!(self.property(path, interface, name).map(|v| bool::try_from(v.clone())), Some(Ok(true)))
+    }
+
+    pub fn set<const N: usize>(&mut self, path: &str, interface: &str, values: [(&str, OwnedVariant); N]) {
+        let Some(held) = self.tree.get_mut(path).and_then(|o| o.get_mut(interface)) else { return };
+        let values = properties(values);
+        held.extend(values.clone());
+        self.changed(path, interface, &values);
+    }
+
+    pub fn changed(&self, path: &str, interface: &str, values: &Properties) {
+        let body = (interface, values, Vec::<String>::new());
+        self.send(Message::signal(path, PROPERTIES, "PropertiesChanged").build(&body));
+    }
+
+    /// gdbus/object.c: an object and its interfaces are announced on `/`.
+    fn add_interfaces(&mut self, path: &str, interfaces: Interfaces) {
+        let body = (object_path(path), &interfaces);
+        self.send(Message::signal("/", OBJECT_MANAGER, "InterfacesAdded").build(&body));
+        self.tree.entry(path.to_owned()).or_default().extend(interfaces);
+    }
+
+    pub fn remove_tree(&mut self, root: &str) {
+        let below = format!("{root}/");
+        let paths: Vec<String> = self.tree.keys().filter(|p| *p == root || p.starts_with(&below)).cloned().collect();
+        for path in paths.iter().rev() {
+            let interfaces: Vec<String> = self.tree.remove(path).unwrap_or_default().into_keys().collect();
+            self.notifying.remove(path);
+            let body = (object_path(path), interfaces);
+            self.send(Message::signal("/", OBJECT_MANAGER, "InterfacesRemoved").build(&body));
+        }
+    }
+
+    pub fn plug_adapter(&mut self, hci: &str) {
+        let Some(spec) = self.adapters.get(hci).cloned() else { return };
+        let mut held = properties([
+            ("Address", variant(spec.address)),
+            ("AddressType", variant("public")),
+            ("Name", variant("gateway")),
+            ("Alias", variant("gateway")),
+            ("Class", variant(0u32)),
+            ("Powered", variant(spec.powered)),
+            ("Discoverable", variant(false)),
+            ("Pairable", variant(true)),
+            ("Discovering", variant(false)),
+            ("UUIDs", variant(Vec::<String>::new())),
+            ("Roles", variant(vec!["central".to_owned(), "peripheral".to_owned()])),
+        ]);
+        held.extend(spec.modalias.map(|text| ("Modalias".to_owned(), variant(text))));
+        self.add_interfaces(&adapter_path(hci), [(ADAPTER.to_owned(), held)].into());
+        // adapter.c load_devices: what is stored on disk is known again, the rest has to be heard.
+        let stored: Vec<String> =
+            self.devices.iter().filter(|(_, d)| d.hci == hci && (d.paired || d.trusted)).map(|(a, _)| a.clone()).collect();
+        for address in stored {
+            self.show_device(&address, None);
+        }
+    }
+
+    pub fn unplug_adapter(&mut self, hci: &str) {
+        let addresses: Vec<String> = self.devices.iter().filter(|(_, d)| d.hci == hci).map(|(a, _)| a.clone()).collect();
+        for address in addresses {
+            self.cancel_connect(&address);
+        }
+        // adapter.c adapter_remove: objects go, without Connected=false first [ran: no event reaches a btleplug client].
+        self.discovering.remove(&adapter_path(hci));
+        self.remove_tree(&adapter_path(hci));
+    }
+
+    /// adapter.c: links and discovery end with the power; nobody resumes them.
+    pub fn set_powered(&mut self, hci: &str, on: bool) {
+        let path = adapter_path(hci);
+        if !on {
+            let addresses: Vec<String> = self.devices.iter().filter(|(_, d)| d.hci == hci).map(|(a, _)| a.clone()).collect();
+            for address in addresses {
+                self.cancel_connect(&address);
+                self.link_down(&address);
+            }
+            self.discovering.remove(&path);
+            self.set(&path, ADAPTER, [("Discovering", variant(false))]);
+        }
+        if let Some(spec) = self.adapters.get_mut(hci) {
+            spec.powered = on;
+        }
+        self.set(&path, ADAPTER, [("Powered", variant(on))]);
+    }
+
+    pub fn path(&self, address: &str) -> Option<String> {
+        self.devices.get(address).map(|device| device_path(&device.hci, address))
+    }
+
+    pub fn device_is(&self, address: &str, name: &str) -> bool {
+        self.path(address).is_some_and(|path| self.is(&path, DEVICE, name))
+    }
+
+    /// adapter.c btd_adapter_device_found: a device object appears with its first advertisement during discovery; RSSI is
+    /// reported only then.
+    pub fn heard(&mut self, address: &str) {
+        let Some(device) = self.devices.get(address) else { return };
+        let (path, rssi, adapter) = (device_path(&device.hci, address), device.rssi, adapter_path(&device.hci));
+        if !device.in_range || !self.is(&adapter, ADAPTER, "Discovering") || self.device_is(address, "Connected") {
+            return;
+        }
+        if self.tree.contains_key(&path) {
+            self.set(&path, DEVICE, [("RSSI", variant(rssi))]);
+        } else {
+            self.show_device(address, Some(rssi));
+        }
+    }
+
+    fn show_device(&mut self, address: &str, rssi: Option<i16>) {
+        let Some(device) = self.devices.get(address) else { return };
+        let spec = &device.spec;
+        let uuids: Vec<String> = spec.advertised.iter().map(Uuid::to_string).collect();
+        let mut held = properties([
+            ("Address", variant(spec.address.as_str())),
+            ("AddressType", variant(if spec.random_address { "random" } else { "public" })),
+            ("Name", variant(spec.name.as_str())),
+            ("Alias", variant(spec.name.as_str())),
+            ("Paired", variant(device.paired)),
+            ("Bonded", variant(device.paired)),
+            ("Trusted", variant(device.trusted)),
+            ("Blocked", variant(false)),
+            ("LegacyPairing", variant(false)),
+            ("Connected", variant(false)),
+            ("ServicesResolved", variant(false)),
+            ("UUIDs", variant(uuids)),
+            ("Adapter", path_variant(&adapter_path(&device.hci))),
+        ]);
+        held.extend(rssi.map(|rssi| ("RSSI".to_owned(), variant(rssi))));
+        let path = device_path(&device.hci, address);
+        self.add_interfaces(&path, [(DEVICE.to_owned(), held)].into());
+    }
+
+    pub fn link_up(&mut self, address: &str) -> u64 {
+        let Some(path) = self.path(address) else { return 0 };
+        let device = self.devices.get_mut(address).expect("it has a path");
+        device.link += 1;
+        let link = device.link;
+        self.set(&path, DEVICE, [("Connected", variant(true))]);
+        link
+    }
+
+    /// Attributes and notify sessions outlive the link: main.conf `Cache=always`, gatt-client.c
+    /// btd_gatt_client_disconnected only clears the ATT registrations.
+    pub fn link_down(&mut self, address: &str) {
+        let Some(path) = self.path(address).filter(|path| self.is(path, DEVICE, "Connected")) else { return };
+        self.devices.get_mut(address).expect("it has a path").link += 1;
+        self.set(&path, DEVICE, [("ServicesResolved", variant(false))]);
+        self.set(&path, DEVICE, [("Connected", variant(false))]);
+    }
+
+    pub fn cancel_connect(&mut self, address: &str) {
+        if let Some(pending) = self.devices.get_mut(address).and_then(|device| device.connecting.take()) {
+            // Measured on 5.66: the cancelled Connect answers with the BR/EDR text, also on LE.
+            let _ = pending.send(("org.bluez.Error.Failed", "br-connection-canceled".to_owned()));
+        }
+    }
+
+    /// gatt-client.c: services, characteristics and descriptors are exported, then ServicesResolved turns true.
+    pub fn resolve(&mut self, address: &str, link: u64) {
+        let Some(device) = self.devices.get(address).filter(|device| device.link == link) else { return };
+        if !self.device_is(address, "Connected") || self.device_is(address, "ServicesResolved") {
+            return;
+        }
+        let (root, spec) = (device_path(&device.hci, address), device.spec.clone());
+        let mut handle = spec.behaviour.handle_base;
+        for service in &spec.services {
+            let service_path = format!("{root}/service{handle:04x}");
+            handle += 1;
+            let held = properties([
+                ("UUID", variant(service.uuid.to_string())),
+                ("Primary", variant(true)),
+                ("Device", path_variant(&root)),
+            ]);
+            self.export(&service_path, SERVICE, held);
+            for characteristic in &service.characteristics {
+                let path = format!("{service_path}/char{handle:04x}");
+                handle += 2;
+                let flags: Vec<String> = characteristic.flags.iter().map(|flag| (*flag).to_owned()).collect();
+                // Value stays away until one is known: gatt-client.c characteristic_value_exists.
+                let held = properties([
+                    ("UUID", variant(characteristic.uuid.to_string())),
+                    ("Service", path_variant(&service_path)),
+                    ("Flags", variant(flags)),
+                    ("Notifying", variant(false)),
+                    ("MTU", variant(247u16)),
+                ]);
+                self.export(&path, CHARACTERISTIC, held);
+                if characteristic.flags.iter().any(|flag| matches!(*flag, "notify" | "indicate")) {
+                    let held =
+                        properties([("UUID", variant(uuid16(0x2902).to_string())), ("Characteristic", path_variant(&path))]);
+                    self.export(&format!("{path}/desc{handle:04x}"), DESCRIPTOR, held);
+                    handle += 1;
+                }
+            }
+        }
+        if let Some(percentage) = spec.battery {
+            self.export(&root, BATTERY, properties([("Percentage", variant(percentage))]));
+        }
+        let uuids: Vec<String> = spec.services.iter().map(|service| service.uuid.to_string()).collect();
+        self.set(&root, DEVICE, [("UUIDs", variant(uuids))]);
+        self.set(&root, DEVICE, [("ServicesResolved", variant(true))]);
+    }
+
+    fn export(&mut self, path: &str, interface: &str, held: Properties) {
+        if !self.tree.get(path).is_some_and(|object| object.contains_key(interface)) {
+            self.add_interfaces(path, [(interface.to_owned(), held)].into());
+        }
+    }
+
+    /// What a firmware update or a lost cache does: the objects go and come back under other handles.
+    pub fn forget_attributes(&mut self, address: &str) {
+        let Some(root) = self.path(address) else { return };
+        let below = format!("{root}/service");
+        let services: Vec<String> =
+            self.tree.keys().filter(|p| p.starts_with(&below) && !p[below.len()..].contains('/')).cloned().collect();
+        for service in services {
+            self.remove_tree(&service);
+        }
+    }
+
+    pub fn characteristic_path(&self, address: &str, uuid: Uuid) -> Option<String> {
+        let below = format!("{}/", self.path(address)?);
+        let text = uuid.to_string();
+        let is_it = |object: &Interfaces| {
+            let found = object.get(CHARACTERISTIC).and_then(|held| held.get("UUID"));
+            found.is_some_and(|found| found.downcast_ref::<&str>().is_ok_and(|found| found == text))
+        };
+        self.tree.iter().find(|(path, object)| path.starts_with(&below) && is_it(object)).map(|(path, _)| path.clone())
+    }
+
+    /// gatt-client.c notify_cb: a notified value is a PropertiesChanged, also when it did not change, and only while a
+    /// client has a session and the link is up.
+    pub fn notify(&mut self, address: &str, uuid: Uuid, octets: &[u8]) -> bool {
+        let listening = self.device_is(address, "ServicesResolved");
+        let Some(path) = self.characteristic_path(address, uuid).filter(|_| listening) else { return false };
+        if self.outbox.is_none() || self.notifying.get(&path).is_none_or(|clients| clients.is_empty()) {
+            return false;
+        }
+        self.set(&path, CHARACTERISTIC, [("Value", variant(octets.to_vec()))]);
+        true
+    }
+
+    /// A client that left the bus takes its sessions along, not the links: gatt-client.c notify_client_disconnect,
+    /// adapter.c discovery_disconnect, agent.c agent_disconnect.
+    pub fn client_left(&mut self, client: &str) {
+        let ended: Vec<String> =
+            self.notifying.iter_mut().filter_map(|(path, clients)| clients.remove(client).then(|| path.clone())).collect();
+        for path in ended {
+            if self.notifying[&path].is_empty() {
+                self.set(&path, CHARACTERISTIC, [("Notifying", variant(false))]);
+            }
+        }
+        let adapters: Vec<String> = self.discovering.keys().cloned().collect();
+        for adapter in adapters {
+            self.stop_discovery(&adapter, client);
+        }
+        self.agents.retain(|agent| agent.sender != client);
+    }
+
+    pub fn stop_discovery(&mut self, adapter: &str, client: &str) -> bool {
+        let Some(clients) = self.discovering.get_mut(adapter) else { return false };
+        let was_there = clients.remove(client);
+        if was_there && clients.is_empty() {
+            self.set(adapter, ADAPTER, [("Discovering", variant(false))]);
+        }
+        was_there
+    }
+
+    /// What is left when the process is gone: the kernel drops the links, agents and sessions are forgotten.
+    pub fn process_ended(&mut self) {
+        self.outbox = None;
+        self.tree.clear();
+        self.notifying.clear();
+        self.discovering.clear();
+        self.agents.clear();
+        for device in self.devices.values_mut() {
+            device.connecting = None;
+            device.link += 1;
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! An independent receiver: Debian's `mosquitto_sub` with MQTT 5, QoS 1 and a persistent session. What it prints is all a
+//! test learns about what arrived.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::pki::Identity;
+use super::process::wait_until;
+
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub topic: String,
+    pub retained: bool,
+    /// Parsed; its numbers are binary floats, so compare digits in `raw`. `Null` when the payload is no JSON.
+    pub payload: serde_json::Value,
+    pub raw: String,
+    pub at: Instant,
+}
+
+#[derive(Clone, Debug)]
+pub struct Receiver {
+    pub port: u16,
+    pub client_id: String,
+    pub topic: String,
+    pub tls: Option<(PathBuf, Option<Identity>)>,
+    pub login: Option<(String, String)>,
+}
+
+#[derive(Default)]
+struct Heard {
+    messages: Vec<Message>,
+    subscriptions: usize,
+    /// What else it said, for a failure.
+    said: Vec<String>,
+}
+
+pub struct Subscriber {
+    receiver: Receiver,
+    heard: Arc<Mutex<Heard>>,
+    child: Option<(Child, JoinHandle<()>)>,
+}
+
+impl Subscriber {
+    /// Returns once the broker has acknowledged the subscription.
+    pub fn start(receiver: Receiver) -> Self {
+        let mut subscriber = Self { receiver, heard: Arc::default(), child: None };
+        subscriber.resume();
+        subscriber
+    }
+
+    pub fn messages(&self) -> Vec<Message> {
+        lock(&self.heard).messages.clone()
+    }
+
+    /// Waits until `condition` holds for all messages so far; says whether it did in time.
+    pub fn wait_until(&self, limit: Duration, condition: impl Fn(&[Message]) -> bool) -> bool {
+        wait_until(limit, || condition(&lock(&self.heard).messages))
+    }
+
+    /// Goes away; the broker keeps its session.
+    pub fn stop(&mut self) {
+        if let Some((mut child, reader)) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+            let _ = reader.join();
+        }
+    }
+
+    pub fn resume(&mut self) {
+        self.stop();
+        let before = lock(&self.heard).subscriptions;
+        let mut child = self.command().spawn().expect("mosquitto_sub starts (Debian package mosquitto-clients)");
+        let output = child.stdout.take().expect("it is piped");
+        let heard = self.heard.clone();
+        let read = move || BufReader::new(output).lines().map_while(Result::ok).for_each(|line| hear(&heard, &line));
+        self.child = Some((child, std::thread::spawn(read)));
+        let subscribed = wait_until(Duration::from_secs(10), || lock(&self.heard).subscriptions > before);
+        assert!(subscribed, "mosquitto_sub could not subscribe to {}: {:?}", self.receiver.topic, lock(&self.heard).said);
+    }
+
+    fn command(&self) -> Command {
+        let Receiver { port, client_id, topic, tls, login } = &self.receiver;
+        // It flushes only after a message; when the subscription stands must be heard at once.
+        let mut command = Command::new("stdbuf");
+        command.args(["-oL", "mosquitto_sub"]);
+        // -d also says when the subscription stands; -x keeps the session for a day.
+        command.args(["-d", "-V", "mqttv5", "-q", "1", "-c", "-x", "86400", "-h", "127.0.0.1"]);
+        command.args(["-p", &port.to_string(), "-i", client_id, "-t", topic, "-F", r"%r\t%t\t%p"]);
+        if let Some((ca, identity)) = tls {
+            command.arg("--cafile").arg(ca);
+            if let Some(identity) = identity {
+                command.arg("--cert").arg(&identity.cert).arg("--key").arg(&identity.key);
+            }
+        }
+        if let Some((user, password)) = login {
+            command.args(["-u", user, "-P", password]);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn hear(heard: &Mutex<Heard>, line: &str) {
+    let mut parts = line.splitn(3, '\t');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(retained @ ("0" | "1")), Some(topic), Some(raw)) => {
+            let payload = serde_json::from_str(raw).unwrap_or_default();
+            let (topic, raw) = (topic.to_owned(), raw.to_owned());
+            lock(heard).messages.push(Message { topic, retained: retained == "1", payload, raw, at: Instant::now() });
+        }
+        (Some(said), ..) if said.starts_with("Subscribed") => lock(heard).subscriptions += 1,
+        _ => lock(heard).said.push(line.to_owned()),
+    }
+}
+
+fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
+    heard.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
