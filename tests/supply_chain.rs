@@ -32,7 +32,7 @@ fn no_banned_crate_is_in_the_shipped_tree() {
         let banned = ban["crate"].as_str().expect("a name");
         let wrappers = ban.get("wrappers").map(names).unwrap_or_default();
         let others: Vec<String> = tree.parents(banned, "").into_iter().filter(|parent| !wrappers.contains(parent)).collect();
-        assert!(others.is_empty(), "{banned} comes in by {others:?}: {}", ban["reason"]);
+        assert!(others.is_empty(), "{banned} comes in by {others:?}, and deny.toml says {:?}", ban["reason"]);
     }
     // Only the feature vendored-openssl brings an OpenSSL of our own.
     assert!(!tree.packages.values().any(|package| package.name == "openssl-sys"));
