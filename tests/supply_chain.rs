@@ -97,7 +97,8 @@ impl Tree {
                 }
             }
         }
-        let packages = metadata["packages"].as_array().expect("packages").iter().filter(|package| seen.contains(text(package, "id")));
+        let packages =
+            metadata["packages"].as_array().expect("packages").iter().filter(|package| seen.contains(text(package, "id")));
         let packages = packages.map(|package| {
             let licence = package["license"].as_str().unwrap_or_default().to_owned();
             let (name, version) = (text(package, "name").to_owned(), text(package, "version").to_owned());
@@ -121,7 +122,9 @@ fn metadata() -> Value {
         arch => format!("{arch}-unknown-linux-gnu"),
     };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", &platform]).current_dir(root());
+    cargo
+        .args(["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", &platform])
+        .current_dir(root());
     let output = cargo.output().expect("cargo starts");
     assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("cargo writes JSON")
