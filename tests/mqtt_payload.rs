@@ -260,6 +260,7 @@ fn item(stream: Option<StreamKey>, body: Body) -> Item {
         measured: Instant::Arrival(wall),
         received: Some(wall),
         sent: Some(NOON.plus_ms(2_000)),
+        choice: None,
     }
 }
 

@@ -9,8 +9,9 @@ use std::time::{Duration, SystemTime};
 use support::devices::{Kind, VirtualDevice};
 use support::rig::{Rig, Shape};
 
-/// Readings to make: the four devices give six values a round.
-const ROUNDS: u64 = 200;
+/// Rounds of the streams, four values each; the devices that keep what they measured take part in every 25th.
+const ROUNDS: u64 = 250;
+const KEEPERS_EVERY: u64 = 25;
 const KILLS: u64 = 5;
 /// From a value on the air to the card: half a second of group commit, and what a busy machine adds.
 const COMMIT_WINDOW: Duration = Duration::from_millis(2_000);
@@ -40,17 +41,20 @@ fn survive(shape: Shape) {
     let mut outages: Vec<(SystemTime, SystemTime)> = Vec::new();
     let every = ROUNDS / (KILLS + 1);
     for round in 1..=ROUNDS {
-        rig.measure();
+        let killing = round % every == 0 && round / every <= KILLS;
+        rig.measure(|device| !device.keeps() || round % KEEPERS_EVERY == 0 || killing);
         std::thread::sleep(Duration::from_millis(10));
         if round % every == every / 2 {
             rig.proxy.reset_all();
         }
-        if round % every == 0 && round / every <= KILLS {
+        if killing {
             let victim = (round / every) as usize % rig.daemons.len();
             let killed = SystemTime::now();
             rig.daemons[victim].kill9();
-            // Devices go on measuring while nobody is there.
-            (0..5).for_each(|_| rig.measure());
+            // Devices go on measuring while nobody is there: once before bluetoothd has seen that its client is gone.
+            rig.measure(|_| true);
+            std::thread::sleep(Duration::from_millis(100));
+            (0..4).for_each(|_| rig.measure(|_| true));
             rig.daemons[victim].restart();
             rig.wait_until_heard(Duration::from_secs(60));
             outages.push((killed, SystemTime::now()));

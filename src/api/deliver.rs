@@ -50,6 +50,7 @@ struct AssignmentBody {
 }
 
 impl AssignmentBody {
+    #[allow(clippy::result_large_err, reason = "a refusal is the answer itself")]
     fn target(&self) -> Result<Target, Response> {
         match (&self.device, &self.bed) {
             (Some(name), None) => Ok(Target::Device { name: name.clone(), user: self.user }),

@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
-use crate::reading::{Decimal, DeviceId, Window, WindowSummary};
+use crate::reading::{Decimal, DeviceId, Unit, Window, WindowSummary};
 
 /// A stream that covers less of a slot than this does not speak for the patient.
 pub const MIN_COVERAGE_PERMILLE: u16 = 500;
@@ -23,8 +23,8 @@ pub struct Candidate<'a> {
 pub struct Preference<'a> {
     /// Device names or kinds, the most wanted first; what is not listed comes after all that is.
     pub prefer: &'a [String],
-    /// In percent of the chosen value; `None` compares nothing.
-    pub agree_within: Option<Decimal>,
+    /// A difference in a unit of the metric; `None` compares nothing.
+    pub agree_within: Option<(Decimal, Unit)>,
     pub min_coverage_permille: u16,
 }
 
@@ -53,11 +53,11 @@ pub fn choose(candidates: &[Candidate], preference: &Preference) -> Choice {
     let speaker = chosen.map(|(_, candidate)| candidate.device);
     let others: BTreeSet<DeviceId> = candidates.iter().map(|c| c.device).filter(|device| Some(*device) != speaker).collect();
     let sources_disagree = match (chosen, preference.agree_within) {
-        (Some((place, chosen)), Some(percent)) => candidates
+        (Some((place, chosen)), Some(within)) => candidates
             .iter()
             .enumerate()
             .filter(|(other, candidate)| *other != place && eligible(candidate))
-            .any(|(_, other)| !agree(chosen.window, other.window, percent)),
+            .any(|(_, other)| !agree(chosen.window, other.window, within)),
         _ => false,
     };
     Choice { chosen: chosen.map(|(place, _)| place), others: others.into_iter().collect(), sources_disagree }
@@ -71,16 +71,14 @@ fn by_rank(a: &Candidate, b: &Candidate, prefer: &[String]) -> Ordering {
         .then(a.window.source.cmp(&b.window.source)) // two sites of one device
 }
 
-/// Whether `other` lies within so many percent of `chosen`. Two units are not compared, and what cannot be compared does
+/// Whether two windows lie no further apart than `within`. Units are not converted here, and what cannot be compared does
 /// not agree: the flag asks a person to look, it holds nothing back.
-fn agree(chosen: &Window, other: &Window, percent: Decimal) -> bool {
+fn agree(chosen: &Window, other: &Window, (within, unit): (Decimal, Unit)) -> bool {
     let (Some(a), Some(b)) = (spoken(chosen), spoken(other)) else { return false };
-    if chosen.unit != other.unit {
+    if chosen.unit != unit || other.unit != unit {
         return false;
     }
-    let apart = a.checked_sub(b).and_then(magnitude).and_then(|apart| apart.shift(2));
-    let allowed = magnitude(a).and_then(|a| a.checked_mul(percent));
-    apart.zip(allowed).is_some_and(|(apart, allowed)| apart.cmp_value(allowed).is_le())
+    a.checked_sub(b).and_then(magnitude).is_some_and(|apart| apart.cmp_value(within).is_le())
 }
 
 /// The one value a window stands for.
@@ -160,24 +158,24 @@ mod tests {
     }
 
     #[test]
-    fn sources_disagree_by_exact_decimals_of_the_chosen_median() {
-        let chosen = window("100", 1000);
-        let disagree = |other: &str, percent: &str| {
+    fn sources_disagree_by_exact_decimals_in_the_metrics_unit() {
+        let chosen = window("50", 1000);
+        let disagree = |other: &str, within: &str| {
             let other = window(other, 900);
-            let preference = Preference { agree_within: Some(d(percent)), ..Default::default() };
+            let preference = Preference { agree_within: Some((d(within), Unit::Percent)), ..Default::default() };
             choose(&[candidate(1, "a", &chosen), candidate(2, "b", &other)], &preference).sources_disagree
         };
-        assert!(!disagree("96", "4"), "4 % of 100 is 4");
-        assert!(disagree("95.99", "4"));
-        assert!(!disagree("104.0", "4"));
-        assert!(!disagree("99.5", "0.5"));
-        assert!(disagree("99.49", "0.5"));
+        assert!(!disagree("46", "4"), "four points, not four hundredths of 50");
+        assert!(disagree("45.99", "4"));
+        assert!(!disagree("54.0", "4"));
+        assert!(!disagree("49.5", "0.5"));
+        assert!(disagree("49.49", "0.5"));
     }
 
     #[test]
     fn a_stream_with_too_little_coverage_is_listed_but_no_witness() {
         let (chosen, brief) = (window("97", 1000), window("60", 200));
-        let preference = Preference { agree_within: Some(d("4")), ..Default::default() };
+        let preference = Preference { agree_within: Some((d("4"), Unit::Percent)), ..Default::default() };
         let choice = choose(&[candidate(1, "a", &chosen), candidate(2, "b", &brief)], &preference);
         assert_eq!((choice.others, choice.sources_disagree), (vec![device(2)], false));
     }

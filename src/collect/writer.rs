@@ -102,54 +102,66 @@ impl Collector {
                 () = until(self.due) => self.commit()?,
                 Some(report) = clock.recv() => self.clock(report)?,
                 _ = tick.tick() => self.tick()?,
-                Some(event) = radio.recv() => self.radio(event)?,
+                Some(event) = radio.recv() => self.radio(event, &mut radio)?,
             }
         }
         // The radio has been stopped first: what it had already handed over still belongs on the card.
         while let Ok(event) = radio.try_recv() {
-            self.radio(event)?;
+            self.radio(event, &mut radio)?;
         }
         self.commit()
     }
 
-    fn radio(&mut self, event: RadioEvent) -> Result<(), CollectError> {
-        match event {
-            RadioEvent::Heard(heard) => self.heard(&heard),
-            RadioEvent::Ready { device } => self.state(device, DeviceState::Connected, None),
-            RadioEvent::Lost { device, reason } => self.state(device, DeviceState::Lost, Some(reason)),
-            RadioEvent::Information { device, field, text } => {
-                if let Some(device) = self.device(device) {
-                    device.information.insert(information_name(field).to_owned(), text);
-                }
-                Ok(())
-            }
-            RadioEvent::Adapter { usable, detail } => {
-                self.status.adapter = AdapterStatus { usable, detail };
-                Ok(())
+    /// Takes in an event and whatever else waits already, up to one commit: what came while the card was busy with the last
+    /// commit is on it with the next, however much it is.
+    fn radio(&mut self, event: RadioEvent, waiting: &mut mpsc::Receiver<RadioEvent>) -> Result<(), CollectError> {
+        let full = self.settings.commit_records.min(MAX_RECORDS / 2);
+        let (mut next, mut at_once) = (Some(event), false);
+        while let Some(event) = next.take() {
+            at_once |= self.take_in(event);
+            if self.buffer.len() < full {
+                next = waiting.try_recv().ok();
             }
         }
-    }
-
-    fn heard(&mut self, heard: &Heard) -> Result<(), CollectError> {
-        let Some(&place) = self.places.get(&heard.device) else { return Ok(()) };
-        let taken = match take(self.store.site_key(), self.boot.id(), heard) {
-            None => return Ok(()),
-            Some(Err(error)) => {
-                tracing::debug!(device = %heard.device, characteristic = %heard.characteristic, error = error.name(), "value not taken");
-                count(&mut self.status.devices[place].rejected, error.name());
-                return Ok(());
-            }
-            Some(Ok(taken)) => taken,
-        };
-        self.note(place, heard, &taken);
-        self.buffer.extend(taken.drafts);
-        if taken.at_once || self.buffer.len() >= self.settings.commit_records.min(MAX_RECORDS) {
+        if at_once || self.buffer.len() >= full {
             return self.commit();
         }
         if !self.buffer.is_empty() && self.due.is_none() {
             self.due = Some(Instant::now() + self.settings.commit_interval);
         }
         Ok(())
+    }
+
+    /// `true`: the device sends it only once, and it is committed now.
+    fn take_in(&mut self, event: RadioEvent) -> bool {
+        match event {
+            RadioEvent::Heard(heard) => return self.heard(&heard),
+            RadioEvent::Ready { device } => self.state(device, DeviceState::Connected, None),
+            RadioEvent::Lost { device, reason } => self.state(device, DeviceState::Lost, Some(reason)),
+            RadioEvent::Information { device, field, text } => {
+                if let Some(device) = self.device(device) {
+                    device.information.insert(information_name(field).to_owned(), text);
+                }
+            }
+            RadioEvent::Adapter { usable, detail } => self.status.adapter = AdapterStatus { usable, detail },
+        }
+        false
+    }
+
+    fn heard(&mut self, heard: &Heard) -> bool {
+        let Some(&place) = self.places.get(&heard.device) else { return false };
+        let taken = match take(self.store.site_key(), self.boot.id(), heard) {
+            None => return false,
+            Some(Err(error)) => {
+                tracing::debug!(device = %heard.device, characteristic = %heard.characteristic, error = error.name(), "value not taken");
+                count(&mut self.status.devices[place].rejected, error.name());
+                return false;
+            }
+            Some(Ok(taken)) => taken,
+        };
+        self.note(place, heard, &taken);
+        self.buffer.extend(taken.drafts);
+        taken.at_once
     }
 
     fn note(&mut self, place: usize, heard: &Heard, taken: &Taken) {
@@ -227,11 +239,10 @@ impl Collector {
         Ok(())
     }
 
-    fn state(&mut self, device: DeviceId, state: DeviceState, detail: Option<String>) -> Result<(), CollectError> {
+    fn state(&mut self, device: DeviceId, state: DeviceState, detail: Option<String>) {
         if let Some(status) = self.device(device) {
             (status.state, status.detail) = (state, detail);
         }
-        Ok(())
     }
 
     fn device(&mut self, device: DeviceId) -> Option<&mut DeviceStatus> {

@@ -186,7 +186,8 @@ fn route_settings(settings: &Settings, route: &config::RouteSettings, mqtt: &Mqt
     });
     let preferences = METRICS.iter().map(|row| {
         let metric = settings.metric(row.metric);
-        (row.metric, (metric.prefer.clone(), metric.agree_within.map(|within| within.value)))
+        let agree_within = metric.agree_within.map(|within| (within.value, within.unit));
+        (row.metric, StreamPreference { prefer: metric.prefer.clone(), agree_within })
     });
     Ok(RouteSettings {
         name: route.name.clone(),

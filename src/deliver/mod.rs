@@ -16,5 +16,5 @@ pub use desk::{Desk, DeskError, DeskInputs, DeskRequest, DeskRoute, DeskSettings
 pub use item::{Choice, DeviceLabel, Item, Lane};
 pub use plan::{Planner, Token};
 pub use retry::Backoff;
-pub use route::{Connector, Route, RouteCommand, RouteDevice, RouteInputs, RouteSettings};
+pub use route::{Connector, Route, RouteCommand, RouteDevice, RouteInputs, RouteSettings, StreamPreference};
 pub use status::{RouteState, RouteStatus};

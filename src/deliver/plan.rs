@@ -112,6 +112,13 @@ impl Planner {
         self.cursor[index(Lane::Backlog)] = self.cursor[index(Lane::Backlog)].min(first);
     }
 
+    /// The link did not take it after all: it is the next of its lane again.
+    pub fn not_sent(&mut self, token: Token) {
+        if let Some((lane, seq)) = self.land(token) {
+            self.cursor[index(lane)] = self.cursor[index(lane)].min(seq);
+        }
+    }
+
     /// The destination took it.
     pub fn acknowledged(&mut self, token: Token) -> Option<Seq> {
         let (_, seq) = self.land(token)?;
@@ -250,7 +257,7 @@ mod tests {
         /// sent again, each lane goes in order within a connection, and the window holds.
         #[test]
         fn nothing_is_lost_or_overtaken_whatever_the_link_does(
-            strict in any::<bool>(), window in 1usize..9, ops in proptest::collection::vec(0u8..10, 1..200)
+            strict in any::<bool>(), window in 1usize..9, ops in proptest::collection::vec(0u8..11, 1..200)
         ) {
             let order = if strict { Order::Strict } else { Order::LiveFirst };
             let mut planner = Planner::new(order, window, lanes(1));
@@ -278,6 +285,11 @@ mod tests {
                         last.insert(lane, seq.0);
                         owed.remove(&seq.0);
                         if op == 8 { held.insert(seq.0); }
+                    },
+                    9 => if let Some((lane, seq)) = planner.next(Seq(head)) {
+                        let token = planner.sending(lane, seq);
+                        planner.not_sent(token);
+                        prop_assert_eq!(planner.next(Seq(head)), Some((lane, seq)));
                     },
                     _ => if let Some(seq) = held.pop_first() {
                         planner.owe(Seq(seq), Seq(seq));

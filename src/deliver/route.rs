@@ -20,7 +20,9 @@ use super::{Choice, Decision, DeviceLabel, Item, Known, Lane, Planner, Rules, Se
 use crate::clean::Preference;
 use crate::config::{Bind, History, Order};
 use crate::radio::BootClock;
-use crate::reading::{Anchors, Body, DeviceId, Metric, Op, Placement, Record, Seq, StreamKey, SubjectKey, Timestamp};
+use crate::reading::{
+    Anchors, Body, Decimal, DeviceId, Metric, Op, Placement, Record, Seq, StreamKey, SubjectKey, Timestamp, Unit,
+};
 use crate::store::{BoundRow, DeadRow, READ_LIMIT, RouteChange, RouteRow, Store, StoreError};
 use crate::ward::{Binding, HoldReason, Ward};
 
@@ -41,6 +43,13 @@ pub struct RouteDevice {
     pub history: History,
 }
 
+/// How one stream of several is chosen for a metric: names or kinds of devices, best first, and how far apart two may lie.
+#[derive(Clone, Debug, Default)]
+pub struct StreamPreference {
+    pub prefer: Vec<String>,
+    pub agree_within: Option<(Decimal, Unit)>,
+}
+
 #[derive(Clone, Debug)]
 pub struct RouteSettings {
     pub name: String,
@@ -54,8 +63,7 @@ pub struct RouteSettings {
     pub topic_text: String,
     pub devices: BTreeMap<DeviceId, RouteDevice>,
     pub default_zone: TimeZone,
-    /// How one stream of several is chosen, by metric: preferred names, allowed disagreement in percent.
-    pub preferences: BTreeMap<Metric, (Vec<String>, Option<crate::reading::Decimal>)>,
+    pub preferences: BTreeMap<Metric, StreamPreference>,
     pub min_coverage_permille: u16,
 }
 
@@ -303,14 +311,23 @@ impl<L: Link> Route<L> {
                 }
                 Decision::Choose(binding) => match self.choose(seq, &record, &binding)? {
                     None => self.settle(lane, seq, Settled::NotChosen.name()),
-                    Some(choice) => self.send(link, lane, seq, record, Some(binding), None, Some(choice))?,
+                    Some(choice) => {
+                        if !self.send(link, lane, seq, record, Some(binding), None, Some(choice))? {
+                            break;
+                        }
+                    }
                 },
-                Decision::Send { binding, subject } => self.send(link, lane, seq, record, binding, subject, None)?,
+                Decision::Send { binding, subject } => {
+                    if !self.send(link, lane, seq, record, binding, subject, None)? {
+                        break;
+                    }
+                }
             }
         }
         Ok(())
     }
 
+    /// `false`: the link takes nothing any more.
     #[allow(clippy::too_many_arguments)]
     fn send(
         &mut self,
@@ -321,7 +338,7 @@ impl<L: Link> Route<L> {
         binding: Option<Binding>,
         subject: Option<SubjectKey>,
         choice: Option<Choice>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let placement = self.place(seq, &record, binding.as_ref())?;
         let subject = binding.map(|binding| binding.subject).or(subject);
         let item = self.item(seq, &record, lane, placement, subject, choice);
@@ -331,13 +348,17 @@ impl<L: Link> Route<L> {
             Ok(()) => {
                 self.flying.insert(token, (seq, record));
             }
-            Err(NotTaken::Full) => unreachable!("the link said there is room, and nobody else publishes"),
+            // The connection ended between asking for room and using it.
+            Err(NotTaken::Full) => {
+                self.planner.not_sent(token);
+                return Ok(false);
+            }
             Err(error @ NotTaken::TooLarge { .. }) => {
                 self.planner.refused(token);
                 self.bury(seq, record, "too_large", error.to_string());
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn item(
@@ -448,11 +469,12 @@ impl<L: Link> Route<L> {
     /// Compares the streams of one patient: `None` when another one speaks, or none covers enough.
     fn choose(&self, seq: Seq, record: &Record, binding: &Binding) -> Result<Option<Choice>, StoreError> {
         let ward = self.inputs.ward.borrow();
-        let (prefer, agree_within) = record
-            .stream
-            .and_then(|stream| self.settings.preferences.get(&stream.metric))
-            .map_or((&[][..], None), |(prefer, agree)| (prefer.as_slice(), *agree));
-        let preference = Preference { prefer, agree_within, min_coverage_permille: self.settings.min_coverage_permille };
+        let metric = record.stream.and_then(|stream| self.settings.preferences.get(&stream.metric));
+        let preference = Preference {
+            prefer: metric.map_or(&[][..], |metric| &metric.prefer),
+            agree_within: metric.and_then(|metric| metric.agree_within),
+            min_coverage_permille: self.settings.min_coverage_permille,
+        };
         let labels = |device: DeviceId| self.settings.devices.get(&device).map(|device| &device.label);
         sides::choose(&self.store, &ward, seq, self.head, record, binding, &preference, labels)
     }
@@ -507,7 +529,8 @@ impl<L: Link> Route<L> {
             let end = self.planner.run_end(lane, seq).min(self.head);
             *ahead = self.store.read(seq, end, READ_AHEAD)?.into();
         }
-        Ok(ahead.pop_front_if(|(front, _)| *front == seq).map(|(_, record)| record))
+        let found = ahead.front().is_some_and(|(front, _)| *front == seq);
+        Ok(found.then(|| ahead.pop_front()).flatten().map(|(_, record)| record))
     }
 
     fn command(&mut self, command: RouteCommand) -> Result<(), StoreError> {

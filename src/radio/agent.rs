@@ -28,7 +28,7 @@ impl MayPair {
         self.paths().clear();
     }
 
-    fn contains(&self, path: &str) -> bool {
+    pub fn contains(&self, path: &str) -> bool {
         self.paths().contains(path)
     }
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use zbus::{Connection, DynamicType, Message, ObjectPath, Variant};
+use zbus::{Connection, DynamicType, Message, ObjectPath, OwnedVariant, Variant};
 
 use super::agent::{AGENT_PATH, Agent, CAPABILITY};
 use super::error::RadioError;
@@ -12,6 +12,7 @@ use super::error::RadioError;
 pub const BLUEZ: &str = "org.bluez";
 pub const ADAPTER: &str = "org.bluez.Adapter1";
 pub const DEVICE: &str = "org.bluez.Device1";
+pub const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const AGENT_MANAGER: &str = "org.bluez.AgentManager1";
 
 /// A bluetoothd that does not answer for this long is hung. libdbus gives btleplug's calls the same.
@@ -81,6 +82,14 @@ impl Bus {
         {
             tracing::debug!(path, %error, "disconnect");
         }
+    }
+
+    /// As BlueZ sees it now; `false` when it cannot be asked.
+    pub async fn is_paired(&self, path: &str) -> bool {
+        let asked = self.connection.call_method(Some(BLUEZ), path, Some(PROPERTIES), "Get", &(DEVICE, "Paired"));
+        let answer = tokio::time::timeout(SHORT_LIMIT, asked).await.ok().and_then(Result::ok);
+        let value = answer.and_then(|answer| answer.body().deserialize::<OwnedVariant>().ok());
+        value.is_some_and(|value| bool::try_from(value).unwrap_or(false))
     }
 
     /// LE only, every device reported once a discovery: a busy ward holds hundreds of phones.

@@ -131,7 +131,9 @@ impl Device {
     fn look(&mut self) -> Vec<Event> {
         let now = self.state.borrow_and_update().clone();
         let before = std::mem::replace(&mut self.seen, now.clone());
-        self.facts.lock().paired = now.paired;
+        if now.paired != before.paired {
+            self.facts.lock().paired = now.paired;
+        }
         let (lost, broke) = (now.losses != before.losses, now.breaks != before.breaks);
         let anew = lost || broke;
         let happened = [
@@ -180,12 +182,17 @@ impl Device {
 
     /// The handle is made once for a path; services are looked up and subscribed anew in every connection.
     fn subscribe(&mut self, path: String) -> Operation {
-        let mut opened = self.open(path);
+        let mut opened = self.open(path.clone());
+        let bus = self.shared.bus.clone();
         let (device, facts, decoder) = (self.device.clone(), self.facts.clone(), self.shared.clock_decoder);
         let steps = async move {
             let opened = opened.wait_for(Option::is_some).await.ok().and_then(|opened| opened.clone());
             let handle = opened.unwrap_or_else(|| Err(CentralError::stopped()))?;
             let found = values::subscribe(&handle, &device, &facts, decoder).await?;
+            // Subscribing may have bonded; BlueZ's word of it comes on another connection than the values.
+            if bus.is_paired(&path).await {
+                facts.lock().paired = true;
+            }
             Ok((handle, found))
         };
         Box::pin(async move {

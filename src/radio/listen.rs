@@ -8,14 +8,13 @@ use futures::StreamExt;
 use zbus::message::Type;
 use zbus::{DynamicType, Message, MessageStream, OwnedObjectPath};
 
-use super::bluez::{ADAPTER, BLUEZ, Bus, DEVICE, address};
+use super::bluez::{ADAPTER, BLUEZ, Bus, DEVICE, PROPERTIES, address};
 use super::error::RadioError;
 use super::watch::{Change, Interfaces, Properties, World};
 
 const BUS: &str = "org.freedesktop.DBus";
 const BUS_PATH: &str = "/org/freedesktop/DBus";
 const OBJECT_MANAGER: &str = "org.freedesktop.DBus.ObjectManager";
-const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// All that is ever asked to be told: a handful of the 512 rules a connection may hold, for any number of devices.
 fn rules() -> [String; 4] {
@@ -34,7 +33,7 @@ fn rules() -> [String; 4] {
 enum Asked {
     Rule,
     Owner,
-    Objects,
+    Objects { owner: String },
 }
 
 pub struct Listener {
@@ -84,18 +83,22 @@ impl Listener {
         match (asked, refused) {
             (Asked::Rule, Some(reason)) => Err(RadioError::Refused { address: address(), reason }),
             (Asked::Rule, None) => Ok(()),
-            // BlueZ does not run yet; NameOwnerChanged will say when it does.
-            (Asked::Owner, Some(_)) => Ok(()),
+            // It does not run yet; NameOwnerChanged will say when it does, unless it just did.
+            (Asked::Owner, Some(_)) if self.world.owner().is_some() => Ok(()),
+            (Asked::Owner, Some(_)) => self.owner(None).await,
             (Asked::Owner, None) => self.owner(body.deserialize::<String>().ok()).await,
-            (Asked::Objects, Some(reason)) => {
+            // That process ended before it answered.
+            (Asked::Objects { owner }, _) if self.world.owner() != Some(&owner) => Ok(()),
+            (Asked::Objects { .. }, Some(reason)) => {
                 self.world.apply(Change::Refused(reason));
                 Ok(())
             }
-            (Asked::Objects, None) => {
+            (Asked::Objects { .. }, None) => {
                 let objects: HashMap<OwnedObjectPath, Interfaces> = body.deserialize().unwrap_or_default();
                 for (path, interfaces) in objects {
                     self.world.apply(Change::Added { path: path.to_string(), interfaces });
                 }
+                self.world.apply(Change::Listed);
                 Ok(())
             }
         }
@@ -138,12 +141,14 @@ impl Listener {
     }
 
     async fn owner(&mut self, owner: Option<String>) -> Result<(), RadioError> {
-        let is_new = owner.is_some() && owner.as_deref() != self.world.owner();
-        self.world.apply(Change::Owner(owner));
-        if is_new {
-            self.ask(Asked::Objects, BLUEZ, "/", OBJECT_MANAGER, "GetManagedObjects", &()).await?;
+        if owner.is_some() && owner.as_deref() == self.world.owner() {
+            return Ok(());
         }
-        Ok(())
+        self.world.apply(Change::Owner(owner.clone()));
+        match owner {
+            Some(owner) => self.ask(Asked::Objects { owner }, BLUEZ, "/", OBJECT_MANAGER, "GetManagedObjects", &()).await,
+            None => Ok(()),
+        }
     }
 
     async fn ask<B>(

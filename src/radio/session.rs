@@ -302,6 +302,14 @@ mod tests {
     }
 
     #[test]
+    fn a_link_that_bluez_made_by_itself_is_taken_up_without_an_advertisement() {
+        let (mut session, now) = (session(), Instant::now());
+        assert_eq!(feed(&mut session, now, &[Event::LinkUp]), [Action::AskTurn]);
+        let actions = feed(&mut session, now, &[Event::Resolved, Event::Turn, Event::Connected]);
+        assert_eq!(actions, [Action::ReleaseTurn, Action::Subscribe]);
+    }
+
+    #[test]
     fn a_connect_that_hangs_is_cancelled_by_a_disconnect_and_waits_to_be_heard_again() {
         let (mut session, now) = (session(), Instant::now());
         feed(&mut session, now, &[Event::Seen, Event::Turn]);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::pending;
 use tokio::sync::{mpsc, watch};
@@ -62,6 +62,7 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
         agent_of: 0,
         scan: None,
         ask_again: false,
+        asking_since: None,
     };
 
     let mut devices = JoinSet::new();
@@ -112,6 +113,7 @@ struct Keeper {
     /// What a running scan belongs to: process, outages and adapter path.
     scan: Option<(u64, u64, String)>,
     ask_again: bool,
+    asking_since: Option<Instant>,
 }
 
 impl Keeper {
@@ -151,6 +153,12 @@ impl Keeper {
     }
 
     async fn say(&mut self, state: &AdapterState) {
+        if !state.asking {
+            self.asking_since = None;
+        } else if self.asking_since.get_or_insert_with(Instant::now).elapsed() < ASK_AGAIN {
+            self.ask_again = true;
+            return;
+        }
         let (usable, detail) = self.judge(state).await;
         if self.reported.as_ref() == Some(&(usable, detail.clone())) {
             return;
@@ -165,6 +173,9 @@ impl Keeper {
     }
 
     async fn judge(&self, state: &AdapterState) -> (bool, String) {
+        if state.asking {
+            return (false, "bluetoothd does not answer; `systemctl restart bluetooth`".to_owned());
+        }
         if !state.running {
             return (false, "bluetoothd does not run; start bluetooth.service".to_owned());
         }

@@ -15,11 +15,13 @@ pub type Properties = HashMap<String, OwnedVariant>;
 pub type Interfaces = HashMap<String, Properties>;
 
 /// BlueZ and the adapter in use.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdapterState {
     /// Counts bluetoothd processes seen; agents and scans belong to one.
     pub process: u64,
     pub running: bool,
+    /// Nothing is known yet of a bluetoothd that may be there.
+    pub asking: bool,
     /// Why BlueZ could not be asked, though it runs.
     pub refused: Option<String>,
     /// Its object path, while it is plugged in.
@@ -27,6 +29,12 @@ pub struct AdapterState {
     pub powered: bool,
     /// Counts how often it became unusable: a scan does not live through that.
     pub outages: u64,
+}
+
+impl Default for AdapterState {
+    fn default() -> Self {
+        Self { process: 0, running: false, asking: true, refused: None, path: None, powered: false, outages: 0 }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +59,8 @@ pub enum Change {
     Owner(Option<String>),
     /// BlueZ is there but does not talk to us.
     Refused(String),
+    /// All objects there are have been `Added`.
+    Listed,
     Added {
         path: String,
         interfaces: Interfaces,
@@ -127,7 +137,8 @@ impl World {
     pub fn apply(&mut self, change: Change) {
         match change {
             Change::Owner(owner) => self.owner_changed(owner),
-            Change::Refused(reason) => self.adapter.send_modify(|state| state.refused = Some(reason)),
+            Change::Refused(reason) => self.adapter.send_modify(|state| (state.asking, state.refused) = (false, Some(reason))),
+            Change::Listed => self.adapter.send_modify(|state| state.asking = false),
             Change::Added { path, interfaces } => {
                 for (interface, properties) in interfaces {
                     match interface.as_str() {
@@ -158,13 +169,14 @@ impl World {
     }
 
     fn owner_changed(&mut self, owner: Option<String>) {
+        let running = owner.is_some();
+        self.adapter.send_modify(|state| state.asking = running);
         if owner == self.owner {
             return;
         }
         self.adapters.clear();
         self.objects.clear();
         self.may_pair.clear();
-        let running = owner.is_some();
         self.adapter.send_modify(|state| {
             state.process += u64::from(running);
             (state.running, state.refused) = (running, None);
@@ -256,4 +268,113 @@ fn text<'a>(properties: &'a Properties, name: &str) -> Option<&'a str> {
 
 fn flag(properties: &Properties, name: &str) -> Option<bool> {
     properties.get(name)?.downcast_ref::<bool>().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use zbus::Variant;
+
+    use super::*;
+
+    const STRAP: DeviceId = DeviceId::new([0xC0, 0xFF, 0xEE, 0, 0, 1]);
+    const STRAP_PATH: &str = "/org/bluez/hci0/dev_C0_FF_EE_00_00_01";
+
+    fn properties(list: &[(&str, Variant<'_>)]) -> Properties {
+        list.iter().map(|(name, value)| ((*name).to_owned(), value.try_to_owned().unwrap())).collect()
+    }
+
+    fn added(path: &str, interface: &str, list: &[(&str, Variant<'_>)]) -> Change {
+        Change::Added { path: path.to_owned(), interfaces: [(interface.to_owned(), properties(list))].into() }
+    }
+
+    fn changed(path: &str, list: &[(&str, Variant<'_>)]) -> Change {
+        Change::Changed { path: path.to_owned(), interface: DEVICE.to_owned(), properties: properties(list) }
+    }
+
+    fn adapter(hci: &str, address: &str) -> Change {
+        added(&format!("/org/bluez/{hci}"), ADAPTER, &[("Address", address.into()), ("Powered", true.into())])
+    }
+
+    fn strap(path: &str) -> Change {
+        added(path, DEVICE, &[("Address", "C0:FF:EE:00:00:01".into()), ("RSSI", (-60i16).into())])
+    }
+
+    fn world(adapter: Option<DeviceId>, may_pair: &MayPair) -> World {
+        let mut world = World::new(Wanted { adapter, devices: vec![STRAP], pairing: [STRAP].into() }, may_pair.clone());
+        world.apply(Change::Owner(Some(":1.5".to_owned())));
+        world
+    }
+
+    #[test]
+    fn a_link_that_came_and_went_between_two_looks_is_counted() {
+        let mut world = world(None, &MayPair::default());
+        world.apply(adapter("hci0", "00:11:22:33:44:55"));
+        world.apply(strap(STRAP_PATH));
+        let state = world.watch_device(STRAP);
+        let before = state.borrow().clone();
+        assert_eq!((before.path.as_deref(), before.heard), (Some(STRAP_PATH), 1));
+        for up in [true, false, true] {
+            world.apply(changed(STRAP_PATH, &[("Connected", up.into())]));
+        }
+        assert_eq!((state.borrow().connected, state.borrow().breaks), (true, before.breaks + 1));
+        world.apply(Change::Removed { path: STRAP_PATH.to_owned(), interfaces: vec![DEVICE.to_owned()] });
+        world.apply(strap(STRAP_PATH));
+        assert_eq!((state.borrow().losses, state.borrow().breaks), (before.losses + 1, before.breaks + 2));
+    }
+
+    #[test]
+    fn devices_nobody_configured_pass_by() {
+        let mut world = world(None, &MayPair::default());
+        world.apply(adapter("hci0", "00:11:22:33:44:55"));
+        let state = world.watch_device(STRAP);
+        for n in 0..100u8 {
+            let path = format!("/org/bluez/hci0/dev_AA_AA_AA_AA_AA_{n:02X}");
+            world.apply(added(&path, DEVICE, &[("Address", format!("AA:AA:AA:AA:AA:{n:02X}").into())]));
+            world.apply(changed(&path, &[("RSSI", (-70i16).into())]));
+        }
+        assert!(world.objects.is_empty() && state.borrow().path.is_none());
+    }
+
+    #[test]
+    fn the_adapter_is_chosen_by_address_and_a_device_counts_on_it_alone() {
+        let wanted = DeviceId::new([0, 0x11, 0x22, 0x33, 0x44, 0x55]);
+        let mut world = world(Some(wanted), &MayPair::default());
+        let (adapter_state, device) = (world.watch_adapter(), world.watch_device(STRAP));
+        world.apply(adapter("hci0", "66:66:66:66:66:66"));
+        world.apply(strap(STRAP_PATH));
+        assert_eq!((adapter_state.borrow().path.clone(), device.borrow().path.clone()), (None, None));
+        world.apply(adapter("hci1", "00:11:22:33:44:55"));
+        let on_it = STRAP_PATH.replace("hci0", "hci1");
+        world.apply(strap(&on_it));
+        assert_eq!(adapter_state.borrow().path.as_deref(), Some("/org/bluez/hci1"));
+        assert_eq!(device.borrow().path.as_ref(), Some(&on_it));
+        world.apply(Change::Removed { path: "/org/bluez/hci1".to_owned(), interfaces: vec![ADAPTER.to_owned()] });
+        assert_eq!((adapter_state.borrow().outages, device.borrow().losses), (1, 1));
+    }
+
+    #[test]
+    fn when_bluetoothd_ends_nothing_of_it_is_left() {
+        let may_pair = MayPair::default();
+        let mut world = world(None, &may_pair);
+        world.apply(adapter("hci0", "00:11:22:33:44:55"));
+        world.apply(strap(STRAP_PATH));
+        world.apply(changed(STRAP_PATH, &[("Connected", true.into())]));
+        assert!(may_pair.contains(STRAP_PATH));
+        world.apply(Change::Owner(None));
+        let (adapter_state, device) = (world.watch_adapter().borrow().clone(), world.watch_device(STRAP).borrow().clone());
+        assert!(!adapter_state.running && adapter_state.path.is_none() && !may_pair.contains(STRAP_PATH));
+        assert_eq!((device.path, device.connected, device.losses, device.breaks), (None, false, 1, 1));
+    }
+
+    #[test]
+    fn a_private_address_is_recognised_once_it_shows_its_identity() {
+        let mut world = world(None, &MayPair::default());
+        world.apply(adapter("hci0", "00:11:22:33:44:55"));
+        let path = "/org/bluez/hci0/dev_5A_00_00_00_00_01";
+        world.apply(added(path, DEVICE, &[("Address", "5A:00:00:00:00:01".into())]));
+        let state = world.watch_device(STRAP);
+        assert_eq!(state.borrow().path, None);
+        world.apply(changed(path, &[("Address", "C0:FF:EE:00:00:01".into())]));
+        assert_eq!(state.borrow().path.as_deref(), Some(path));
+    }
 }

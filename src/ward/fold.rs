@@ -31,8 +31,8 @@ pub struct Ward {
     pub(super) pairings: BTreeMap<(DeviceId, Option<UserIndex>), Timeline<SubjectKey>>,
     pub(super) places: BTreeMap<DeviceId, Timeline<String>>,
     pub(super) beds: BTreeMap<String, Timeline<SubjectKey>>,
-    /// What the config said last about each topic, by its place in the log.
-    pub(super) configured: BTreeMap<Topic, (u64, Timestamp, Change)>,
+    /// All the config ever said about each topic, in the order it said it.
+    pub(super) configured: BTreeMap<Topic, BTreeMap<u64, (Timestamp, Change)>>,
 }
 
 /// What a change is about.
@@ -101,11 +101,8 @@ impl Ward {
             }
         }
         if event.source == EventSource::Config {
-            let said = (event.n, event.at, event.change.clone());
-            let last = self.configured.entry(topic(&event.change)).or_insert_with(|| said.clone());
-            if last.0 < said.0 {
-                *last = said;
-            }
+            let said = self.configured.entry(topic(&event.change)).or_default();
+            said.insert(event.n, (event.at, event.change.clone()));
         }
     }
 }

@@ -2,6 +2,7 @@
 //! A reading is bound for its own time and when it is sent, never to "the last patient"; what is in doubt is held.
 
 mod bind;
+mod config_sync;
 mod event;
 mod fold;
 mod phi;
@@ -9,6 +10,7 @@ mod phi;
 mod tests;
 
 pub use bind::{Affected, Binding, Rule};
+pub use config_sync::{Standing, Wanted, sync};
 pub use event::{Change, EventSource, HoldReason, WardEvent};
 pub use fold::{Evidence, Interval, Ward};
 pub use phi::Phi;

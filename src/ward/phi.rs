@@ -1,7 +1,25 @@
-//! Patient data in a box that does not print.
+//! A patient's identity in memory. It cannot be printed or serialised by accident: whoever needs the value asks for it by
+//! name, and that name is easy to search for.
 
-/// Whatever names a patient. Its `Debug` prints `<phi>`; it has no `Display` and no `Serialize`, so it reaches a log, a
-/// topic or an error only through an explicit [`Phi::expose`].
+use std::fmt;
+
+/// Something that identifies a patient. `Debug` prints `<phi>`; there is no `Display` and no `Serialize`.
+///
+/// ```compile_fail,E0277
+/// let name = bedrail::ward::Phi::new("Åsa Lind");
+/// println!("{name}");
+/// ```
+///
+/// ```compile_fail,E0277
+/// let name = bedrail::ward::Phi::new("Åsa Lind");
+/// let _ = serde_json::to_string(&name);
+/// ```
+///
+/// ```
+/// let name = bedrail::ward::Phi::new("Åsa Lind");
+/// assert_eq!(format!("{name:?}"), "<phi>");
+/// assert_eq!(*name.expose(), "Åsa Lind");
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Phi<T>(T);
 
@@ -10,13 +28,14 @@ impl<T> Phi<T> {
         Self(value)
     }
 
+    /// The value itself, on its way into an encrypted store or a message to the patient's own chart.
     pub const fn expose(&self) -> &T {
         &self.0
     }
 }
 
-impl<T> std::fmt::Debug for Phi<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<T> fmt::Debug for Phi<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("<phi>")
     }
 }

@@ -102,9 +102,9 @@ impl Rig {
         assert!(heard, "not every device is listened to:\n{}", self.logs());
     }
 
-    /// Every device measures once.
-    pub fn measure(&mut self) {
-        for worker in &mut self.workers {
+    /// Every device that takes part measures once.
+    pub fn measure(&mut self, takes_part: impl Fn(&VirtualDevice) -> bool) {
+        for worker in self.workers.iter_mut().filter(|worker| takes_part(&worker.device)) {
             worker.measure(&self.bluez);
         }
     }

@@ -66,6 +66,15 @@ struct Payload<'a> {
     subject: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     security: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sources: Option<Sources>,
+}
+
+/// Beside a window that was chosen to speak for its patient.
+#[derive(Serialize)]
+struct Sources {
+    others: Vec<String>,
+    disagree: bool,
 }
 
 /// What differs by kind.
@@ -139,6 +148,10 @@ impl<'a> Payload<'a> {
             sent_at: item.sent.map(Time),
             subject: item.subject.as_ref().map(|key| key.as_str()),
             security,
+            sources: item.choice.as_ref().map(|choice| Sources {
+                others: choice.others.iter().map(ToString::to_string).collect(),
+                disagree: choice.sources_disagree,
+            }),
             ..Payload::default()
         }
         .of_stream(record.stream)

@@ -1,0 +1,616 @@
+//! The radio, as the daemon runs it, on a fake bluetoothd: values come through link loss, restarts and missing adapters.
+//! Each test runs in a child process with a system bus of its own.
+
+// Clippy lets only the test functions themselves unwrap, not what they share.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bedrail::radio::{
+    Bond, Deadlines, EVENT_QUEUE, Heard, InformationField, RadioDevice, RadioError, RadioEvent, RadioSettings, run,
+};
+use bedrail::reading::{DeviceId, DeviceTime, SecurityLevel};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use support::bluez::{AdapterSpec, FakeBluez, abort_by_local, uuid16};
+use support::bus::on_a_bus_of_its_own;
+use support::devices::{BATTERY_LEVEL, CURRENT_TIME, DATE_TIME, HEART_RATE, Kind, TEMPERATURE, VirtualDevice, Worker};
+
+/// For a whole test; the slowest here has 60 reconnects.
+const LIMIT: Duration = Duration::from_secs(90);
+const SOON: Duration = Duration::from_secs(10);
+const ADAPTER: &str = "00:11:22:33:44:55";
+const STRAP: &str = "C0:FF:EE:00:00:01";
+const THERMOMETER: &str = "C0:FF:EE:00:00:02";
+
+fn adapter(hci: &str) -> AdapterSpec {
+    AdapterSpec::new(hci, ADAPTER)
+}
+
+fn id(address: &str) -> DeviceId {
+    address.parse().unwrap()
+}
+
+fn wanted(device: &VirtualDevice) -> RadioDevice {
+    let texts = [0x2a29, 0x2a24, 0x2a25, 0x2a26, 0x2a27, 0x2a28].map(uuid16);
+    RadioDevice {
+        id: id(&device.address),
+        name: device.name.clone(),
+        subscribe: vec![device.characteristic()],
+        read: [&texts[..], &[BATTERY_LEVEL]].concat(),
+        clock: vec![CURRENT_TIME, DATE_TIME],
+        bond: Bond::None,
+    }
+}
+
+/// Enough of a Date Time to tell that the clock was handed on.
+fn clock(_: Uuid, octets: &[u8]) -> Option<DeviceTime> {
+    let &[low, high, month, day, hour, minute, second, ..] = octets else { return None };
+    let year = Some(u16::from_le_bytes([low, high]));
+    Some(DeviceTime { year, month: Some(month), day: Some(day), hour, minute, second })
+}
+
+/// Everything the radio is patient about, in milliseconds instead of seconds.
+fn impatient() -> Deadlines {
+    Deadlines {
+        connect: Duration::from_millis(1_500),
+        resolve: Duration::from_secs(2),
+        subscribe: Duration::from_secs(5),
+        disconnect: Duration::from_secs(3),
+        retry_first: Duration::from_millis(10),
+        retry_most: Duration::from_millis(200),
+        retry_quick: Duration::from_millis(10),
+    }
+}
+
+struct Radio {
+    events: mpsc::Receiver<RadioEvent>,
+    heard: Vec<Heard>,
+    lost: Vec<(DeviceId, String)>,
+    information: Vec<(InformationField, String)>,
+    outages: Vec<String>,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), RadioError>>,
+}
+
+impl Radio {
+    fn start(devices: Vec<RadioDevice>) -> Self {
+        Self::with_queue(devices, EVENT_QUEUE)
+    }
+
+    fn with_queue(devices: Vec<RadioDevice>, queue: usize) -> Self {
+        let settings = RadioSettings { adapter: Some(id(ADAPTER)), devices, clock_decoder: clock, deadlines: impatient() };
+        let (sender, events) = mpsc::channel(queue);
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run(settings, sender, stop.clone()));
+        Self { events, heard: vec![], lost: vec![], information: vec![], outages: vec![], stop, task }
+    }
+
+    /// Takes what comes until an event is the one looked for.
+    async fn until(&mut self, what: &str, mut is_it: impl FnMut(&RadioEvent) -> bool) {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let event = timeout(left, self.events.recv()).await;
+            let event = event.unwrap_or_else(|_| panic!("no {what} in time; lost: {:?}", self.lost)).expect("the radio runs");
+            let found = is_it(&event);
+            self.keep(event);
+            if found {
+                return;
+            }
+        }
+    }
+
+    async fn ready(&mut self, device: &str) {
+        let wanted = RadioEvent::Ready { device: id(device) };
+        self.until("Ready", |event| *event == wanted).await;
+    }
+
+    async fn lost(&mut self, device: &str) {
+        self.until("Lost", |event| matches!(event, RadioEvent::Lost { device: lost, .. } if *lost == id(device))).await;
+    }
+
+    async fn adapter_usable(&mut self, wanted: bool) -> String {
+        let mut said = String::new();
+        let is_it = |event: &RadioEvent| match event {
+            RadioEvent::Adapter { usable, detail } if *usable == wanted => {
+                said = detail.clone();
+                true
+            }
+            _ => false,
+        };
+        self.until("word on the adapter", is_it).await;
+        said
+    }
+
+    async fn hears(&mut self, octets: &[u8]) -> Heard {
+        self.until("value", |event| matches!(event, RadioEvent::Heard(heard) if heard.octets == octets)).await;
+        self.heard.last().cloned().expect("it was just heard")
+    }
+
+    fn keep(&mut self, event: RadioEvent) {
+        match event {
+            RadioEvent::Heard(heard) => self.heard.push(heard),
+            RadioEvent::Lost { device, reason } => self.lost.push((device, reason)),
+            RadioEvent::Information { field, text, .. } => self.information.push((field, text)),
+            RadioEvent::Adapter { usable: false, detail } => self.outages.push(detail),
+            RadioEvent::Ready { .. } | RadioEvent::Adapter { .. } => {}
+        }
+    }
+
+    /// Takes what is there and comes within `quiet`.
+    async fn drain(&mut self, quiet: Duration) {
+        while let Ok(Some(event)) = timeout(quiet, self.events.recv()).await {
+            self.keep(event);
+        }
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        timeout(SOON, self.task).await.expect("it stops").expect("it does not panic").expect("it stops in order");
+    }
+}
+
+async fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, waiting).await.unwrap_or_else(|_| panic!("{what}: not in time"));
+}
+
+fn on_a_bus(name: &str, body: impl AsyncFnOnce(String)) {
+    on_a_bus_of_its_own(name, LIMIT, |bus| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(body(bus));
+        runtime.shutdown_timeout(Duration::from_secs(1));
+    });
+}
+
+fn strap() -> VirtualDevice {
+    VirtualDevice::new(Kind::HeartRateStrap, STRAP, "strap")
+}
+
+fn room(bus: &str, devices: &[&VirtualDevice]) -> FakeBluez {
+    let bluez = FakeBluez::start(bus);
+    bluez.add_adapter(adapter("hci0"));
+    for device in devices {
+        device.place(&bluez, "hci0");
+        bluez.advertise(&device.address, -60);
+    }
+    bluez
+}
+
+#[test]
+fn values_of_four_kinds_arrive_in_order_and_none_is_lost_over_twenty_broken_links() {
+    on_a_bus("values_of_four_kinds_arrive_in_order_and_none_is_lost_over_twenty_broken_links", async |bus| {
+        let kinds = [Kind::HeartRateStrap, Kind::Thermometer, Kind::Cuff, Kind::OximeterContinuous];
+        let devices: Vec<VirtualDevice> = kinds
+            .into_iter()
+            .enumerate()
+            .map(|(n, kind)| VirtualDevice::new(kind, &format!("C0:FF:EE:00:00:1{n}"), &format!("device {n}")))
+            .collect();
+        let bluez = room(&bus, &devices.iter().collect::<Vec<_>>());
+        let mut radio = Radio::start(devices.iter().map(wanted).collect());
+        let mut workers: Vec<Worker> = devices.iter().cloned().map(Worker::new).collect();
+        for worker in &workers {
+            wait_for("a first connection", || worker.is_heard(&bluez)).await;
+        }
+        for round in 0..100 {
+            workers.iter_mut().for_each(|worker| worker.measure(&bluez));
+            if round % 5 == 4 {
+                bluez.drop_link(&devices[round / 5 % devices.len()].address);
+            }
+            radio.drain(Duration::from_millis(10)).await;
+        }
+        for worker in &mut workers {
+            wait_for("the last connection", || worker.is_heard(&bluez)).await;
+            assert_eq!(worker.send_waiting(&bluez), 0);
+        }
+        radio.drain(Duration::from_millis(500)).await;
+
+        for worker in &workers {
+            let device = id(&worker.device.address);
+            let own = worker.device.characteristic();
+            let sent: BTreeSet<u64> = worker.made().iter().filter(|made| made.sent).map(|made| made.sequence).collect();
+            let least = if worker.device.keeps() { 100 } else { 60 };
+            assert!(sent.len() >= least, "{}: only {} went over the air", worker.device.name, sent.len());
+            // The first octets do not depend on when the value was made.
+            let values = sent.iter().map(|n| worker.device.value(*n, 0).octets[..2].to_vec());
+            let of_it: Vec<&Heard> = radio.heard.iter().filter(|h| h.device == device && h.characteristic == own).collect();
+            let heard: Vec<Vec<u8>> = of_it.iter().map(|heard| heard.octets[..2].to_vec()).collect();
+            assert_eq!(heard, values.collect::<Vec<_>>(), "{}", worker.device.name);
+            assert!(of_it.is_sorted_by_key(|heard| heard.arrived));
+            assert!(of_it.iter().all(|heard| heard.indicated == worker.device.keeps()));
+        }
+        assert_eq!(radio.lost.len(), 20, "{:?}", radio.lost);
+        radio.end().await;
+        assert!(devices.iter().all(|device| !bluez.is_connected(&device.address)), "no link is left behind");
+    });
+}
+
+#[test]
+fn what_a_device_says_of_itself_is_read_once_a_connection_and_its_clock_goes_with_its_values() {
+    let name = "what_a_device_says_of_itself_is_read_once_a_connection_and_its_clock_goes_with_its_values";
+    on_a_bus(name, async |bus| {
+        let cuff = VirtualDevice::new(Kind::Cuff, THERMOMETER, "cuff");
+        let bluez = room(&bus, &[&cuff]);
+        bluez.set_value(THERMOMETER, uuid16(0x2a25), b"SN-7\0\0\0");
+        let mut radio = Radio::start(vec![wanted(&cuff)]);
+        radio.ready(THERMOMETER).await;
+        let battery = radio.hears(&[100]).await;
+        assert_eq!((battery.characteristic, battery.security), (BATTERY_LEVEL, SecurityLevel::None));
+        radio.drain(Duration::from_millis(300)).await;
+        assert!(radio.information.contains(&(InformationField::SerialNumber, "SN-7".to_owned())), "{:?}", radio.information);
+        assert_eq!(radio.information.len(), 6);
+        assert_eq!(radio.heard.len(), 1, "what is read is told once: {:?}", radio.heard);
+
+        let emission = cuff.value(0, 0);
+        assert!(bluez.notify(THERMOMETER, emission.characteristic, &emission.octets));
+        let heard = radio.hears(&emission.octets).await;
+        let (time, read_at) = heard.device_clock.expect("a clock");
+        assert!(heard.indicated && read_at <= heard.arrived);
+        assert!(time.year.is_some_and(|year| year >= 2024), "{time:?}");
+        radio.end().await;
+    });
+}
+
+#[test]
+fn a_value_that_is_read_and_subscribed_arrives_once() {
+    on_a_bus("a_value_that_is_read_and_subscribed_arrives_once", async |bus| {
+        let bluez = room(&bus, &[&strap()]);
+        let mut both = wanted(&strap());
+        both.subscribe.push(BATTERY_LEVEL);
+        let mut radio = Radio::start(vec![both]);
+        radio.ready(STRAP).await;
+        radio.drain(Duration::from_millis(300)).await;
+        assert_eq!(radio.heard.iter().filter(|heard| heard.characteristic == BATTERY_LEVEL).count(), 1);
+        assert!(bluez.notify(STRAP, BATTERY_LEVEL, &[99]));
+        radio.hears(&[99]).await;
+        radio.end().await;
+    });
+}
+
+#[test]
+fn a_receiver_that_rests_loses_nothing_and_does_not_keep_the_radio_from_stopping() {
+    on_a_bus("a_receiver_that_rests_loses_nothing_and_does_not_keep_the_radio_from_stopping", async |bus| {
+        let bluez = room(&bus, &[&strap()]);
+        let mut device = wanted(&strap());
+        device.read.clear();
+        let mut radio = Radio::with_queue(vec![device], 4);
+        radio.ready(STRAP).await;
+        let sent: Vec<[u8; 2]> = (0..1_000u16).map(u16::to_be_bytes).collect();
+        assert!(sent.iter().all(|octets| bluez.notify(STRAP, HEART_RATE, octets)));
+        sleep(Duration::from_millis(300)).await;
+        radio.drain(Duration::from_millis(300)).await;
+        assert_eq!(radio.heard.iter().map(|heard| &heard.octets[..]).collect::<Vec<_>>(), sent);
+
+        assert!(sent.iter().all(|octets| bluez.notify(STRAP, HEART_RATE, octets)));
+        sleep(Duration::from_millis(100)).await;
+        radio.end().await;
+        assert!(!bluez.is_connected(STRAP));
+    });
+}
+
+#[test]
+fn a_device_nobody_heard_of_is_connected_when_it_appears() {
+    on_a_bus("a_device_nobody_heard_of_is_connected_when_it_appears", async |bus| {
+        let bluez = room(&bus, &[]);
+        strap().place(&bluez, "hci0");
+        let mut radio = Radio::start(vec![wanted(&strap())]);
+        assert_eq!(radio.adapter_usable(true).await, "hci0");
+        wait_for("a scan", || bluez.is_discovering("hci0")).await;
+        let filters = bluez.filters();
+        assert!(filters[0].contains("le") && filters[0].contains("DuplicateData"), "{filters:?}");
+        radio.drain(Duration::from_millis(200)).await;
+        assert_eq!(bluez.count(STRAP, "Connect"), 0);
+        bluez.advertise(STRAP, -70);
+        radio.ready(STRAP).await;
+        wait_for("the scan to go on after connecting", || bluez.is_discovering("hci0")).await;
+        assert!(bluez.notify(STRAP, HEART_RATE, &[0, 61]));
+        let heard = radio.hears(&[0, 61]).await;
+        assert!(!heard.indicated);
+        radio.end().await;
+    });
+}
+
+#[test]
+fn values_go_on_after_bluetoothd_was_killed_and_started_again() {
+    on_a_bus("values_go_on_after_bluetoothd_was_killed_and_started_again", async |bus| {
+        let bluez = room(&bus, &[&strap()]);
+        let mut radio = Radio::start(vec![wanted(&strap())]);
+        radio.ready(STRAP).await;
+        assert_eq!(radio.outages, [""; 0], "none was there before");
+        for round in 0..3u8 {
+            let (asked, said) = (Instant::now(), radio.outages.len());
+            if round == 1 {
+                bluez.stop()
+            } else {
+                bluez.crash()
+            }
+            radio.lost(STRAP).await;
+            assert!(asked.elapsed() < Duration::from_secs(1), "lost is said at once");
+            bluez.restart();
+            radio.ready(STRAP).await;
+            assert!(radio.outages.len() > said, "the outage is told: {:?}", radio.outages);
+            assert_eq!(bluez.agents(), ["NoInputNoOutput"]);
+            assert!(bluez.notify(STRAP, HEART_RATE, &[0, 70 + round]));
+            radio.hears(&[0, 70 + round]).await;
+        }
+        radio.end().await;
+    });
+}
+
+#[test]
+fn a_link_that_is_already_there_is_taken_over() {
+    on_a_bus("a_link_that_is_already_there_is_taken_over", async |bus| {
+        let bluez = room(&bus, &[&strap()]);
+        let before = zbus::connection::Builder::address(bus.as_str()).build().await.unwrap();
+        let call = async |path: &str, interface: &str, method: &str| {
+            before.call_method(Some("org.bluez"), path, Some(interface), method, &()).await.unwrap()
+        };
+        call("/org/bluez/hci0", "org.bluez.Adapter1", "StartDiscovery").await;
+        call("/org/bluez/hci0/dev_C0_FF_EE_00_00_01", "org.bluez.Device1", "Connect").await;
+        wait_for("its services", || bluez.is_resolved(STRAP)).await;
+        before.close().await.unwrap();
+        let mut radio = Radio::start(vec![wanted(&strap())]);
+        radio.ready(STRAP).await;
+        assert!(bluez.notify(STRAP, HEART_RATE, &[0, 90]));
+        radio.hears(&[0, 90]).await;
+        assert_eq!(radio.lost, []);
+        radio.end().await;
+    });
+}
+
+#[test]
+fn values_go_on_after_bluetoothd_did_not_answer_for_a_while() {
+    on_a_bus("values_go_on_after_bluetoothd_did_not_answer_for_a_while", async |bus| {
+        let bluez = room(&bus, &[&strap()]);
+        bluez.with_behaviour(STRAP, |behaviour| behaviour.connect_delay = Duration::from_millis(300));
+        let mut radio = Radio::start(vec![wanted(&strap())]);
+        wait_for("a connect", || bluez.count(STRAP, "Connect") == 1).await;
+        bluez.hang(true);
+        radio.lost(STRAP).await;
+        assert!(radio.lost[0].1.contains("in time"), "by our own deadline: {:?}", radio.lost);
+        sleep(Duration::from_secs(1)).await;
+        bluez.hang(false);
+        radio.ready(STRAP).await;
+        assert!(bluez.notify(STRAP, HEART_RATE, &[0, 91]));
+        radio.hears(&[0, 91]).await;
+        radio.end().await;
+    });
+}
+
+#[test]
+fn the_radio_starts_before_bluetoothd_and_before_the_adapter() {
+    on_a_bus("the_radio_starts_before_bluetoothd_and_before_the_adapter", async |bus| {
+        let mut radio = Radio::start(vec![wanted(&strap())]);
+        assert!(radio.adapter_usable(false).await.contains("bluetoothd does not run"));
+        let bluez = FakeBluez::start(&bus);
+        assert!(radio.adapter_usable(false).await.contains("not plugged in"));
+        bluez.add_adapter(AdapterSpec::new("hci0", "66:66:66:66:66:66"));
+        bluez.add_adapter(AdapterSpec { powered: false, ..adapter("hci1") });
+        assert!(radio.adapter_usable(false).await.contains("hci1 is powered off"));
+        bluez.set_powered("hci1", true);
+        assert_eq!(radio.adapter_usable(true).await, "hci1", "by its address, not by its name");
+        strap().place(&bluez, "hci1");
+        bluez.advertise(STRAP, -60);
+        radio.ready(STRAP).await;
+        radio.end().await;
+    });
+}
+
+#[test]
+fn values_go_on_after_the_adapter_was_unplugged_and_came_back_under_another_name() {
+    on_a_bus("values_go_on_after_the_adapter_was_unplugged_and_came_back_under_another_name", async |bus| {
+        let bluez = room(&bus, &[&strap()]);
+        let mut radio = Radio::start(vec![wanted(&strap())]);
+        radio.ready(STRAP).await;
+        for (before, after) in [("hci0", "hci0"), ("hci0", "hci1"), ("hci1", "hci0")] {
+            bluez.remove_adapter(before);
+            radio.lost(STRAP).await;
+            bluez.add_adapter(adapter(after));
+            strap().place(&bluez, after);
+            bluez.advertise(STRAP, -60);
+            radio.ready(STRAP).await;
+            assert!(bluez.notify(STRAP, HEART_RATE, &[0, 72]));
+            radio.hears(&[0, 72]).await;
+        }
+        bluez.set_powered("hci0", false);
+        radio.lost(STRAP).await;
+        bluez.set_powered("hci0", true);
+        radio.ready(STRAP).await;
+        assert_eq!(radio.heard.iter().filter(|heard| heard.octets == [0, 72]).count(), 3);
+        radio.end().await;
+    });
+}
+
+#[test]
+fn an_adapter_that_btleplug_cannot_see_is_named_with_the_remedy() {
+    on_a_bus("an_adapter_that_btleplug_cannot_see_is_named_with_the_remedy", async |bus| {
+        let bluez = FakeBluez::start(&bus);
+        bluez.add_adapter(AdapterSpec { modalias: None, ..adapter("hci0") });
+        let mut radio = Radio::start(vec![wanted(&strap())]);
+        let mut detail = String::new();
+        while !detail.contains("Modalias") {
+            detail = radio.adapter_usable(false).await;
+        }
+        assert!(detail.contains("DeviceID"), "{detail}");
+        radio.end().await;
+    });
+}
+
+#[test]
+fn a_connect_that_hangs_is_cancelled_by_disconnect_and_tried_again() {
+    on_a_bus("a_connect_that_hangs_is_cancelled_by_disconnect_and_tried_again", async |bus| {
+        let other = VirtualDevice::new(Kind::Thermometer, THERMOMETER, "thermometer");
+        let bluez = room(&bus, &[&strap()]);
+        other.place(&bluez, "hci0");
+        bluez.with_behaviour(STRAP, |behaviour| behaviour.connect_hangs = true);
+        let mut radio = Radio::start(vec![wanted(&strap()), wanted(&other)]);
+        wait_for("a connect", || bluez.count(STRAP, "Connect") == 1).await;
+        wait_for("the scan to rest", || !bluez.is_discovering("hci0")).await;
+        radio.lost(STRAP).await;
+        wait_for("a disconnect", || bluez.count(STRAP, "Disconnect") == 1).await;
+        bluez.advertise(THERMOMETER, -60);
+        radio.ready(THERMOMETER).await;
+        bluez.with_behaviour(STRAP, |behaviour| behaviour.connect_hangs = false);
+        radio.ready(STRAP).await;
+        let calls = bluez.calls();
+        let members: Vec<&str> = calls
+            .iter()
+            .filter(|call| call.path.ends_with("C0_FF_EE_00_00_01") && matches!(call.member.as_str(), "Connect" | "Disconnect"))
+            .map(|call| call.member.as_str())
+            .collect();
+        assert!(members.len() >= 3 && members.iter().step_by(2).all(|member| *member == "Connect"), "{members:?}");
+        assert!(members.iter().skip(1).step_by(2).all(|member| *member == "Disconnect"), "{members:?}");
+        radio.end().await;
+    });
+}
+
+#[test]
+fn a_link_that_breaks_before_the_services_are_known_is_given_up_at_once() {
+    on_a_bus("a_link_that_breaks_before_the_services_are_known_is_given_up_at_once", async |bus| {
+        let bluez = room(&bus, &[&strap()]);
+        bluez.with_behaviour(STRAP, |behaviour| {
+            behaviour.drop_before_resolve = Some(Duration::from_millis(30));
+            behaviour.connect_errors = (0..4).map(|_| abort_by_local()).collect();
+        });
+        let begun = Instant::now();
+        let mut radio = Radio::start(vec![wanted(&strap())]);
+        for _ in 0..4 {
+            radio.lost(STRAP).await;
+        }
+        assert!(radio.lost.iter().all(|(_, reason)| reason.contains("abort-by-local")), "{:?}", radio.lost);
+        radio.lost(STRAP).await;
+        assert!(begun.elapsed() < Duration::from_millis(1_500), "no deadline was waited for: {:?}", begun.elapsed());
+        bluez.with_behaviour(STRAP, |behaviour| behaviour.drop_before_resolve = None);
+        radio.ready(STRAP).await;
+        radio.end().await;
+    });
+}
+
+#[test]
+fn values_go_on_after_the_handles_moved_and_after_bluez_forgot_the_device() {
+    on_a_bus("values_go_on_after_the_handles_moved_and_after_bluez_forgot_the_device", async |bus| {
+        let bluez = room(&bus, &[&strap()]);
+        let mut radio = Radio::start(vec![wanted(&strap())]);
+        radio.ready(STRAP).await;
+        bluez.move_handles(STRAP, 0x40);
+        radio.ready(STRAP).await;
+        assert!(bluez.notify(STRAP, HEART_RATE, &[0, 80]));
+        radio.hears(&[0, 80]).await;
+        bluez.remove_device(STRAP);
+        radio.lost(STRAP).await;
+        bluez.advertise(STRAP, -60);
+        radio.ready(STRAP).await;
+        assert!(bluez.notify(STRAP, HEART_RATE, &[0, 81]));
+        radio.hears(&[0, 81]).await;
+        radio.end().await;
+    });
+}
+
+#[test]
+fn a_device_bonds_only_where_the_config_lets_it() {
+    on_a_bus("a_device_bonds_only_where_the_config_lets_it", async |bus| {
+        let device = VirtualDevice::new(Kind::Thermometer, THERMOMETER, "thermometer");
+        let bluez = FakeBluez::start(&bus);
+        bluez.add_adapter(adapter("hci0"));
+        let mut spec = device.spec();
+        spec.services[0].characteristics[0].encrypted = true;
+        bluez.add_device("hci0", spec);
+        bluez.advertise(THERMOMETER, -60);
+
+        let mut radio = Radio::start(vec![wanted(&device)]);
+        radio.lost(THERMOMETER).await;
+        assert!(!bluez.is_paired(THERMOMETER));
+        radio.end().await;
+
+        let mut radio = Radio::start(vec![RadioDevice { bond: Bond::JustWorks, ..wanted(&device) }]);
+        radio.ready(THERMOMETER).await;
+        assert!(bluez.is_paired(THERMOMETER));
+        assert!(bluez.notify(THERMOMETER, TEMPERATURE, &[0, 1, 2, 3, 4]));
+        let heard = radio.hears(&[0, 1, 2, 3, 4]).await;
+        assert_eq!(heard.security, SecurityLevel::Encrypted);
+        radio.end().await;
+    });
+}
+
+/// Match rules of every connection on the bus but our own.
+async fn match_rules(bus: &zbus::Connection) -> u32 {
+    const BUS: &str = "org.freedesktop.DBus";
+    let ask = async |interface, method, body: Option<&str>| match body {
+        Some(body) => bus.call_method(Some(BUS), "/org/freedesktop/DBus", Some(interface), method, &body).await,
+        None => bus.call_method(Some(BUS), "/org/freedesktop/DBus", Some(interface), method, &()).await,
+    };
+    let names: Vec<String> = ask(BUS, "ListNames", None).await.unwrap().body().deserialize().unwrap();
+    let mut rules = 0;
+    for name in names.iter().filter(|name| name.starts_with(':')) {
+        let Ok(stats) = ask("org.freedesktop.DBus.Debug.Stats", "GetConnectionStats", Some(name)).await else { continue };
+        let stats: HashMap<String, zbus::OwnedVariant> = stats.body().deserialize().unwrap();
+        rules += stats.get("MatchRules").and_then(|value| value.downcast_ref::<u32>().ok()).unwrap_or_default();
+    }
+    rules
+}
+
+#[test]
+fn sixty_reconnects_cost_no_match_rule_and_no_panic() {
+    on_a_bus("sixty_reconnects_cost_no_match_rule_and_no_panic", async |bus| {
+        let panics = Arc::new(AtomicUsize::new(0));
+        let counter = panics.clone();
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            usual(info);
+        }));
+        let bluez = room(&bus, &[&strap()]);
+        let connection = zbus::connection::Builder::address(bus.as_str()).build().await.unwrap();
+        let mut radio = Radio::start(vec![wanted(&strap())]);
+        radio.ready(STRAP).await;
+        let before = match_rules(&connection).await;
+        assert!(before >= 6, "ours, one stream and the fake's: {before}");
+        for round in 0..60u8 {
+            bluez.drop_link(STRAP);
+            // Something is always going on around the moment of connecting.
+            (0..20).for_each(|n| bluez.advertise(STRAP, -60 - n));
+            radio.ready(STRAP).await;
+            assert!(bluez.notify(STRAP, HEART_RATE, &[0, round]));
+            radio.hears(&[0, round]).await;
+        }
+        assert_eq!(match_rules(&connection).await, before);
+        assert_eq!(panics.load(Ordering::Relaxed), 0);
+        radio.end().await;
+    });
+}
+
+#[test]
+fn a_bus_that_dies_ends_the_radio_and_one_that_is_missing_is_named() {
+    on_a_bus("a_bus_that_dies_ends_the_radio_and_one_that_is_missing_is_named", async |bus| {
+        let mut radio = Radio::start(vec![wanted(&strap())]);
+        radio.adapter_usable(false).await;
+        let connection = zbus::connection::Builder::address(bus.as_str()).build().await.unwrap();
+        let proxy = zbus::fdo::DBusProxy::new(&connection).await.unwrap();
+        let pid = proxy.get_connection_unix_process_id("org.freedesktop.DBus".try_into().unwrap()).await.unwrap();
+        let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
+        kill_process(pid, Signal::KILL).unwrap();
+        let ended = timeout(SOON, radio.task).await.expect("it ends").unwrap();
+        assert!(matches!(&ended, Err(RadioError::BusLost { address, .. }) if *address == bus), "{ended:?}");
+
+        let radio = Radio::start(vec![]);
+        let error = timeout(SOON, radio.task).await.expect("it ends").unwrap().unwrap_err();
+        assert!(matches!(error, RadioError::NoBus { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains(&bus) && text.contains("dbus.service"), "{text}");
+    });
+}
