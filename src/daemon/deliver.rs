@@ -17,7 +17,7 @@ use crate::config::{self, Bind, MqttSettings, Questionable, Settings, Start, sec
 use crate::deliver::mqtt::{LinkSettings, Login, TopicTemplate, Will, connect, status};
 use crate::deliver::{
     Carry, Desk, DeskInputs, DeskRoute, DeskSettings, DeviceLabel, Route, RouteDevice, RouteInputs, RouteSettings, RouteStatus,
-    Rules,
+    Rules, StreamPreference,
 };
 use crate::net::{ClientIdentity, TlsSettings, client_config};
 use crate::radio::BootClock;
