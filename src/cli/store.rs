@@ -60,13 +60,12 @@ fn stats(settings: &Settings, as_json: bool) -> Result<(), DaemonError> {
         let value = json!({
             "oldest": stats.oldest.0,
             "head": stats.head.0,
-            "frames": stats.frames,
             "database_octets": stats.database_octets,
             "wal_octets": stats.wal_octets,
         });
         println!("{value:#}");
     } else {
-        println!("records {} to {} in {} frames", stats.oldest, stats.head, stats.frames);
+        println!("records {} to {}", stats.oldest, stats.head);
         println!("database {} octets, write-ahead log {} octets", stats.database_octets, stats.wal_octets);
     }
     Ok(())

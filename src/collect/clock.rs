@@ -45,13 +45,13 @@ trait TimeDate {
 pub async fn watch_clock(boot: BootClock, reports: mpsc::Sender<ClockReport>, stop: CancellationToken) {
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut complained = false;
+    let (mut complained, mut bus) = (false, None);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = every.tick() => {}
         }
-        let (quality, uncertainty_ms) = match tokio::time::timeout(ANSWER, quality()).await {
+        let (quality, uncertainty_ms) = match tokio::time::timeout(ANSWER, quality(&mut bus)).await {
             Ok(Ok(answer)) => {
                 complained = false;
                 answer
@@ -62,7 +62,7 @@ pub async fn watch_clock(boot: BootClock, reports: mpsc::Sender<ClockReport>, st
                         "systemd-timedated does not answer: the clock counts as unsynced, and readings carry no time until it does"
                     );
                 }
-                complained = true;
+                (complained, bus) = (true, None);
                 (ClockQuality::Unsynced, 0)
             }
         };
@@ -73,9 +73,13 @@ pub async fn watch_clock(boot: BootClock, reports: mpsc::Sender<ClockReport>, st
     }
 }
 
-async fn quality() -> zbus::Result<(ClockQuality, u32)> {
-    let bus = zbus::Connection::system().await?;
-    let timedate = TimeDateProxy::builder(&bus).cache_properties(zbus::proxy::CacheProperties::No).build().await?;
+/// Asks over one connection, made anew after it failed.
+async fn quality(bus: &mut Option<zbus::Connection>) -> zbus::Result<(ClockQuality, u32)> {
+    let connection = match bus {
+        Some(connection) => connection,
+        None => bus.insert(zbus::Connection::system().await?),
+    };
+    let timedate = TimeDateProxy::builder(connection).cache_properties(zbus::proxy::CacheProperties::No).build().await?;
     if timedate.ntp_synchronized().await? {
         return Ok((ClockQuality::Ntp, NTP_UNCERTAINTY_MS));
     }

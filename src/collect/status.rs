@@ -13,7 +13,6 @@ pub struct CollectStatus {
     pub devices: Vec<DeviceStatus>,
     /// Last record number in the log.
     pub head: u64,
-    pub frames: u64,
     pub database_octets: u64,
     pub wal_octets: u64,
     /// Readings made durable since start, and commits they took.

@@ -211,7 +211,6 @@ impl Collector {
         }
         let stats = self.store.stats()?;
         self.status.head = stats.head.0;
-        self.status.frames = stats.frames;
         self.status.database_octets = stats.database_octets;
         self.status.wal_octets = stats.wal_octets;
         self.publish.send_replace(self.status.clone());

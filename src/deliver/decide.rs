@@ -7,7 +7,10 @@ use jiff::tz::TimeZone;
 
 use super::Lane;
 use crate::config::{Bind, History};
-use crate::reading::{Anchors, Body, Class, DeviceId, Instant, Metric, Modality, Record, SubjectKey, Summary, Timestamp};
+use crate::reading::{
+    Anchors, Body, Class, ClockQuality, DeviceId, Instant, Metric, Modality, Record, SubjectKey, Summary, Timestamp, UserIndex,
+    WallTime,
+};
 use crate::ward::{Binding, HoldReason, Ward};
 
 /// Which kinds of record a route takes.
@@ -161,14 +164,20 @@ fn bind_to_patient(record: &Record, rules: &Rules, known: &Known<'_>) -> Decisio
     match bind(record, known) {
         Ok(binding) if rules.per_patient && matches!(record.body, Body::Window(_)) => Decision::Choose(binding),
         Ok(binding) => Decision::Send { subject: Some(binding.subject.clone()), binding: Some(binding) },
-        Err(_) if is_history(record, known) => Decision::Settle(Settled::History),
-        Err(reason) => Decision::Hold(reason),
+        Err(reason) => match brought_along(record, known) {
+            None => Decision::Hold(reason),
+            Some(first) if keeps_history(record, known) => match known.ward.bind(record.device, user_of(record), first) {
+                Ok(binding) => Decision::Send { subject: Some(binding.subject.clone()), binding: Some(binding) },
+                Err(reason) => Decision::Hold(reason),
+            },
+            Some(_) => Decision::Settle(Settled::History),
+        },
     }
 }
 
 /// Binds by the record's own time, however late it is sent.
 fn bind(record: &Record, known: &Known<'_>) -> Result<Binding, HoldReason> {
-    let user = record.stream.and_then(|stream| stream.user);
+    let user = user_of(record);
     if let Body::Window(window) = &record.body {
         return known.ward.bind_span(record.device, user, window.from, window.to);
     }
@@ -181,18 +190,31 @@ fn bind(record: &Record, known: &Known<'_>) -> Result<Binding, HoldReason> {
     }
 }
 
-/// What a device brought along from before its first patient here. What it sent live at that time waits for a person.
-fn is_history(record: &Record, known: &Known<'_>) -> bool {
-    let user = record.stream.and_then(|stream| stream.user);
-    let measured = match known.anchors.measured(&record.stamp, known.zone) {
-        Instant::DeviceClock(time) | Instant::DeviceZone(time) => time.at,
-        Instant::Arrival(_) | Instant::Ambiguous(_) | Instant::Unknown => return false,
-    };
-    let Some(first) = known.ward.first_assignment(record.device, user) else { return false };
-    let kept = match known.history {
+/// What a device had stored before its first patient here; answers when that was. What it sent live at that time waits for a
+/// person.
+fn brought_along(record: &Record, known: &Known<'_>) -> Option<WallTime> {
+    let first = known.ward.first_assignment(record.device, user_of(record))?;
+    let before = record.stamp.stored && device_time(record, known).is_some_and(|measured| measured < first);
+    before.then_some(WallTime { at: first, quality: ClockQuality::Ntp, uncertainty_ms: 0 })
+}
+
+/// By the device's own clock; a time of arrival says nothing about a stored value.
+fn device_time(record: &Record, known: &Known<'_>) -> Option<Timestamp> {
+    match known.anchors.measured(&record.stamp, known.zone) {
+        Instant::DeviceClock(time) | Instant::DeviceZone(time) => Some(time.at),
+        Instant::Arrival(_) | Instant::Ambiguous(_) | Instant::Unknown => None,
+    }
+}
+
+fn user_of(record: &Record) -> Option<UserIndex> {
+    record.stream.and_then(|stream| stream.user)
+}
+
+/// Whether the device's `history` lets such a value through, to its first patient.
+fn keeps_history(record: &Record, known: &Known<'_>) -> bool {
+    match known.history {
         History::New => false,
         History::All => true,
-        History::Since(from) => measured >= from,
-    };
-    record.stamp.stored && measured < first && !kept
+        History::Since(from) => device_time(record, known).is_some_and(|measured| measured >= from),
+    }
 }

@@ -212,13 +212,17 @@ impl Desk {
         if back_dated && now.0 - at.0 > i64::try_from(self.settings.back_dating.as_millis()).unwrap_or(i64::MAX) {
             return Err(DeskError::TooLongAgo { at, limit: self.settings.back_dating });
         }
-        let touched = self.touched(&change, at, now)?;
-        if let Some((route, count)) = self.already_sent(&touched).await? {
-            return Err(DeskError::AlreadySent { count, route });
-        }
-        let count = touched.len() as u64;
-        if back_dated && count > 0 && yes != Some(count) {
-            return Err(DeskError::NeedsYes { count, hours: format!("{at} to {now}") });
+        let mut count = 0;
+        let at = if back_dated { at } else { now };
+        if back_dated {
+            let touched = self.touched(&change, at, now)?;
+            if let Some((route, count)) = self.already_sent(&touched).await? {
+                return Err(DeskError::AlreadySent { count, route });
+            }
+            count = touched.len() as u64;
+            if count > 0 && yes != Some(count) {
+                return Err(DeskError::NeedsYes { count, hours: format!("{at} to {now}") });
+            }
         }
         self.audit(actor, action, object, detail)?;
         let n = self.append(vec![(at, EventSource::Command, actor.to_owned(), change)], now)?;
@@ -233,7 +237,9 @@ impl Desk {
         events.push(event(self.events.last().map_or(1, |event| event.n + 1)));
         let affected = Ward::changes(&Ward::fold(&self.events), &Ward::fold(&events));
         let anchors = self.store.anchors()?;
-        let (mut touched, mut next) = (Vec::new(), Seq(1));
+        // Nothing arrives before it was measured.
+        let before = |boot, arrived| anchors.wall(boot, arrived).is_some_and(|wall| wall.at < at);
+        let (mut touched, mut next) = (Vec::new(), self.store.first_after(before)?);
         while !affected.is_empty() {
             let records = self.store.read(next, OPEN, READ_LIMIT)?;
             let Some((last, _)) = records.last() else { break };
@@ -278,7 +284,7 @@ impl Desk {
         self.synced = true;
         let changes = sync(&Ward::fold(&self.events), &self.settings.wanted, now);
         for (at, change) in changes {
-            let touched = self.touched(&change, at, now)?;
+            let touched = if at < now { self.touched(&change, at, now)? } else { Vec::new() };
             let sent = self.already_sent(&touched).await.ok().flatten();
             let at = if let Some((route, count)) = sent {
                 tracing::warn!(%route, count, "an assignment of the config begins in the past, where readings were sent; it begins now instead");

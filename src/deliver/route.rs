@@ -566,7 +566,8 @@ impl<L: Link> Route<L> {
 
     /// Owes again what arrived in a span of time; what is held stays held.
     fn replay(&mut self, from: Timestamp, to: Timestamp) -> Result<u64, StoreError> {
-        let (mut next, mut count) = (Seq(1), 0);
+        let before = |boot, arrived| self.anchors.wall(boot, arrived).is_some_and(|wall| wall.at < from);
+        let (mut next, mut count) = (self.store.first_after(before)?, 0);
         loop {
             let records = self.store.read(next, self.head, READ_LIMIT)?;
             let Some((last, _)) = records.last() else { return Ok(count) };

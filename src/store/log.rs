@@ -240,6 +240,23 @@ pub(super) fn read_stream_back(
     Ok(())
 }
 
+/// The first record of the frames that end the log and whose boot and last arrival are not yet `before`.
+pub(super) fn first_after(
+    connection: &Connection,
+    mut before: impl FnMut(BootId, BootMillis) -> bool,
+) -> Result<Seq, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT first, boot, arrived_to FROM frame ORDER BY first DESC")?;
+    let mut rows = statement.query([])?;
+    let mut first = head(connection)?.next();
+    while let Some(row) = rows.next()? {
+        if before(BootId(row.get(1)?), BootMillis(row.get::<_, i64>(2)? as u64)) {
+            break;
+        }
+        first = Seq(row.get::<_, i64>(0)? as u64);
+    }
+    Ok(first)
+}
+
 /// The newest version of each of `ids` that has one above 1; `sides` says whether cut windows count.
 pub(super) fn newest_versions(
     connection: &Connection,

@@ -49,12 +49,11 @@ pub struct Store {
     minter: Minter,
 }
 
-/// Size and shape, for status and `store stats`.
+/// Size and shape, cheap enough to ask every second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreStats {
     pub oldest: Seq,
     pub head: Seq,
-    pub frames: u64,
     pub database_octets: u64,
     pub wal_octets: u64,
 }
@@ -100,6 +99,12 @@ impl Store {
     /// Up to `limit` (and never more than [`READ_LIMIT`]) records with numbers in `first..=last`, in order.
     pub fn read(&self, first: Seq, last: Seq, limit: usize) -> Result<Vec<(Seq, Record)>, StoreError> {
         log::read(&self.connection, first, last, limit.min(READ_LIMIT))
+    }
+
+    /// Where to begin reading for what arrived late: the first record after the last frame that is `before`, which is told
+    /// a frame's boot and last arrival.
+    pub fn first_after(&self, before: impl FnMut(BootId, BootMillis) -> bool) -> Result<Seq, StoreError> {
+        log::first_after(&self.connection, before)
     }
 
     /// One stream's records from the newest frame back, as long as `more` says so of a frame's boot and last arrival.
@@ -198,7 +203,6 @@ impl Store {
     pub fn stats(&self) -> Result<StoreStats, StoreError> {
         let oldest: Option<i64> =
             self.connection.query_row("SELECT first FROM frame ORDER BY first LIMIT 1", [], |row| row.get(0)).optional()?;
-        let frames: i64 = self.connection.query_row("SELECT count(*) FROM frame", [], |row| row.get(0))?;
         let size = |suffix: &str| {
             let mut name = self.path.as_os_str().to_owned();
             name.push(suffix);
@@ -207,7 +211,6 @@ impl Store {
         Ok(StoreStats {
             oldest: Seq(oldest.unwrap_or(1) as u64),
             head: self.head()?,
-            frames: frames as u64,
             database_octets: size(""),
             wal_octets: size("-wal"),
         })
