@@ -44,7 +44,7 @@ impl Books {
         self.live.arrived as i64 - self.chart.charted as i64 - held as i64
     }
 
-    fn is_complete(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.missing() == 0 && self.live.missing.is_empty() && self.unaccounted() == 0
     }
 

@@ -36,6 +36,8 @@ const CONTROL: Duration = Duration::from_secs(12);
 
 /// Set by Ctrl-C; everything then unwinds, which ends the children and removes the files.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// The story has failed; the control has nothing left to prove.
+static FAILED: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
     watch_for_interrupt();
@@ -59,10 +61,12 @@ fn demo() -> Result<()> {
     tools()?;
     let binary = binary()?;
     screen::introduce(&binary, seconds);
+    println!("Starting: certificates, broker, bus, gateway, six connections ...\n");
     let hospital = Hospital::open();
     let (ward, control) = std::thread::scope(|scope| {
         let control = scope.spawn(|| run_control(&binary, &hospital));
         let ward = run_ward(&binary, &hospital, Duration::from_secs(seconds));
+        FAILED.store(ward.is_err(), SeqCst);
         (ward, control.join())
     });
     let (books, files) = ward?;
@@ -97,6 +101,7 @@ fn run_ward(binary: &Path, hospital: &Hospital, length: Duration) -> Result<(Boo
         if let Some(step) = steps.next_if(|step| length * step.at_permille / 1000 <= started.elapsed()) {
             screen::event(started.elapsed(), step.says);
             match step.act {
+                Act::LoseReplies => proxy.drop_replies(true),
                 Act::CutBroker => {
                     proxy.refuse(true);
                     proxy.reset_all();
@@ -126,7 +131,8 @@ fn run_ward(binary: &Path, hospital: &Hospital, length: Duration) -> Result<(Boo
         std::thread::sleep(SHOW_EVERY);
         Ok(())
     })?;
-    screen::event(started.elapsed(), "everything is accounted for, or time is up");
+    let end = if books.is_complete() { "every value is accounted for" } else { "time is up, and something is missing" };
+    screen::event(started.elapsed(), end);
     gateway.stop()?;
     Ok((books, gateway.site.path("")))
 }
@@ -157,7 +163,7 @@ fn run_control(binary: &Path, hospital: &Hospital) -> Result<Books> {
 }
 
 fn stop_if_interrupted() -> Result<()> {
-    ensure!(!INTERRUPTED.load(SeqCst), "interrupted");
+    ensure!(!INTERRUPTED.load(SeqCst) && !FAILED.load(SeqCst), "interrupted");
     Ok(())
 }
 

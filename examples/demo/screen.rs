@@ -66,7 +66,7 @@ fn short(metric: &str, value: &str) -> Option<(&'static str, String)> {
     match metric {
         "spo2" => Some(("1", format!("SpO2 {value} %"))),
         "heart_rate" => Some(("2", format!("heart {value}"))),
-        "body_temperature" => Some(("3", format!("{value} Cel"))),
+        "body_temperature" => Some(("3", format!("{value} °C"))),
         "blood_pressure" => {
             let (pressures, _mean) = value.rsplit_once('/')?;
             Some(("4", format!("BP {pressures}")))

@@ -42,7 +42,7 @@ pub fn devices() -> Vec<WardDevice> {
         device(Kind::OximeterContinuous, OXI_1, "oxi-1", "bed = \"bed-1\"", 0, 1),
         device(Kind::OximeterContinuous, OXI_2, "oxi-2", "bed = \"bed-2\"", 0, 1),
         device(Kind::HeartRateStrap, STRAP, "strap", "patient = \"p-ben\"", 0, 1),
-        device(Kind::Thermometer, THERMO, "thermo", "bed = \"bed-3\"", 2, 10),
+        device(Kind::Thermometer, THERMO, "thermo", "bed = \"bed-3\"", 5, 10),
         device(Kind::Cuff, CUFF_1, "cuff-1", "bed = \"bed-1\"", 4, 12),
         device(Kind::Cuff, CUFF_2, "cuff-2", "use = \"shared\"", 10, 12),
     ]
@@ -60,6 +60,8 @@ pub const ADMIT: [Command; 3] =
     [&["assign", "--bed", "bed-1", ADA], &["assign", "--bed", "bed-3", CLEO], &["assign", "--device", "cuff-2", BEN]];
 
 pub enum Act {
+    /// The broker gets what is sent and its acknowledgements are lost: that is where repeats come from.
+    LoseReplies,
     CutBroker,
     MendBroker,
     /// The world changes, and somebody tells bedrail.
@@ -76,10 +78,11 @@ pub struct Step {
     pub act: Act,
 }
 
-/// At 15, 22, 26 and 35 s of 50.
+/// At 14, 15, 22, 26 and 35 s of 50.
 pub fn steps() -> Vec<Step> {
     let step = |at_permille, says, act| Step { at_permille, says, act };
     vec![
+        step(280, "the way back from the broker fails: it has the values, the gateway cannot know", Act::LoseReplies),
         step(300, "the broker is cut off: connections reset, new ones refused", Act::CutBroker),
         step(
             440,
