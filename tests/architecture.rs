@@ -10,7 +10,8 @@ fn every_test_that_architecture_names_exists() {
     collect(&root.join("src"), &mut sources);
     collect(&root.join("tests"), &mut sources);
     let table = text.split("## Invariants").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("the section");
-    let named: Vec<&str> = table.lines().filter(|line| line.starts_with('|')).filter_map(|line| line.rsplit('|').nth(1)).collect();
+    let named: Vec<&str> =
+        table.lines().filter(|line| line.starts_with('|')).filter_map(|line| line.rsplit('|').nth(1)).collect();
     let tests: Vec<&str> = named.iter().flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
     let tests: Vec<&str> = tests.into_iter().filter(|name| name.contains('_') && !name.contains([':', '/', '…'])).collect();
     assert!(tests.len() > 15, "the table of invariants was not found: {tests:?}");

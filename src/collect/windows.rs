@@ -2,6 +2,7 @@
 //! again when late values arrive. The arithmetic is `clean`'s; this file only fetches and appends.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
@@ -17,14 +18,13 @@ const FROM: &str = "windows_from";
 const SEEN: &str = "windows_seen";
 const UNTIL: &str = "windows_until";
 
-/// Windows that ended longer ago are not made again: the correction horizon.
-const HORIZON_MS: i64 = 72 * 3_600_000;
-
 pub struct Windows {
     gateway: String,
     lengths: BTreeMap<Metric, Vec<u32>>,
     zones: BTreeMap<DeviceId, TimeZone>,
     default_zone: TimeZone,
+    /// Windows that ended longer ago are not made again.
+    horizon_ms: i64,
     /// Made when this boot first has a clock.
     windower: Option<Windower>,
     /// The next record to take in; records of a boot without a clock wait here, in the log.
@@ -40,11 +40,13 @@ impl Windows {
         lengths: BTreeMap<Metric, Vec<u32>>,
         zones: BTreeMap<DeviceId, TimeZone>,
         default_zone: TimeZone,
+        horizon: Duration,
         store: &Store,
     ) -> Result<Self, StoreError> {
         let next = Seq(store.mark(FROM)?.unwrap_or(1));
         let seen = Seq(store.mark(SEEN)?.unwrap_or(0));
-        Ok(Self { gateway, lengths, zones, default_zone, windower: None, next, seen })
+        let horizon_ms = i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX);
+        Ok(Self { gateway, lengths, zones, default_zone, horizon_ms, windower: None, next, seen })
     }
 
     /// Takes in what was appended since the last call, once this boot has a clock, and appends the windows that are due.
@@ -63,7 +65,7 @@ impl Windows {
         let mut again: Vec<Late> = late.into_iter().chain(closed.late).collect();
         again.sort();
         again.dedup();
-        for late in again.iter().filter(|late| late.slot.end().0 > wall.at.0 - HORIZON_MS) {
+        for late in again.iter().filter(|late| late.slot.end().0 > wall.at.0 - self.horizon_ms) {
             drafts.extend(self.remake(store, anchors, late)?.map(|window| self.draft(store, stamp, late.stream, window)));
         }
         let made = drafts.len();
@@ -83,7 +85,7 @@ impl Windows {
             None => {
                 let first = store.read(self.next, OPEN, 1)?;
                 let first = first.first().and_then(|(_, record)| self.measured(record, anchors));
-                first.map_or(now, |at| at.min(now)).plus_ms(-HORIZON_MS)
+                first.map_or(now, |at| at.min(now)).plus_ms(-self.horizon_ms)
             }
         };
         Ok(Windower::new(self.lengths.clone(), until))

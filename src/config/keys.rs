@@ -6,7 +6,7 @@
 use Kind::{Address, Agreement, Boolean, Carry, Free, History, List, Metric, Name, Patient, Percent, Secret, Text, Time};
 use Kind::{Path, Topic, Url, When, WindowLength, Zone};
 
-use super::settings::{Bind, Bond, Environment, Mode, Order, Questionable, Start, Use};
+use super::settings::{Bind, Environment, Mode, Order, Questionable, Start, Use};
 use super::value::Kind;
 
 #[derive(Clone, Copy, Debug)]
@@ -70,8 +70,9 @@ const DAY: u64 = 24 * HOUR;
 const MIB: u64 = 1 << 20;
 
 const ADT: &str = "admissions, transfers and discharges by HL7";
-const BONDING: &str = "bonding";
+const BONDING: &str = "bonding with a passkey";
 const CHART: &str = "routes to a chart";
+const RETENTION: &str = "retention";
 const CLOCKS: &str = "setting device clocks";
 const DEVICES: &str = "more kinds of devices";
 const FHIR: &str = "the FHIR route";
@@ -113,10 +114,28 @@ pub const KEYS: &[Key] = &[
         "A commit is made at once when so many records wait.",
     ),
     key("store.ack_interval", duration(100, 60 * S), r#""1 s""#, "How often acknowledgements are written; a crash sends again."),
-    key("store.horizon", duration(HOUR, 30 * DAY), r#""72 h""#, "How long a sent record can still be corrected."),
-    key("store.keep", duration(HOUR, 3_650 * DAY), r#""30 d""#, "How long records are kept at most; not below horizon."),
-    key("store.max_bytes", Kind::Size { min: 16 * MIB, max: 1 << 42 }, r#""2 GiB""#, "Largest size of the log on disk."),
-    key("store.free_floor", Kind::Size { min: 0, max: 1 << 42 }, r#""256 MiB""#, "Disk space left to others."),
+    key("store.horizon", duration(HOUR, 30 * DAY), r#""72 h""#, "How long a window is made again when late values come."),
+    soon(
+        "store.keep",
+        duration(HOUR, 3_650 * DAY),
+        Preset::Toml(r#""30 d""#),
+        "How long records are kept at most; not below horizon.",
+        RETENTION,
+    ),
+    soon(
+        "store.max_bytes",
+        Kind::Size { min: 16 * MIB, max: 1 << 42 },
+        Preset::Toml(r#""2 GiB""#),
+        "Largest size of the log on disk.",
+        RETENTION,
+    ),
+    soon(
+        "store.free_floor",
+        Kind::Size { min: 0, max: 1 << 42 },
+        Preset::Toml(r#""256 MiB""#),
+        "Disk space left to others.",
+        RETENTION,
+    ),
     // Patients, beds and who may change the past.
     key("ward.key", Secret, r#"{ credential = "ward-key" }"#, "Opens the file with patients and assignments."),
     key("ward.back_dating", duration(0, DAY), r#""2 h""#, "How far back an assignment may begin."),
@@ -152,7 +171,12 @@ pub const KEYS: &[Key] = &[
     may("device[].timezone", Zone, "Zone of its clock; absent: the gateway's."),
     may("device[].asset", Text, "Your inventory number; a label."),
     soon("device[].serial", Text, Preset::Absent, "Must match Device Information, else its readings are held.", IDENTITY),
-    soon("device[].bond", words(Bond::WORDS), Preset::Toml(r#""none""#), "How the link is protected.", BONDING),
+    key(
+        "device[].bond",
+        Kind::Choice { words: &["none", "just-works"], later: &[("passkey", BONDING)] },
+        r#""none""#,
+        "Whether a pairing it asks for is granted: \"none\", \"just-works\", \"passkey\".",
+    ),
     soon("device[].passkey", Secret, Preset::Absent, "For bond = \"passkey\".", BONDING),
     soon("device[].set_clock", Boolean, Preset::Toml("false"), "Set its clock after its memory was read.", CLOCKS),
     later("device[].spot.for", duration(S, DAY), SPOT, "How long after a scan its readings belong to that patient."),

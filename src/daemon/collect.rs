@@ -9,7 +9,7 @@ use super::tasks::Tasks;
 use super::{DaemonError, Keys, bell};
 use crate::api;
 use crate::collect::{CollectSettings, CollectStatus, CollectedDevice, Collector, Windows, watch_clock};
-use crate::config::Settings;
+use crate::config::{Bond, Settings};
 use crate::gatt;
 use crate::radio::{self, BootClock, Deadlines, RadioDevice, RadioSettings};
 use crate::reading::METRICS;
@@ -32,7 +32,7 @@ pub fn start(
     let store = Store::open(&gateway.state_dir, &keys.log, keys.site.clone(), &gateway.id)?;
     let lengths = METRICS.iter().map(|row| (row.metric, settings.window_lengths(row.metric).into_iter().collect())).collect();
     let zones: BTreeMap<_, _> = settings.devices.iter().map(|device| (device.id, device.timezone.clone())).collect();
-    let windows = Windows::new(gateway.id.clone(), lengths, zones, gateway.timezone.clone(), &store)?;
+    let windows = Windows::new(gateway.id.clone(), lengths, zones, gateway.timezone.clone(), settings.store.horizon, &store)?;
     let (publish, status) = watch::channel(CollectStatus::default());
     let ring = bell::ringer(gateway.runtime_dir.join(bell::NAME));
     let collector = Collector::new(collect_settings(settings), store, windows, boot, publish, ring).map_err(collect_error)?;
@@ -97,7 +97,11 @@ fn radio_settings(settings: &Settings) -> RadioSettings {
             subscribe: kind.map_or(&[][..], |kind| kind.subscribe).to_vec(),
             read,
             clock,
-            bond: radio::Bond::JustWorks,
+            bond: match device.bond {
+                Bond::None => radio::Bond::None,
+                // A passkey is refused by `check` until there is somebody to give it.
+                Bond::JustWorks | Bond::Passkey => radio::Bond::JustWorks,
+            },
         }
     };
     RadioSettings {

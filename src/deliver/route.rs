@@ -416,10 +416,9 @@ impl<L: Link> Route<L> {
             return None;
         }
         match reason {
-            AckReason::Success | AckReason::NoMatchingSubscribers => {
-                let what = if reason == AckReason::Success { "sent" } else { "sent_to_nobody" };
+            AckReason::Success => {
                 if self.planner.acknowledged(token).is_some() {
-                    self.tally(what);
+                    self.tally("sent");
                 }
                 self.flying.remove(&token);
                 self.due();
@@ -431,6 +430,11 @@ impl<L: Link> Route<L> {
                 }
                 None
             }
+            // Taken, and nobody has it: not a delivery. It stays owed until somebody listens.
+            AckReason::NoMatchingSubscribers => Some(format!(
+                "nobody is subscribed to `{}`; start the consumer, let it subscribe to all of it, or filter the route",
+                self.settings.topic_text
+            )),
             // The record stays owed: it is the route that is refused, and a person has to change something.
             AckReason::Refused(code) => Some(format!(
                 "the broker refuses to take messages of this route ({code}); check the broker's access rules for topic `{}`",
