@@ -23,11 +23,15 @@ use crate::radio::BootClock;
 use crate::reading::{
     Anchors, Body, Decimal, DeviceId, Metric, Op, Placement, Record, Seq, StreamKey, SubjectKey, Timestamp, Unit,
 };
-use crate::store::{BoundRow, DeadRow, READ_LIMIT, RouteChange, RouteRow, Store, StoreError};
+use crate::store::{BoundRow, DeadRow, EVICTIONS, READ_LIMIT, RouteChange, RouteRow, Store, StoreError};
 use crate::ward::{Binding, HoldReason, Ward};
 
 /// The log's head is looked at this often even if no bell rings: a datagram is only a hint.
 const TICK: Duration = Duration::from_secs(1);
+/// A write that failed on a full or read-only disk is tried again after this.
+const RETRY_WRITE: Duration = Duration::from_secs(5);
+/// What is held is looked at again this long after an eviction, which may have taken some of it.
+const RECHECK_EVICTED: Duration = Duration::from_secs(60);
 /// Records fetched ahead in each lane: a few windows' worth.
 const READ_AHEAD: usize = 256;
 /// The retained status is renewed when it changed, and not more often than this.
@@ -124,6 +128,11 @@ pub struct Route<L: Link> {
     inputs: RouteInputs,
     connector: Connector<L>,
     write_due: Option<Moment>,
+    /// The last write failed and is tried again.
+    unwritable: bool,
+    /// Evictions seen, and when what is held is looked at again because of them.
+    evictions: u64,
+    recheck_due: Option<Moment>,
     status_sent: Option<Moment>,
     chance: fn() -> u32,
 }
@@ -147,6 +156,7 @@ impl<L: Link> Route<L> {
         let planner = Planner::new(settings.order, settings.window, store.lanes(row.n)?);
         let held = HeldRuns::new(store.held(row.n)?);
         let bound = store.bound_now(row.n)?.into_iter().map(|bound| (bound.stream, bound)).collect();
+        let evictions = store.mark(EVICTIONS)?.unwrap_or(0);
         let (anchors, head, data_version) = (store.anchors()?, store.head()?, store.data_version()?);
         let mut status = RouteStatus { name: settings.name.clone(), kind: row.kind.clone(), ..RouteStatus::default() };
         status.tally = store.tally(row.n)?;
@@ -169,6 +179,9 @@ impl<L: Link> Route<L> {
             inputs,
             connector,
             write_due: None,
+            unwritable: false,
+            evictions,
+            recheck_due: None,
             status_sent: None,
             chance: || crate::store::key::random::<4>().map_or(u32::MAX / 2, u32::from_le_bytes),
         })
@@ -215,7 +228,9 @@ impl<L: Link> Route<L> {
         let mut tick = tokio::time::interval(TICK);
         loop {
             if up {
-                self.fill(&mut link)?;
+                if let Err(error) = self.fill(&mut link) {
+                    self.not_written(error)?;
+                }
                 self.publish_status(&mut link);
             }
             tokio::select! {
@@ -292,8 +307,7 @@ impl<L: Link> Route<L> {
         while link.room() > 0 {
             let Some((lane, seq)) = self.planner.next(self.head) else { break };
             let Some(record) = self.fetch(lane, seq)? else {
-                // Evicted by retention, which has put a gap record in its place.
-                self.settle(lane, seq, "evicted");
+                self.settle_evicted(seq)?;
                 continue;
             };
             let decision = self.decide(&record, lane)?;
@@ -327,6 +341,15 @@ impl<L: Link> Route<L> {
         Ok(())
     }
 
+    /// Retention took it, and maybe more after it, and has put a gap record in the place.
+    fn settle_evicted(&mut self, seq: Seq) -> Result<(), StoreError> {
+        let next = self.store.next_present(seq.next())?.unwrap_or(self.head.next());
+        let count = self.planner.gone(seq, Seq(next.0 - 1));
+        *self.change.tally.entry("evicted".to_owned()).or_default() += count;
+        self.due();
+        Ok(())
+    }
+
     /// `false`: the link takes nothing any more.
     #[allow(clippy::too_many_arguments)]
     fn send(
@@ -340,6 +363,10 @@ impl<L: Link> Route<L> {
         choice: Option<Choice>,
     ) -> Result<bool, StoreError> {
         let placement = self.place(seq, &record, binding.as_ref())?;
+        if !self.change.bind.is_empty() {
+            // Who it is for could not be written yet: it goes when that is on the card.
+            return Ok(false);
+        }
         let subject = binding.map(|binding| binding.subject).or(subject);
         let item = self.item(seq, &record, lane, placement, subject, choice);
         let rendered = render(&item, &self.settings.topic);
@@ -598,6 +625,21 @@ impl<L: Link> Route<L> {
             if clock_came {
                 self.recheck_held()?;
             }
+            let evictions = self.store.mark(EVICTIONS)?.unwrap_or(0);
+            if evictions != self.evictions {
+                self.evictions = evictions;
+                self.recheck_due.get_or_insert(Moment::now() + RECHECK_EVICTED);
+                // What is gone from the low end needs no link to be settled.
+                for first in self.planner.lowest().into_iter().flatten() {
+                    if first <= self.head && self.store.next_present(first)? != Some(first) {
+                        self.settle_evicted(first)?;
+                    }
+                }
+            }
+        }
+        if self.recheck_due.is_some_and(|due| due <= Moment::now()) {
+            self.recheck_due = None;
+            self.recheck_held()?;
         }
         if self.held.is_postponed() && self.planner.lanes().backlog.is_empty() {
             self.recheck_held()?;
@@ -609,7 +651,8 @@ impl<L: Link> Route<L> {
     /// Puts everything found out since the last time on the card, in one commit.
     fn write(&mut self) -> Result<(), StoreError> {
         self.write_due = None;
-        (self.change.release, self.change.hold) = self.held.take_changes();
+        let (release, hold) = self.held.take_changes();
+        self.change.hold_on(release, hold);
         let nothing = self.change.release.is_empty()
             && self.change.hold.is_empty()
             && self.change.bind.is_empty()
@@ -617,7 +660,12 @@ impl<L: Link> Route<L> {
             && self.change.tally.is_empty();
         if self.planner.is_dirty() || !nothing {
             self.change.lanes = self.planner.lanes().clone();
-            self.store.apply(self.row.n, &self.change)?;
+            if let Err(error) = self.store.apply(self.row.n, &self.change) {
+                return self.not_written(error);
+            }
+            if std::mem::take(&mut self.unwritable) {
+                tracing::info!(route = %self.settings.name, "the disk takes writes again");
+            }
             for (what, n) in &self.change.tally {
                 *self.status.tally.entry(what.clone()).or_default() += n;
             }
@@ -625,6 +673,19 @@ impl<L: Link> Route<L> {
             self.planner.written();
         }
         self.report();
+        Ok(())
+    }
+
+    /// What was found out stays in memory and is written later; after a crash meanwhile it is found out again, and what was
+    /// acknowledged is sent again under the same identity.
+    fn not_written(&mut self, error: StoreError) -> Result<(), StoreError> {
+        if !error.is_passing() {
+            return Err(error);
+        }
+        if !std::mem::replace(&mut self.unwritable, true) {
+            tracing::warn!(route = %self.settings.name, %error, "what was acknowledged can't be written now");
+        }
+        self.write_due = Some(Moment::now() + RETRY_WRITE);
         Ok(())
     }
 
