@@ -170,7 +170,9 @@ pub(super) fn next_present(connection: &Connection, seq: Seq) -> Result<Option<S
 /// File and unused pages; the disk is the caller's.
 pub(super) fn room(connection: &Connection) -> Result<Room, StoreError> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let page = pragma("page_size")? as u64;
+    // SQLCipher answers this one itself, as text.
+    let page: String = connection.pragma_query_value(None, "cipher_page_size", |row| row.get(0))?;
+    let page: u64 = page.parse().map_err(|_| StoreError::Refused(format!("the page size is `{page}`")))?;
     Ok(Room { file: pragma("page_count")? as u64 * page, unused: pragma("freelist_count")? as u64 * page, disk_free: 0 })
 }
 
