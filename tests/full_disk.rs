@@ -44,6 +44,12 @@ fn a_full_disk_degrades_and_recovers_with_nothing_durable_lost() {
     let full = wait_until(LIMIT, || status(&rig)["state"] == "full");
     assert!(full, "{}\n{}", status(&rig), rig.logs());
 
+    disk.fill_but(2 << 20);
+    let evicted = wait_until(LIMIT, || {
+        rounds(&mut rig, 10);
+        status(&rig)["evicted"].as_u64().unwrap_or(0) > 0
+    });
+    assert!(evicted, "what is settled makes no room: {}\n{}", status(&rig), rig.logs());
     disk.fill();
     let degraded = wait_until(LIMIT, || {
         rounds(&mut rig, 20);
@@ -53,7 +59,6 @@ fn a_full_disk_degrades_and_recovers_with_nothing_durable_lost() {
     assert!(degraded, "values do not wait: {}\n{}", status(&rig), rig.logs());
     rounds(&mut rig, 20);
     assert!(status(&rig)["degraded"].is_string());
-    assert!(status(&rig)["evicted"].as_u64().unwrap() > 0, "nothing settled made room: {}", status(&rig));
     for daemon in &mut rig.daemons {
         assert!(daemon.ended().is_none(), "a half ended:\n{}", daemon.log());
     }
@@ -200,9 +205,14 @@ impl SmallDisk {
 
     /// Takes what is left, to the last page.
     fn fill(&self) {
+        self.fill_but(0);
+    }
+
+    fn fill_but(&self, left: u64) {
         use std::io::Write as _;
         let mut file = fs::File::options().create(true).append(true).open(self.path.join("filler")).unwrap();
-        while file.write_all(&[0; 4_096]).is_ok() {}
+        let free = || rustix::fs::statvfs(&self.path).map(|stat| stat.f_bavail * stat.f_frsize).unwrap();
+        while (left == 0 || free() > left) && file.write_all(&[0; 4_096]).is_ok() {}
     }
 
     fn empty(&self) {

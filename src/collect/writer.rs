@@ -67,6 +67,8 @@ pub struct Collector {
     due: Option<Instant>,
     /// Since a write failed that may succeed later.
     trouble: Option<Trouble>,
+    /// The write-ahead log was written back in this attempt, to be used again from its beginning.
+    written_back: bool,
     unwritten_anchors: Vec<Anchor>,
     retain: Retain,
     ballast: Ballast,
@@ -114,6 +116,7 @@ impl Collector {
             ring: Ring::default(),
             due: None,
             trouble: None,
+            written_back: false,
             unwritten_anchors: Vec::new(),
             retain,
             ballast,
@@ -234,7 +237,7 @@ impl Collector {
 
     /// Puts everything that waits on the card, oldest first.
     fn commit(&mut self) -> Result<(), CollectError> {
-        self.due = None;
+        (self.due, self.written_back) = (None, false);
         while !self.ring.is_empty() || self.trouble.is_some() {
             if !self.commit_some()? {
                 return Ok(());
@@ -281,6 +284,12 @@ impl Collector {
         }
         if reaction == Reaction::MakeRoom && self.ballast.free() {
             tracing::warn!("the disk is full: the ballast is given away");
+            return Ok(true);
+        }
+        if reaction == Reaction::MakeRoom
+            && !std::mem::replace(&mut self.written_back, true)
+            && self.store.checkpoint().unwrap_or(false)
+        {
             return Ok(true);
         }
         let first = self.trouble.is_none();
@@ -366,8 +375,12 @@ impl Collector {
         }
         let pass = match self.retain.pass(&mut self.store, &self.anchors, self.boot.id(), self.boot.now()) {
             Ok(pass) => pass,
-            // Deleting needs room too; the next commit that succeeds brings it back here.
-            Err(error) if decide(&error) != Reaction::End => return Ok(()),
+            // Deleting needs room too; it is tried again at the next tick.
+            Err(error) if decide(&error) != Reaction::End => {
+                self.rest = 0;
+                self.status.disk.free_octets = self.retain.disk().free;
+                return Ok(());
+            }
             Err(error) => return Err(error.into()),
         };
         if self.ballast.restore(pass.disk) {

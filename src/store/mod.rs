@@ -163,6 +163,14 @@ impl Store {
         self.write(|tx, _, _| evict::forget_versions(tx, after, below, limit))
     }
 
+    /// Writes the write-ahead log back, so that it is used again from its beginning and needs no new room; `false` when
+    /// somebody is still reading from it.
+    pub fn checkpoint(&self) -> Result<bool, StoreError> {
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
+        let (busy, log, done) = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], row)?;
+        Ok(busy == 0 && log == done)
+    }
+
     /// How large the file is and how much of it is unused; `disk_free` is left to the caller.
     pub fn room(&self) -> Result<Room, StoreError> {
         evict::room(&self.connection)
