@@ -61,6 +61,7 @@ pub fn start(
             bell: rings.clone(),
             commands: from_desk,
             gateway_status: gateway_status.clone(),
+            farewell: (status::topic(&gateway.id), status::offline(&gateway.id, env!("CARGO_PKG_VERSION"))),
             publish,
             stop: stop.clone(),
         };

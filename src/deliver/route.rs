@@ -34,6 +34,8 @@ const READ_AHEAD: usize = 256;
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 /// An acknowledgement for it settles nothing.
 const STATUS_TOKEN: Token = Token::MAX;
+/// How long an orderly end waits for what is in flight; a living broker acknowledges within it.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What a route needs to know about one device.
 #[derive(Clone, Debug)]
@@ -97,6 +99,8 @@ pub struct RouteInputs {
     pub commands: mpsc::Receiver<RouteCommand>,
     /// The gateway's retained status, ready to publish: topic and payload.
     pub gateway_status: watch::Receiver<Option<(String, Vec<u8>)>>,
+    /// What the last will says, for the end of which the broker drops the will.
+    pub farewell: (String, Vec<u8>),
     pub publish: watch::Sender<RouteStatus>,
     pub stop: CancellationToken,
 }
@@ -221,8 +225,7 @@ impl<L: Link> Route<L> {
             tokio::select! {
                 biased;
                 () = self.inputs.stop.cancelled() => {
-                    self.write()?;
-                    link.close().await;
+                    self.leave(link, up).await?;
                     return Ok(Left::Stopped);
                 }
                 event = link.event() => match event {
@@ -243,7 +246,7 @@ impl<L: Link> Route<L> {
                 Some(command) = self.inputs.commands.recv() => {
                     self.command(command)?;
                     if self.row.paused.is_some() {
-                        link.close().await;
+                        self.leave(link, up).await?;
                         return Ok(Left::Paused);
                     }
                 }
@@ -252,6 +255,25 @@ impl<L: Link> Route<L> {
                 _ = tick.tick() => self.look()?,
             }
         }
+    }
+
+    /// An orderly end: what is in flight settles, so that it does not go again. The broker drops the will then, so the gateway
+    /// says itself that it is gone.
+    async fn leave(&mut self, mut link: L, up: bool) -> Result<(), StoreError> {
+        let until = Moment::now() + FAREWELL;
+        while up && (self.planner.in_flight() > 0 || link.room() == 0) {
+            match tokio::time::timeout_at(until, link.event()).await {
+                Ok(LinkEvent::Acked { token, reason }) => drop(self.answered(token, reason)),
+                Ok(LinkEvent::Connected { .. }) => {}
+                Ok(LinkEvent::Lost(_)) | Err(_) => break,
+            }
+        }
+        let (topic, payload) = &self.inputs.farewell;
+        // Without room for it the retained status stays behind; there is nobody left to wait.
+        let _ = link.publish(STATUS_TOKEN, topic, payload.clone(), true);
+        self.write()?;
+        link.close().await;
+        Ok(())
     }
 
     /// Waits without a connection; what people and the ward say is heard all the same. `false`: told to stop.
