@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use jiff::tz::TimeZone;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant as Moment;
@@ -109,6 +110,8 @@ pub struct Route<L: Link> {
     flying: BTreeMap<Token, (Seq, Record)>,
     ahead: [VecDeque<(Seq, Record)>; 2],
     anchors: Anchors,
+    /// Of a record that goes to no patient.
+    nowhere: Placement,
     head: Seq,
     data_version: i64,
     status: RouteStatus,
@@ -145,6 +148,7 @@ impl<L: Link> Route<L> {
         status.dead = store.dead_count(row.n)?;
         Ok(Self {
             settings,
+            nowhere: store.site_key().placement(None, 0),
             store,
             row,
             planner,
@@ -217,19 +221,26 @@ impl<L: Link> Route<L> {
                     link.close().await;
                     return Ok(Left::Stopped);
                 }
-                event = link.event() => match event {
-                    LinkEvent::Connected { .. } => {
-                        up = true;
-                        backoff.reset();
-                        self.link_up()?;
-                    }
-                    LinkEvent::Acked { token, reason } => {
-                        if let Some(lost) = self.answered(token, reason) {
-                            link.close().await;
-                            return Ok(Left::Lost(lost));
+                event = link.event() => {
+                    let mut next = Some(event);
+                    // What came with it is heard too before the window is filled: once, not message by message.
+                    while let Some(event) = next.take() {
+                        match event {
+                            LinkEvent::Connected { .. } => {
+                                up = true;
+                                backoff.reset();
+                                self.link_up()?;
+                            }
+                            LinkEvent::Acked { token, reason } => {
+                                if let Some(lost) = self.answered(token, reason) {
+                                    link.close().await;
+                                    return Ok(Left::Lost(lost));
+                                }
+                            }
+                            LinkEvent::Lost(reason) => return Ok(Left::Lost(reason.to_string())),
                         }
+                        next = link.event().now_or_never();
                     }
-                    LinkEvent::Lost(reason) => return Ok(Left::Lost(reason.to_string())),
                 },
                 () = until(self.write_due) => self.write()?,
                 Some(command) = self.inputs.commands.recv() => {
@@ -333,12 +344,12 @@ impl<L: Link> Route<L> {
     ) -> Result<bool, StoreError> {
         let placement = self.place(seq, &record, binding.as_ref())?;
         let subject = binding.map(|binding| binding.subject).or(subject);
-        let item = self.item(seq, &record, lane, placement, subject, choice);
+        let item = self.item(seq, record, lane, placement, subject, choice);
         let rendered = render(&item, &self.settings.topic);
         let token = self.planner.sending(lane, seq);
         match link.publish(token, &rendered.topic, rendered.payload, false) {
             Ok(()) => {
-                self.flying.insert(token, (seq, record));
+                self.flying.insert(token, (seq, item.record));
             }
             // The connection ended between asking for room and using it.
             Err(NotTaken::Full) => {
@@ -347,7 +358,7 @@ impl<L: Link> Route<L> {
             }
             Err(error @ NotTaken::TooLarge { .. }) => {
                 self.planner.refused(token);
-                self.bury(seq, record, "too_large", error.to_string());
+                self.bury(seq, item.record, "too_large", error.to_string());
             }
         }
         Ok(true)
@@ -356,7 +367,7 @@ impl<L: Link> Route<L> {
     fn item(
         &self,
         seq: Seq,
-        record: &Record,
+        record: Record,
         lane: Lane,
         placement: Placement,
         subject: Option<SubjectKey>,
@@ -376,14 +387,14 @@ impl<L: Link> Route<L> {
             received: self.anchors.wall(record.stamp.boot, record.stamp.arrived),
             sent: self.now(),
             choice,
-            record: record.clone(),
+            record,
         }
     }
 
     /// The placement of a record; for a patient, the change of subject is on the card before the first send under it.
     fn place(&mut self, seq: Seq, record: &Record, binding: Option<&Binding>) -> Result<Placement, StoreError> {
         let (Some(binding), Some(stream)) = (binding, record.stream) else {
-            return Ok(self.store.site_key().placement(None, 0));
+            return Ok(self.nowhere);
         };
         let placement = self.store.site_key().placement(Some(&binding.subject), 0);
         if self.bound.get(&stream).and_then(|bound| bound.subject.as_ref()) != Some(&binding.subject) {
