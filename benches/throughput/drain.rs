@@ -75,7 +75,7 @@ pub fn measure(table: &mut Table) {
 fn rendered(log: &Store, table: &mut Table) -> Vec<Rendered> {
     let anchors = log.anchors().expect("anchors");
     let topic: TopicTemplate = TOPIC.parse().expect("a topic");
-    let devices = devices();
+    let (devices, boot) = (devices(), boot());
     let mut items = Vec::new();
     while items.len() < BACKLOG {
         let from = Seq(items.len() as u64 + 1);
@@ -92,7 +92,7 @@ fn rendered(log: &Store, table: &mut Table) -> Vec<Rendered> {
                 device: devices.get(&record.device).map(|device| device.label.clone()),
                 measured: anchors.measured(&record.stamp, &TimeZone::UTC),
                 received: anchors.wall(record.stamp.boot, record.stamp.arrived),
-                sent: anchors.wall(boot().id(), boot().now()).map(|wall| wall.at),
+                sent: anchors.wall(boot.id(), boot.now()).map(|wall| wall.at),
                 choice: None,
                 record,
             });

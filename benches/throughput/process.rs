@@ -56,8 +56,6 @@ pub fn measure(table: &mut Table) {
     let (many, one) = (ward(DEVICES), ward(1));
     let what = format!("memory of run, {DEVICES} devices connected / 1");
     table.row(&what, mib(many), mib(one), Some(many as f64 / one as f64), "<= 15 MiB");
-    let octets = std::fs::metadata(BINARY).expect("the binary").len();
-    table.row("the binary", mib(octets / 1024), "-".into(), None, "<= 10 MiB");
 }
 
 /// A gateway with an MQTT route and keys.
