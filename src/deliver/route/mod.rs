@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use jiff::tz::TimeZone;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant as Moment;
@@ -20,7 +21,7 @@ use super::status::{RouteState, RouteStatus};
 use super::{Destination, DeviceLabel, Happened, Planner, Rules, Token};
 use crate::config::{History, Order};
 use crate::radio::BootClock;
-use crate::reading::{Anchors, Decimal, DeviceId, Metric, Record, Seq, StreamKey, Timestamp, Unit};
+use crate::reading::{Anchors, Decimal, DeviceId, Metric, Placement, Record, Seq, StreamKey, Timestamp, Unit};
 use crate::store::{BoundRow, RouteChange, RouteRow, Store, StoreError};
 use crate::ward::Ward;
 
@@ -72,7 +73,7 @@ pub enum RouteCommand {
     Replay {
         from: Timestamp,
         to: Timestamp,
-        done: oneshot::Sender<Result<u64, String>>,
+        done: oneshot::Sender<u64>,
     },
     /// How many of these were already sent: asked before history is changed.
     Sent {
@@ -105,6 +106,8 @@ pub struct Route<D: Destination> {
     flying: BTreeMap<Token, (Seq, Record)>,
     ahead: [VecDeque<(Seq, Record)>; 2],
     anchors: Anchors,
+    /// Of a record that goes to no patient.
+    nowhere: Placement,
     head: Seq,
     data_version: i64,
     status: RouteStatus,
@@ -113,6 +116,8 @@ pub struct Route<D: Destination> {
     destination: D,
     write_due: Option<Moment>,
     status_sent: Option<Moment>,
+    /// Why a message was last refused, until one is taken: some brokers hang up then, and often that is all that is heard.
+    refusal: Option<String>,
     chance: fn() -> u32,
 }
 
@@ -141,6 +146,7 @@ impl<D: Destination> Route<D> {
         status.dead = store.dead_count(row.n)?;
         Ok(Self {
             settings,
+            nowhere: store.site_key().placement(None, 0),
             store,
             row,
             planner,
@@ -158,6 +164,7 @@ impl<D: Destination> Route<D> {
             destination,
             write_due: None,
             status_sent: None,
+            refusal: None,
             chance: || crate::store::key::random::<4>().map_or(u32::MAX / 2, u32::from_le_bytes),
         })
     }
@@ -184,6 +191,10 @@ impl<D: Destination> Route<D> {
                 Left::Stopped => return Ok(()),
                 Left::Paused => {}
                 Left::Lost(reason) => {
+                    let reason = match &self.refusal {
+                        Some(refusal) if *refusal != reason => format!("{reason}; before that, {refusal}"),
+                        _ => reason,
+                    };
                     let wait = backoff.next((self.chance)());
                     tracing::warn!(route = %self.settings.name, %reason, retry_in_ms = wait.as_millis() as u64, "link down");
                     self.state(RouteState::Down, Some(reason));
@@ -212,22 +223,27 @@ impl<D: Destination> Route<D> {
                     self.leave(up, true).await?;
                     return Ok(Left::Stopped);
                 }
-                happened = self.destination.event() => match happened {
-                    Happened::Up => {
-                        up = true;
-                        self.link_up()?;
-                    }
-                    Happened::Answered { token, verdict } => {
-                        match self.answered(token, verdict) {
-                            None => backoff.reset(),
-                            Some(reason) => {
-                                self.destination.close(false).await;
-                                return Ok(Left::Lost(reason));
+                happened = self.destination.event() => {
+                    let mut next = Some(happened);
+                    // What came with it is heard too before the window is filled: once, not message by message.
+                    while let Some(happened) = next.take() {
+                        match happened {
+                            Happened::Up => {
+                                up = true;
+                                self.link_up()?;
                             }
+                            Happened::Answered { token, verdict } => match self.answered(token, verdict) {
+                                None => backoff.reset(),
+                                Some(reason) => {
+                                    self.destination.close(false).await;
+                                    return Ok(Left::Lost(reason));
+                                }
+                            },
+                            Happened::Down(reason) => return Ok(Left::Lost(reason)),
                         }
+                        next = self.destination.event().now_or_never();
                     }
-                    Happened::Down(reason) => return Ok(Left::Lost(reason)),
-                },
+                }
                 () = until(self.write_due) => self.write()?,
                 Some(command) = self.inputs.commands.recv() => {
                     self.command(command)?;

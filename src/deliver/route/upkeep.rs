@@ -56,7 +56,7 @@ impl<D: Destination> Route<D> {
             RouteCommand::Replay { from, to, done } => {
                 let count = self.replay(from, to)?;
                 self.write()?;
-                let _ = done.send(Ok(count));
+                let _ = done.send(count);
             }
             RouteCommand::Sent { records, done } => {
                 let _ = done.send(records.iter().filter(|(seq, record)| self.was_sent(*seq, record)).count() as u64);

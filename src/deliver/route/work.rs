@@ -66,11 +66,11 @@ impl<D: Destination> Route<D> {
     ) -> Result<bool, StoreError> {
         let placement = self.place(seq, &record, binding.as_ref())?;
         let subject = binding.map(|binding| binding.subject).or(subject);
-        let item = self.item(seq, &record, lane, placement, subject, choice);
+        let item = self.item(seq, record, lane, placement, subject, choice);
         let token = self.planner.sending(lane, seq);
         match self.destination.send(token, &item) {
             Ok(()) => {
-                self.flying.insert(token, (seq, record));
+                self.flying.insert(token, (seq, item.record));
                 Ok(true)
             }
             Err(NotSent::NoRoom) => {
@@ -79,7 +79,7 @@ impl<D: Destination> Route<D> {
             }
             Err(NotSent::TooLarge(why)) => {
                 self.planner.refused(token);
-                self.bury(seq, record, "too_large", why);
+                self.bury(seq, item.record, "too_large", why);
                 Ok(true)
             }
         }
@@ -88,7 +88,7 @@ impl<D: Destination> Route<D> {
     fn item(
         &self,
         seq: Seq,
-        record: &Record,
+        record: Record,
         lane: Lane,
         placement: Placement,
         subject: Option<SubjectKey>,
@@ -108,14 +108,14 @@ impl<D: Destination> Route<D> {
             received: self.anchors.wall(record.stamp.boot, record.stamp.arrived),
             sent: self.now(),
             choice,
-            record: record.clone(),
+            record,
         }
     }
 
     /// The placement of a record; for a patient, the change of subject is on the card before the first send under it.
     fn place(&mut self, seq: Seq, record: &Record, binding: Option<&Binding>) -> Result<Placement, StoreError> {
         let (Some(binding), Some(stream)) = (binding, record.stream) else {
-            return Ok(self.store.site_key().placement(None, 0));
+            return Ok(self.nowhere);
         };
         let placement = self.store.site_key().placement(Some(&binding.subject), 0);
         if self.bound.get(&stream).and_then(|bound| bound.subject.as_ref()) != Some(&binding.subject) {
@@ -141,6 +141,7 @@ impl<D: Destination> Route<D> {
                 if self.planner.acknowledged(token).is_some() {
                     self.tally("sent");
                 }
+                self.refusal = None;
                 self.flying.remove(&token);
                 self.due();
                 None
@@ -151,7 +152,10 @@ impl<D: Destination> Route<D> {
                 }
                 None
             }
-            Verdict::Owed(reason) => Some(reason),
+            Verdict::Owed(reason) => {
+                self.refusal = Some(reason.clone());
+                Some(reason)
+            }
         }
     }
 
