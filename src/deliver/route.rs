@@ -121,6 +121,8 @@ pub struct Route<L: Link> {
     connector: Connector<L>,
     write_due: Option<Moment>,
     status_sent: Option<Moment>,
+    /// Why the broker last refused a message, until it takes one: some hang up then, and often that is all that is heard.
+    refusal: Option<String>,
     chance: fn() -> u32,
 }
 
@@ -166,6 +168,7 @@ impl<L: Link> Route<L> {
             connector,
             write_due: None,
             status_sent: None,
+            refusal: None,
             chance: || crate::store::key::random::<4>().map_or(u32::MAX / 2, u32::from_le_bytes),
         })
     }
@@ -192,6 +195,10 @@ impl<L: Link> Route<L> {
                 Left::Stopped => return Ok(()),
                 Left::Paused => {}
                 Left::Lost(reason) => {
+                    let reason = match &self.refusal {
+                        Some(refusal) if *refusal != reason => format!("{reason}; before that, {refusal}"),
+                        _ => reason,
+                    };
                     let wait = backoff.next((self.chance)());
                     tracing::warn!(route = %self.settings.name, %reason, retry_in_ms = wait.as_millis() as u64, "link down");
                     self.state(RouteState::Down, Some(reason));
@@ -435,6 +442,7 @@ impl<L: Link> Route<L> {
                 if self.planner.acknowledged(token).is_some() {
                     self.tally(what);
                 }
+                self.refusal = None;
                 self.flying.remove(&token);
                 self.due();
                 None
@@ -446,10 +454,13 @@ impl<L: Link> Route<L> {
                 None
             }
             // The record stays owed: it is the route that is refused, and a person has to change something.
-            AckReason::Refused(code) => Some(format!(
-                "the broker refuses to take messages of this route ({code}); check the broker's access rules for topic `{}`",
-                self.settings.topic_text
-            )),
+            AckReason::Refused(code) => {
+                self.refusal = Some(format!(
+                    "the broker refuses to take messages of this route ({code}); check the broker's access rules for topic `{}`",
+                    self.settings.topic_text
+                ));
+                self.refusal.clone()
+            }
         }
     }
 
