@@ -75,7 +75,7 @@ pub enum RouteCommand {
     Replay {
         from: Timestamp,
         to: Timestamp,
-        done: oneshot::Sender<Result<u64, String>>,
+        done: oneshot::Sender<u64>,
     },
     /// How many of these were already sent: asked before history is changed.
     Sent {
@@ -570,7 +570,7 @@ impl<L: Link> Route<L> {
             RouteCommand::Replay { from, to, done } => {
                 let count = self.replay(from, to)?;
                 self.write()?;
-                let _ = done.send(Ok(count));
+                let _ = done.send(count);
             }
             RouteCommand::Sent { records, done } => {
                 let _ = done.send(records.iter().filter(|(seq, record)| self.was_sent(*seq, record)).count() as u64);
