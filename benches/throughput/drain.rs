@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bedrail::config::{Bind, History, Order};
-use bedrail::deliver::mqtt::{Link, LinkEvent, LinkSettings, NotTaken, Rendered, TopicTemplate, connect, render};
+use bedrail::deliver::mqtt::{
+    AckReason, Link, LinkEvent, LinkSettings, MqttDestination, NotTaken, Rendered, TopicTemplate, connect, render,
+};
 use bedrail::deliver::{Carry, DeviceLabel, Item, Lane, Route, RouteDevice, RouteInputs, RouteSettings, RouteStatus, Rules};
 use bedrail::net::{ClientIdentity, TlsSettings, client_config};
 use bedrail::reading::{Op, Seq};
@@ -162,7 +164,11 @@ impl<L: Link> Link for Counted<L> {
     }
 
     async fn event(&mut self) -> LinkEvent {
-        let event = self.link.event().await;
+        let mut event = self.link.event().await;
+        // Nobody subscribes here, which a route rightly takes for no delivery.
+        if let LinkEvent::Acked { reason, .. } = &mut event {
+            *reason = AckReason::Success;
+        }
         match &event {
             LinkEvent::Connected { .. } => *self.seen.connected.lock().expect("not poisoned") = Some(Instant::now()),
             LinkEvent::Acked { .. } => {
@@ -192,8 +198,10 @@ async fn drained(store: Store, row: bedrail::store::RouteRow, link: LinkSettings
     let (publish, _state) = watch::channel(RouteStatus::default());
     let inputs = RouteInputs { ward, bell, commands, gateway_status, publish, stop: stop.clone() };
     let counted = seen.clone();
-    let connector = Box::new(move || Counted { link: connect(&link), seen: counted.clone() });
-    let route = Route::new(settings(), store, row, boot(), inputs, connector).expect("a route");
+    let connector = move || Counted { link: connect(&link), seen: counted.clone() };
+    let topic = TOPIC.parse().expect("a topic");
+    let destination = MqttDestination::new(connector, topic, TOPIC.into(), GATEWAY.into());
+    let route = Route::new(settings(), store, row, boot(), inputs, destination).expect("a route");
     let runtime = tokio::runtime::Handle::current();
     let thread = std::thread::spawn(move || runtime.block_on(route.run()));
     tokio::time::timeout(LIMIT, seen.all.notified()).await.expect("the backlog drains");
@@ -213,8 +221,6 @@ fn settings() -> RouteSettings {
         order: Order::LiveFirst,
         window: usize::from(WINDOW),
         ack_interval: Duration::from_secs(1),
-        topic: TOPIC.parse().expect("a topic"),
-        topic_text: TOPIC.into(),
         devices: devices(),
         default_zone: TimeZone::UTC,
         preferences: BTreeMap::new(),
