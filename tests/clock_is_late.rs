@@ -100,7 +100,15 @@ impl Bench {
             commit_records: 256,
             devices: vec![device],
         };
-        let windows = Windows::new("gw-test".to_owned(), BTreeMap::new(), BTreeMap::new(), TimeZone::UTC, &store).unwrap();
+        let windows = Windows::new(
+            "gw-test".to_owned(),
+            BTreeMap::new(),
+            BTreeMap::new(),
+            TimeZone::UTC,
+            Duration::from_secs(72 * 3_600),
+            &store,
+        )
+        .unwrap();
         let (publish, _) = watch::channel(CollectStatus::default());
         let collector = Collector::new(settings, open(), windows, boot, publish, Box::new(|| {})).unwrap();
         let (radio, heard) = mpsc::channel(64);
