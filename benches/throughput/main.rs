@@ -23,6 +23,8 @@ use table::Table;
 /// The release process under test; cargo builds it with this bench's profile.
 const BINARY: &str = env!("CARGO_BIN_EXE_bedrail");
 
+type Measure = fn(&mut Table);
+
 fn main() {
     // The process that leaves a log behind as a kill does: see `process`.
     if let Some(site) = std::env::var_os(process::FILL) {
@@ -32,7 +34,7 @@ fn main() {
     let mut table = Table::new();
     // `cargo bench -- drain` measures one part; cargo itself passes `--bench`.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let parts: [(&str, fn(&mut Table)); 5] = [
+    let parts: [(&str, Measure); 5] = [
         ("machine", machine::measure),
         ("ingest", ingest::measure),
         ("written", written::measure),
