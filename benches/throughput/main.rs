@@ -23,12 +23,7 @@ use table::Table;
 /// The release process under test; cargo builds it with this bench's profile.
 const BINARY: &str = env!("CARGO_BIN_EXE_bedrail");
 
-<<<<<<< HEAD
-/// Measures one thing and adds its rows.
-type Part = fn(&mut Table);
-=======
 type Measure = fn(&mut Table);
->>>>>>> bench
 
 fn main() {
     // The process that leaves a log behind as a kill does: see `process`.
@@ -39,11 +34,7 @@ fn main() {
     let mut table = Table::new();
     // `cargo bench -- drain` measures one part; cargo itself passes `--bench`.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-<<<<<<< HEAD
-    let parts: [(&str, Part); 5] = [
-=======
     let parts: [(&str, Measure); 5] = [
->>>>>>> bench
         ("machine", machine::measure),
         ("ingest", ingest::measure),
         ("written", written::measure),
