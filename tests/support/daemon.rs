@@ -74,10 +74,10 @@ impl Site {
 }
 
 /// An MQTT route as TOML. `tls` is the CA and, where the broker asks for one, a client certificate whose key must be the
-/// credential `tls-key`.
+/// credential `tls-key`. The broker is named by its address: a machine without /etc/hosts does not know `localhost`.
 pub fn mqtt_route(name: &str, port: u16, tls: Option<(&Path, Option<&Path>)>, rest: &str) -> String {
     let scheme = if tls.is_some() { "mqtts" } else { "mqtt" };
-    let mut text = format!("[[route]]\nname = {name:?}\nkind = \"mqtt\"\nurl = \"{scheme}://localhost:{port}\"\n{rest}\n");
+    let mut text = format!("[[route]]\nname = {name:?}\nkind = \"mqtt\"\nurl = \"{scheme}://127.0.0.1:{port}\"\n{rest}\n");
     if let Some((ca, cert)) = tls {
         let _ = writeln!(text, "tls.ca = {:?}", ca.display().to_string());
         if let Some(cert) = cert {

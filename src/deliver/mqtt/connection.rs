@@ -26,6 +26,9 @@ const MAX_WINDOW: u16 = 1024;
 const IDS_PER_WINDOW: u16 = 16;
 /// The library panics below it.
 const MIN_KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// The one name that needs no TLS, and the address it stands for.
+const LOCALHOST: &str = "localhost";
+const LOOPBACK: &str = "127.0.0.1";
 /// How long a DISCONNECT may take before the connection is dropped without it.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
@@ -58,7 +61,7 @@ pub fn connect(settings: &LinkSettings) -> MqttLink {
 }
 
 fn options(settings: &LinkSettings, window: u16) -> MqttOptions {
-    let mut options = MqttOptions::new(&settings.client_id, &settings.host, settings.port);
+    let mut options = MqttOptions::new(&settings.client_id, dialled(settings), settings.port);
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);
     let tls = settings.tls.clone().map(TlsConfiguration::Rustls);
@@ -80,8 +83,13 @@ fn options(settings: &LinkSettings, window: u16) -> MqttOptions {
     options
 }
 
+/// Who `localhost` is, is not asked of a name server where no certificate would tell.
+fn dialled(settings: &LinkSettings) -> &str {
+    if settings.tls.is_none() && settings.host == LOCALHOST { LOOPBACK } else { &settings.host }
+}
+
 fn is_this_machine(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    host == LOCALHOST || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// What the loop's task tells the link.
@@ -311,7 +319,20 @@ fn ended(code: DisconnectReasonCode, text: Option<String>) -> LostReason {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use rustls::{ClientConfig, RootCertStore, crypto::ring};
+
     use super::*;
+
+    #[test]
+    fn in_the_clear_localhost_is_this_machine_whatever_a_name_server_says() {
+        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();
+        let tls = Arc::new(tls.unwrap().with_root_certificates(RootCertStore::empty()).with_no_client_auth());
+        let dials = |tls| options(&LinkSettings::new("localhost", 1883, tls, "gw"), 1).broker_address().0;
+        assert_eq!(dials(None), "127.0.0.1");
+        assert_eq!(dials(Some(tls)), "localhost", "a certificate is for the name in the config");
+    }
 
     #[test]
     fn a_packet_is_measured_as_the_library_writes_it() {
