@@ -56,6 +56,7 @@ fn print_collect(status: &Value) {
     let usable = if adapter["usable"] == Value::Bool(true) { "usable" } else { "not usable" };
     println!("adapter {usable}: {}", ask::text(adapter, "detail"));
     println!("log: {} records, {} commits since start, {} octets", status["head"], status["commits"], status["database_octets"]);
+    print_disk(&status["disk"]);
     println!();
     let rows = status["devices"].as_array().into_iter().flatten().map(|device| {
         let rejected: u64 =
@@ -72,6 +73,23 @@ fn print_collect(status: &Value) {
         ]
     });
     ask::table(&["DEVICE", "KIND", "STATE", "READINGS", "REJECTED", "BATTERY", "LAST READING"], &rows.collect::<Vec<_>>());
+}
+
+fn print_disk(disk: &Value) {
+    let ballast = if disk["ballast"] == Value::Bool(true) { "in place" } else { "given away" };
+    let mib = |name: &str| disk[name].as_u64().unwrap_or(0) >> 20;
+    println!(
+        "disk {}: {} MiB free, log {} of {} MiB, ballast {ballast}; {} records evicted since start, {} of them still owed",
+        ask::text(disk, "state"),
+        mib("free_octets"),
+        mib("live_octets"),
+        mib("limit_octets"),
+        disk["evicted"],
+        disk["evicted_unsettled"]
+    );
+    if let Some(degraded) = disk["degraded"].as_str() {
+        println!("degraded: {degraded}; {} values wait in memory, {} had no room there", disk["waiting"], disk["dropped"]);
+    }
 }
 
 pub fn print_routes(routes: &Value) {

@@ -5,12 +5,16 @@
 
 mod clock;
 mod intake;
+mod retain;
 mod status;
+mod trouble;
 mod windows;
 mod writer;
 
 pub use clock::{ClockReport, watch_clock};
 pub use intake::{Taken, take};
-pub use status::{AdapterStatus, CollectStatus, DeviceState, DeviceStatus};
+pub use retain::{Pass, Retain, RetainSettings};
+pub use status::{AdapterStatus, CollectStatus, DeviceState, DeviceStatus, DiskState, DiskStatus};
+pub use trouble::{RING, Reaction, decide};
 pub use windows::Windows;
 pub use writer::{CollectError, CollectSettings, CollectedDevice, Collector};

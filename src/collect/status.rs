@@ -15,9 +15,44 @@ pub struct CollectStatus {
     pub head: u64,
     pub database_octets: u64,
     pub wal_octets: u64,
+    #[serde(default)]
+    pub disk: DiskStatus,
     /// Readings made durable since start, and commits they took.
     pub durable: u64,
     pub commits: u64,
+}
+
+/// Whether there is room, and what was done about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskStatus {
+    pub state: DiskState,
+    /// Why new values wait in memory instead of being durable; absent while all is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<String>,
+    /// The ballast file is in place.
+    pub ballast: bool,
+    pub free_octets: u64,
+    /// Of the log file, what is in use, and what it may use now.
+    pub live_octets: u64,
+    pub limit_octets: u64,
+    /// Values that wait in memory, and how many there was no room for even there.
+    pub waiting: u64,
+    pub dropped: u64,
+    /// Records deleted since start, and how many of them a route still owed.
+    pub evicted: u64,
+    pub evicted_unsettled: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskState {
+    #[default]
+    Ok,
+    /// Below `store.free_floor`: the log grows no more.
+    NearFull,
+    /// The ballast is given away, or a write found no room.
+    Full,
+    ReadOnly,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

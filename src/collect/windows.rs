@@ -16,7 +16,7 @@ use crate::store::{Draft, Identity, OPEN, READ_LIMIT, Store, StoreError};
 /// been dealt with, and until when slots are closed (milliseconds).
 const FROM: &str = "windows_from";
 const SEEN: &str = "windows_seen";
-const UNTIL: &str = "windows_until";
+pub(super) const UNTIL: &str = "windows_until";
 
 pub struct Windows {
     gateway: String,
@@ -76,6 +76,14 @@ impl Windows {
         }
         self.windower = Some(windower);
         Ok(made)
+    }
+
+    /// Begins again from the marks in the store, as after a restart: what was made last did not reach it.
+    pub fn reset(&mut self, store: &Store) -> Result<(), StoreError> {
+        self.windower = None;
+        self.next = Seq(store.mark(FROM)?.unwrap_or(1));
+        self.seen = Seq(store.mark(SEEN)?.unwrap_or(0));
+        Ok(())
     }
 
     /// A first start closes nothing that lies before its first record.

@@ -10,13 +10,25 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::{AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, Taken, Windows, take};
+use super::trouble::{Reaction, Ring, Trouble, decide};
+use super::{
+    AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, Retain, RetainSettings, Taken, Windows, take,
+};
 use crate::radio::{BootClock, Heard, InformationField, RadioEvent};
-use crate::reading::{Anchor, Anchors, Body, ClockQuality, DeviceId, Metric, Value};
-use crate::store::{Draft, MAX_RECORDS, Store, StoreError};
+use crate::reading::{Anchor, Anchors, Body, ClockQuality, DeviceId, Metric, Stamp, Value};
+use crate::store::ballast::Ballast;
+use crate::store::{MAX_RECORDS, Store, StoreError};
 
 /// Windows are made and the status is renewed once a second.
 const TICK: Duration = Duration::from_secs(1);
+/// Retention is looked at this often, in ticks; while it has more to do, at every one.
+const RETAIN_EVERY: u32 = 10;
+/// Drafts in one commit at most, gaps not counted.
+const COMMIT: usize = MAX_RECORDS / 2;
+/// Written after trouble.
+const PROBE: &str = "writable";
+/// Clock anchors that wait for a disk that takes no writes.
+const MAX_ANCHORS: usize = 64;
 /// The clock has moved against the boot clock: a step, or drift worth a new anchor.
 const MOVED_MS: i64 = 250;
 /// Reject and warning names a device may fill its status with: the decoders' own names are fewer.
@@ -34,6 +46,7 @@ pub struct CollectSettings {
     pub commit_interval: Duration,
     pub commit_records: usize,
     pub devices: Vec<CollectedDevice>,
+    pub retain: RetainSettings,
 }
 
 #[derive(Clone, Debug)]
@@ -49,9 +62,16 @@ pub struct Collector {
     windows: Windows,
     anchors: Anchors,
     boot: BootClock,
-    buffer: Vec<Draft>,
-    /// When the oldest draft in the buffer must be on the card.
+    ring: Ring,
+    /// When the oldest draft in the ring must be on the card, or be tried again.
     due: Option<Instant>,
+    /// Since a write failed that may succeed later.
+    trouble: Option<Trouble>,
+    unwritten_anchors: Vec<Anchor>,
+    retain: Retain,
+    ballast: Ballast,
+    /// Ticks until the next look at retention.
+    rest: u32,
     status: CollectStatus,
     places: BTreeMap<DeviceId, usize>,
     publish: watch::Sender<CollectStatus>,
@@ -82,7 +102,27 @@ impl Collector {
             devices: devices.collect(),
             ..CollectStatus::default()
         };
-        Ok(Self { settings, store, windows, anchors, boot, buffer: Vec::new(), due: None, status, places, publish, bell })
+        let retain = Retain::new(settings.retain.clone());
+        let mut ballast = Ballast::find(&settings.retain.state_dir);
+        ballast.restore(retain.disk());
+        Ok(Self {
+            settings,
+            store,
+            windows,
+            anchors,
+            boot,
+            ring: Ring::default(),
+            due: None,
+            trouble: None,
+            unwritten_anchors: Vec::new(),
+            retain,
+            ballast,
+            rest: 0,
+            status,
+            places,
+            publish,
+            bell,
+        })
     }
 
     /// Runs until told to stop; then commits what it holds.
@@ -109,24 +149,31 @@ impl Collector {
         while let Ok(event) = radio.try_recv() {
             self.radio(event, &mut radio)?;
         }
-        self.commit()
+        self.commit()?;
+        if !self.ring.is_empty() {
+            tracing::error!(readings = self.ring.len(), "the disk takes nothing, and these readings end with the process");
+        }
+        Ok(())
     }
 
     /// Takes in an event and whatever else waits already, up to one commit: what came while the card was busy with the last
     /// commit is on it with the next, however much it is.
     fn radio(&mut self, event: RadioEvent, waiting: &mut mpsc::Receiver<RadioEvent>) -> Result<(), CollectError> {
-        let full = self.settings.commit_records.min(MAX_RECORDS / 2);
+        let full = self.settings.commit_records.min(COMMIT);
         let (mut next, mut at_once) = (Some(event), false);
         while let Some(event) = next.take() {
             at_once |= self.take_in(event);
-            if self.buffer.len() < full {
+            if self.ring.len() < full {
                 next = waiting.try_recv().ok();
             }
         }
-        if at_once || self.buffer.len() >= full {
+        if self.trouble.is_some() {
+            return Ok(());
+        }
+        if at_once || self.ring.len() >= full {
             return self.commit();
         }
-        if !self.buffer.is_empty() && self.due.is_none() {
+        if !self.ring.is_empty() && self.due.is_none() {
             self.due = Some(Instant::now() + self.settings.commit_interval);
         }
         Ok(())
@@ -160,7 +207,9 @@ impl Collector {
             Some(Ok(taken)) => taken,
         };
         self.note(place, heard, &taken);
-        self.buffer.extend(taken.drafts);
+        let before = self.ring.dropped();
+        taken.drafts.into_iter().for_each(|draft| self.ring.push(draft, taken.at_once));
+        self.status.disk.dropped += self.ring.dropped() - before;
         taken.at_once
     }
 
@@ -183,14 +232,34 @@ impl Collector {
         }
     }
 
+    /// Puts everything that waits on the card, oldest first.
     fn commit(&mut self) -> Result<(), CollectError> {
         self.due = None;
-        if self.buffer.is_empty() {
-            return Ok(());
+        while !self.ring.is_empty() || self.trouble.is_some() {
+            if !self.commit_some()? {
+                return Ok(());
+            }
         }
-        let drafts = std::mem::take(&mut self.buffer);
+        Ok(())
+    }
+
+    /// `false`: the disk does not take it now; it is tried again later.
+    fn commit_some(&mut self) -> Result<bool, CollectError> {
+        let now = Stamp { boot: self.boot.id(), arrived: self.boot.now(), device_time: None, device_clock: None, stored: false };
+        let mut drafts = self.ring.front(COMMIT);
+        let taken = drafts.len();
         let sources: Vec<DeviceId> = drafts.iter().map(|draft| draft.device).collect();
-        let appended = self.store.append(drafts)?;
+        if let Some(trouble) = &self.trouble {
+            drafts.extend(self.ring.gaps(trouble.gap_reason(), now, &self.anchors));
+        }
+        // With nothing to append, a mark shows whether the disk takes writes again.
+        let marks: &[(&str, u64)] = if self.trouble.is_some() { &[(PROBE, now.arrived.0)] } else { &[] };
+        let appended = match self.store.append_and_mark(drafts, marks) {
+            Ok(appended) => appended,
+            Err(error) => return self.failed(error),
+        };
+        self.ring.written(taken);
+        self.recovered()?;
         self.status.commits += 1;
         for (record, source) in appended.records.iter().zip(sources) {
             match record {
@@ -201,19 +270,132 @@ impl Collector {
         if appended.records.iter().any(Option::is_some) {
             (self.bell)();
         }
+        Ok(true)
+    }
+
+    /// A write failed: what it means is decided in [`decide`]. `true`: there may be room now.
+    fn failed(&mut self, error: StoreError) -> Result<bool, CollectError> {
+        let reaction = decide(&error);
+        if reaction == Reaction::End {
+            return Err(error.into());
+        }
+        if reaction == Reaction::MakeRoom && self.ballast.free() {
+            tracing::warn!("the disk is full: the ballast is given away");
+            return Ok(true);
+        }
+        let first = self.trouble.is_none();
+        let mut trouble = self.trouble.filter(|trouble| trouble.reaction == reaction).unwrap_or_else(|| Trouble::new(reaction));
+        let wait = trouble.next_wait();
+        (self.trouble, self.due) = (Some(trouble), Some(Instant::now() + wait));
+        if first {
+            tracing::error!(%error, "degraded: what is new waits in memory until the disk takes it");
+        }
+        let disk = &mut self.status.disk;
+        disk.degraded = Some(error.to_string());
+        disk.state = match reaction {
+            Reaction::MakeRoom => DiskState::Full,
+            Reaction::Hold => DiskState::ReadOnly,
+            Reaction::Wait | Reaction::End => disk.state,
+        };
+        // Room may have been made in the file itself, which needs none on the disk.
+        self.rest = 0;
+        Ok(false)
+    }
+
+    fn recovered(&mut self) -> Result<(), CollectError> {
+        if self.trouble.take().is_some() {
+            tracing::info!("the disk takes writes again");
+            self.status.disk.degraded = None;
+            self.rest = 0;
+            self.windows.reset(&self.store)?;
+        }
+        self.write_anchors()
+    }
+
+    /// An anchor that can't be written now holds in memory and is written after the next commit that succeeds.
+    fn write_anchors(&mut self) -> Result<(), CollectError> {
+        while let Some(anchor) = self.unwritten_anchors.first() {
+            match self.store.add_anchor(anchor) {
+                Ok(()) => drop(self.unwritten_anchors.remove(0)),
+                Err(error) if decide(&error) == Reaction::End => return Err(error.into()),
+                Err(_) => break,
+            }
+        }
         Ok(())
     }
 
     fn tick(&mut self) -> Result<(), CollectError> {
-        let now = self.boot.now();
-        if self.windows.advance(&mut self.store, &self.anchors, self.boot.id(), now)? > 0 {
+        if self.trouble.is_none() {
+            self.make_windows()?;
+        }
+        self.retain()?;
+        if let Ok(stats) = self.store.stats() {
+            self.status.head = stats.head.0;
+            self.status.database_octets = stats.database_octets;
+            self.status.wal_octets = stats.wal_octets;
+        }
+        self.status.disk.waiting = if self.trouble.is_some() { self.ring.len() as u64 } else { 0 };
+        self.status.disk.ballast = self.ballast.is_kept();
+        self.publish.send_replace(self.status.clone());
+        Ok(())
+    }
+
+    fn make_windows(&mut self) -> Result<(), CollectError> {
+        match self.windows.advance(&mut self.store, &self.anchors, self.boot.id(), self.boot.now()) {
+            Ok(0) => Ok(()),
+            Ok(_) => {
+                (self.bell)();
+                Ok(())
+            }
+            Err(error) => {
+                self.failed(error)?;
+                Ok(self.windows.reset(&self.store)?)
+            }
+        }
+    }
+
+    /// Keeps the log within its limits, and the ballast where there is room for it.
+    fn retain(&mut self) -> Result<(), CollectError> {
+        if self.rest > 0 {
+            self.rest -= 1;
+            return Ok(());
+        }
+        self.rest = RETAIN_EVERY - 1;
+        if self.ballast.is_needed(self.retain.disk()) && self.ballast.free() {
+            tracing::warn!("the disk is all but full: the ballast is given away");
+        }
+        let pass = match self.retain.pass(&mut self.store, &self.anchors, self.boot.id(), self.boot.now()) {
+            Ok(pass) => pass,
+            // Deleting needs room too; the next commit that succeeds brings it back here.
+            Err(error) if decide(&error) != Reaction::End => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        if self.ballast.restore(pass.disk) {
+            tracing::info!("the ballast is in place");
+        }
+        if pass.evicted.unsettled > 0 {
+            tracing::warn!(records = pass.evicted.unsettled, "records that were still owed made room for new ones");
             (self.bell)();
         }
-        let stats = self.store.stats()?;
-        self.status.head = stats.head.0;
-        self.status.database_octets = stats.database_octets;
-        self.status.wal_octets = stats.wal_octets;
-        self.publish.send_replace(self.status.clone());
+        let floor = self.settings.retain.free_floor;
+        let disk = &mut self.status.disk;
+        disk.evicted += pass.evicted.records;
+        disk.evicted_unsettled += pass.evicted.unsettled;
+        (disk.free_octets, disk.live_octets, disk.limit_octets) = (pass.disk.free, pass.room.live(), pass.limit);
+        if self.trouble.is_none() {
+            disk.state = match pass.disk {
+                disk if disk.read_only => DiskState::ReadOnly,
+                _ if !self.ballast.is_kept() => DiskState::Full,
+                disk if disk.free < floor => DiskState::NearFull,
+                _ => DiskState::Ok,
+            };
+        }
+        if pass.unfinished {
+            self.rest = 0;
+        }
+        if self.trouble.is_some_and(|trouble| trouble.reaction == Reaction::MakeRoom) && pass.evicted.frames > 0 {
+            self.due = Some(Instant::now());
+        }
         Ok(())
     }
 
@@ -232,8 +414,13 @@ impl Collector {
         let anchor =
             Anchor { boot, at: report.at, wall: report.wall, quality: report.quality, uncertainty_ms: report.uncertainty_ms };
         tracing::info!(quality = report.quality.name(), wall = %report.wall, "clock anchor");
-        self.store.add_anchor(&anchor)?;
         self.anchors.push(anchor);
+        if self.unwritten_anchors.len() < MAX_ANCHORS {
+            self.unwritten_anchors.push(anchor);
+        }
+        if self.trouble.is_none() {
+            self.write_anchors()?;
+        }
         (self.bell)();
         Ok(())
     }

@@ -72,7 +72,6 @@ const MIB: u64 = 1 << 20;
 const ADT: &str = "admissions, transfers and discharges by HL7";
 const BONDING: &str = "bonding with a passkey";
 const CHART: &str = "routes to a chart";
-const RETENTION: &str = "retention";
 const CLOCKS: &str = "setting device clocks";
 const DEVICES: &str = "more kinds of devices";
 const FHIR: &str = "the FHIR route";
@@ -115,26 +114,23 @@ pub const KEYS: &[Key] = &[
     ),
     key("store.ack_interval", duration(100, 60 * S), r#""1 s""#, "How often acknowledgements are written; a crash sends again."),
     key("store.horizon", duration(HOUR, 30 * DAY), r#""72 h""#, "How long a window is made again when late values come."),
-    soon(
+    key(
         "store.keep",
         duration(HOUR, 3_650 * DAY),
-        Preset::Toml(r#""30 d""#),
-        "How long records are kept at most; not below horizon.",
-        RETENTION,
+        r#""30 d""#,
+        "How long what every route has settled is kept; not below horizon.",
     ),
-    soon(
+    key(
         "store.max_bytes",
         Kind::Size { min: 16 * MIB, max: 1 << 42 },
-        Preset::Toml(r#""2 GiB""#),
-        "Largest size of the log on disk.",
-        RETENTION,
+        r#""2 GiB""#,
+        "Largest size of the log; beyond it what is settled goes, then what is worth least.",
     ),
-    soon(
+    key(
         "store.free_floor",
         Kind::Size { min: 0, max: 1 << 42 },
-        Preset::Toml(r#""256 MiB""#),
-        "Disk space left to others.",
-        RETENTION,
+        r#""256 MiB""#,
+        "Disk space left to others: below it the log grows no more.",
     ),
     // Patients, beds and who may change the past.
     key("ward.key", Secret, r#"{ credential = "ward-key" }"#, "Opens the file with patients and assignments."),

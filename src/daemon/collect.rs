@@ -1,6 +1,7 @@
 //! Starts the collect half: radio, clock, writer, socket.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -8,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::tasks::Tasks;
 use super::{DaemonError, Keys, bell};
 use crate::api;
-use crate::collect::{CollectSettings, CollectStatus, CollectedDevice, Collector, Windows, watch_clock};
+use crate::collect::{CollectSettings, CollectStatus, CollectedDevice, Collector, RetainSettings, Windows, watch_clock};
 use crate::config::{Bond, Settings};
 use crate::gatt;
 use crate::radio::{self, BootClock, Deadlines, RadioDevice, RadioSettings};
@@ -84,6 +85,21 @@ fn collect_settings(settings: &Settings) -> CollectSettings {
         commit_interval: settings.store.commit_interval,
         commit_records: settings.store.commit_records,
         devices: settings.devices.iter().map(device).collect(),
+        retain: retain_settings(settings),
+    }
+}
+
+fn retain_settings(settings: &Settings) -> RetainSettings {
+    let lengths: Vec<_> = METRICS.iter().map(|row| (row.metric, settings.window_lengths(row.metric))).collect();
+    let longest = lengths.iter().flat_map(|(_, lengths)| lengths).max().copied().unwrap_or(0);
+    RetainSettings {
+        state_dir: settings.gateway.state_dir.clone(),
+        horizon: settings.store.horizon,
+        keep: settings.store.keep,
+        max_bytes: settings.store.max_bytes,
+        free_floor: settings.store.free_floor,
+        condensed: lengths.iter().filter(|(_, lengths)| !lengths.is_empty()).map(|(metric, _)| *metric).collect(),
+        longest_window: Duration::from_secs(u64::from(longest)),
     }
 }
 

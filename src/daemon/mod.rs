@@ -19,7 +19,7 @@ pub use keys::{Keys, KeysError, name as credential_name};
 
 use crate::config::{self, ConfigErrors, Loaded, Settings};
 use crate::radio::BootClock;
-use crate::store::{StoreError, lock, prepare};
+use crate::store::{StoreError, ballast, lock, prepare};
 use tasks::Tasks;
 
 /// Exit codes: the config has to be changed, it failed while running, the store needs `store prepare` or a person.
@@ -102,6 +102,7 @@ fn start(path: &std::path::Path, halves: Halves) -> Result<(), DaemonError> {
     loaded.runnable()?;
     let settings = loaded.settings;
     let keys = Keys::read(&settings)?;
+    ballast::make_way(&settings.gateway.state_dir);
     if halves == Halves::Both {
         prepare(&settings.gateway.state_dir, &keys.log, &keys.ward()?)?;
     }

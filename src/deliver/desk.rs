@@ -146,10 +146,14 @@ impl Desk {
             tokio::select! {
                 biased;
                 () = self.inputs.stop.cancelled() => return Ok(()),
-                _ = tick.tick(), if !self.synced => self.apply_config().await?,
+                _ = tick.tick(), if !self.synced => match self.apply_config().await {
+                    // What was applied is in the log; the rest follows when the disk takes it.
+                    Err(error) if error.is_passing() => self.synced = false,
+                    done => done?,
+                },
                 Some((request, done)) = self.inputs.requests.recv() => {
                     let answer = match self.answer(request).await {
-                        Err(DeskError::Store(error)) => return Err(error),
+                        Err(DeskError::Store(error)) if !error.is_passing() => return Err(error),
                         answer => answer,
                     };
                     // Whoever asked may have gone; what was asked is done all the same.

@@ -95,6 +95,22 @@ impl Planner {
         self.pass(lane, seq);
     }
 
+    /// Nothing from `first` to `last` is in the log any more; answers how many of them were owed.
+    pub fn gone(&mut self, first: Seq, last: Seq) -> u64 {
+        let owed =
+            |lanes: &Lanes| [&lanes.live, &lanes.backlog].map(|runs| runs.count_to(last) - runs.count_to(Seq(first.0 - 1)));
+        let count = owed(&self.lanes).iter().sum();
+        self.lanes.live.remove(first, last);
+        self.lanes.backlog.remove(first, last);
+        self.dirty |= count > 0;
+        count
+    }
+
+    /// The first record still owed in each lane.
+    pub fn lowest(&self) -> [Option<Seq>; 2] {
+        [&self.lanes.live, &self.lanes.backlog].map(|runs| runs.next_from(Seq(0)))
+    }
+
     /// It waits in the backlog although it was met in the live lane: what a device had stored is never live.
     pub fn to_backlog(&mut self, seq: Seq) {
         self.lanes.live.remove(seq, seq);

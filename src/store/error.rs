@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use rusqlite::ErrorCode;
+use rusqlite::ffi;
+
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("{path}: {source}; check that the directory exists and that bedrail may write there")]
@@ -35,6 +38,43 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// No room on the disk: nothing was written, and the same write may succeed when there is some.
+    pub fn is_full(&self) -> bool {
+        match self.sqlite() {
+            Some(error) => error.code == ErrorCode::DiskFull || error.extended_code == ffi::SQLITE_IOERR_SHMSIZE,
+            None => matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull),
+        }
+    }
+
+    /// The disk takes no writes: nothing was written.
+    pub fn is_read_only(&self) -> bool {
+        match self.sqlite() {
+            Some(error) => {
+                let moved = error.extended_code == ffi::SQLITE_READONLY_DBMOVED;
+                (error.code == ErrorCode::ReadOnly && !moved) || error.extended_code == ffi::SQLITE_IOERR_WRITE
+            }
+            None => matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem),
+        }
+    }
+
+    /// Somebody else held the write lock for all of the time-out.
+    pub fn is_busy(&self) -> bool {
+        self.sqlite().is_some_and(|error| error.code == ErrorCode::DatabaseBusy)
+    }
+
+    /// Whether the same write may be tried again. After anything else the file is not trusted any more: above all after a
+    /// failed fsync, when the kernel may have dropped what it says is written.
+    pub fn is_passing(&self) -> bool {
+        self.is_full() || self.is_read_only() || self.is_busy()
+    }
+
+    fn sqlite(&self) -> Option<&ffi::Error> {
+        match self {
+            Self::Sql(error) => error.sqlite_error(),
+            _ => None,
+        }
+    }
+
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io { path: path.into(), source }
     }

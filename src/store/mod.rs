@@ -5,13 +5,16 @@
 
 mod anchors;
 mod audit;
+pub mod ballast;
 mod db;
 mod error;
+mod evict;
 mod frame;
 pub mod key;
 pub mod lock;
 mod log;
 mod prepare;
+pub mod retention;
 mod routes;
 mod runs;
 mod schema;
@@ -24,16 +27,19 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 pub use audit::AuditEntry;
 pub use error::StoreError;
+pub use evict::{EVICT_FRAMES, EVICT_OCTETS, EVICTIONS, Evicted};
 pub use frame::MAX_RECORDS;
 pub use log::{Appended, Draft, Identity};
 pub use prepare::{Prepared, prepare};
+pub use retention::Room;
 pub use routes::{BoundRow, DeadRow, Held, Lanes, RouteChange, RouteRow};
 pub use runs::{OPEN, Runs};
 pub use ward::{PatientRow, WardStore};
 
-use crate::reading::{Anchor, Anchors, BootId, BootMillis, Record, RecordId, Seq, SiteKey, StreamKey};
+use crate::reading::{Anchor, Anchors, BootId, BootMillis, Record, RecordId, Seq, SiteKey, Stamp, StreamKey, Timestamp};
 use key::DataKey;
 use log::{Minter, Streams};
+use retention::{Frame, Open, Turn, Worth};
 
 /// File names in the state directory.
 pub const LOG_FILE: &str = "bedrail.db";
@@ -124,6 +130,42 @@ impl Store {
         sides: bool,
     ) -> Result<BTreeMap<RecordId, u32>, StoreError> {
         log::newest_versions(&self.connection, ids, sides)
+    }
+
+    /// The first number at or after `seq` that is in the log: what lies between was evicted.
+    pub fn next_present(&self, seq: Seq) -> Result<Option<Seq>, StoreError> {
+        evict::next_present(&self.connection, seq)
+    }
+
+    /// Frames that begin at `from` or later, `limit` of them and no bodies.
+    pub fn frames(&self, anchors: &Anchors, from: Seq, limit: usize) -> Result<Vec<Frame>, StoreError> {
+        evict::frames(&self.connection, anchors, from, limit)
+    }
+
+    /// What keeps frames from being settled.
+    pub fn open_runs(&self, now: Option<Timestamp>) -> Result<Open, StoreError> {
+        evict::open(&self.connection, now)
+    }
+
+    /// What the frame that begins at `first` is worth; `None` if it is gone.
+    pub fn worth(&self, first: Seq, is_condensed: impl Fn(&Record) -> bool) -> Result<Option<Worth>, StoreError> {
+        evict::worth(&self.connection, first, is_condensed)
+    }
+
+    /// Deletes planned frames, in one transaction with the gap records that say what was lost by it. Give it no more than
+    /// [`EVICT_FRAMES`] and [`EVICT_OCTETS`] at once.
+    pub fn evict(&mut self, planned: &[(Frame, Turn)], now: Option<Timestamp>, stamp: Stamp) -> Result<Evicted, StoreError> {
+        self.write(|tx, streams, minter| evict::evict(tx, minter, streams, planned, now, stamp))
+    }
+
+    /// Forgets versions of what was evicted below `below`, a few rows at a time: see where it goes on in the answer.
+    pub fn forget_versions(&mut self, after: RecordId, below: Seq, limit: usize) -> Result<Option<RecordId>, StoreError> {
+        self.write(|tx, _, _| evict::forget_versions(tx, after, below, limit))
+    }
+
+    /// How large the file is and how much of it is unused; `disk_free` is left to the caller.
+    pub fn room(&self) -> Result<Room, StoreError> {
+        evict::room(&self.connection)
     }
 
     pub fn add_anchor(&mut self, anchor: &Anchor) -> Result<(), StoreError> {

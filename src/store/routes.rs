@@ -61,6 +61,16 @@ pub struct RouteChange {
     pub tally: BTreeMap<String, u64>,
 }
 
+impl RouteChange {
+    /// Adds what became of held runs since; what was to be written and is gone again is not written.
+    pub fn hold_on(&mut self, release: Vec<Held>, hold: Vec<Held>) {
+        let same = |a: &Held, b: &Held| (a.device, a.stream, a.reason, a.first) == (b.device, b.stream, b.reason, b.first);
+        self.hold.retain(|old| !release.iter().chain(&hold).any(|new| same(old, new)));
+        self.release.extend(release);
+        self.hold.extend(hold);
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
     pub device: DeviceId,
@@ -92,7 +102,7 @@ pub struct DeadRow {
     pub detail: String,
 }
 
-/// Registers a route; a new one owns what is appended after `head`, or everything when `oldest`.
+/// Registers a route; a new one owns what is appended after `head`, or everything there is when `oldest`.
 pub(super) fn register(tx: &Transaction<'_>, name: &str, kind: &str, head: Seq, oldest: bool) -> Result<RouteRow, StoreError> {
     if let Some(row) = find(tx, name)? {
         tx.execute("UPDATE route SET orphaned = NULL, kind = ? WHERE n = ?", params![kind, row.n])?;
@@ -100,7 +110,9 @@ pub(super) fn register(tx: &Transaction<'_>, name: &str, kind: &str, head: Seq, 
     }
     tx.execute("INSERT INTO route(name, kind) VALUES(?, ?)", [name, kind])?;
     let n = tx.last_insert_rowid();
-    let from = if oldest { Seq(1) } else { head.next() };
+    // What retention took before it came was never its own.
+    let first: Option<i64> = tx.query_row("SELECT min(first) FROM frame", [], |row| row.get(0))?;
+    let from = if oldest { Seq(first.unwrap_or(1) as u64) } else { head.next() };
     tx.execute("INSERT INTO pending VALUES(?, ?, 0, ?, ?)", params![n, lane_number(Lane::Live), from.0 as i64, OPEN.0 as i64])?;
     Ok(RouteRow { n, name: name.to_owned(), kind: kind.to_owned(), paused: None, orphaned: false })
 }

@@ -38,6 +38,11 @@ impl Runs {
         self.0.get(at).map(|(first, _)| (*first).max(from))
     }
 
+    /// The last member of the run `seq` is in.
+    pub fn end_of(&self, seq: Seq) -> Option<Seq> {
+        self.iter().find(|(first, last)| *first <= seq && seq <= *last).map(|(_, last)| last)
+    }
+
     pub fn insert(&mut self, first: Seq, last: Seq) {
         if first > last {
             return;

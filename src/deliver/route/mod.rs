@@ -22,7 +22,7 @@ use super::{Destination, DeviceLabel, Happened, Planner, Rules, Token};
 use crate::config::{History, Order};
 use crate::radio::BootClock;
 use crate::reading::{Anchors, Decimal, DeviceId, Metric, Placement, Record, Seq, StreamKey, Timestamp, Unit};
-use crate::store::{BoundRow, RouteChange, RouteRow, Store, StoreError};
+use crate::store::{BoundRow, EVICTIONS, RouteChange, RouteRow, Store, StoreError};
 use crate::ward::Ward;
 
 /// The log's head is looked at this often even if no bell rings: a datagram is only a hint.
@@ -115,6 +115,11 @@ pub struct Route<D: Destination> {
     inputs: RouteInputs,
     destination: D,
     write_due: Option<Moment>,
+    /// The last write failed and is tried again.
+    unwritable: bool,
+    /// Evictions seen, and when what is held is looked at again because of them.
+    evictions: u64,
+    recheck_due: Option<Moment>,
     status_sent: Option<Moment>,
     /// Why a message was last refused, until one is taken: some brokers hang up then, and often that is all that is heard.
     refusal: Option<String>,
@@ -140,6 +145,7 @@ impl<D: Destination> Route<D> {
         let planner = Planner::new(settings.order, settings.window, store.lanes(row.n)?);
         let held = HeldRuns::new(store.held(row.n)?);
         let bound = store.bound_now(row.n)?.into_iter().map(|bound| (bound.stream, bound)).collect();
+        let evictions = store.mark(EVICTIONS)?.unwrap_or(0);
         let (anchors, head, data_version) = (store.anchors()?, store.head()?, store.data_version()?);
         let mut status = RouteStatus { name: settings.name.clone(), kind: row.kind.clone(), ..RouteStatus::default() };
         status.tally = store.tally(row.n)?;
@@ -163,6 +169,9 @@ impl<D: Destination> Route<D> {
             inputs,
             destination,
             write_due: None,
+            unwritable: false,
+            evictions,
+            recheck_due: None,
             status_sent: None,
             refusal: None,
             chance: || crate::store::key::random::<4>().map_or(u32::MAX / 2, u32::from_le_bytes),
@@ -214,7 +223,9 @@ impl<D: Destination> Route<D> {
         let mut tick = tokio::time::interval(TICK);
         loop {
             if up {
-                self.fill()?;
+                if let Err(error) = self.fill() {
+                    self.not_written(error)?;
+                }
                 self.announce();
             }
             tokio::select! {

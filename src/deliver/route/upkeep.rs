@@ -9,10 +9,15 @@ use crate::deliver::decide::carries;
 use crate::deliver::held::Recheck;
 use crate::deliver::{Decision, Destination, Lane, RouteState};
 use crate::reading::{DeviceId, Record, Seq, Timestamp};
-use crate::store::{READ_LIMIT, RouteChange, StoreError};
+use crate::store::{EVICTIONS, READ_LIMIT, RouteChange, StoreError};
 
 /// How the gateway is, is told when it changed, and not more often than this.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
+
+/// A write that failed on a full or read-only disk is tried again after this.
+const RETRY_WRITE: Duration = Duration::from_secs(5);
+/// What is held is looked at again this long after an eviction, which may have taken some of it.
+const RECHECK_EVICTED: Duration = Duration::from_secs(60);
 
 impl<D: Destination> Route<D> {
     /// Looks at every held record again; what may go now goes to the backlog lane.
@@ -104,6 +109,11 @@ impl<D: Destination> Route<D> {
             if clock_came {
                 self.recheck_held()?;
             }
+            self.see_evictions()?;
+        }
+        if self.recheck_due.is_some_and(|due| due <= Moment::now()) {
+            self.recheck_due = None;
+            self.recheck_held()?;
         }
         if self.held.is_postponed() && self.planner.lanes().backlog.is_empty() {
             self.recheck_held()?;
@@ -115,7 +125,8 @@ impl<D: Destination> Route<D> {
     /// Puts everything found out since the last time on the card, in one commit.
     pub(super) fn write(&mut self) -> Result<(), StoreError> {
         self.write_due = None;
-        (self.change.release, self.change.hold) = self.held.take_changes();
+        let (release, hold) = self.held.take_changes();
+        self.change.hold_on(release, hold);
         let nothing = self.change.release.is_empty()
             && self.change.hold.is_empty()
             && self.change.bind.is_empty()
@@ -123,7 +134,12 @@ impl<D: Destination> Route<D> {
             && self.change.tally.is_empty();
         if self.planner.is_dirty() || !nothing {
             self.change.lanes = self.planner.lanes().clone();
-            self.store.apply(self.row.n, &self.change)?;
+            if let Err(error) = self.store.apply(self.row.n, &self.change) {
+                return self.not_written(error);
+            }
+            if std::mem::take(&mut self.unwritable) {
+                tracing::info!(route = %self.settings.name, "the disk takes writes again");
+            }
             for (what, n) in &self.change.tally {
                 *self.status.tally.entry(what.clone()).or_default() += n;
             }
@@ -131,6 +147,35 @@ impl<D: Destination> Route<D> {
             self.planner.written();
         }
         self.report();
+        Ok(())
+    }
+
+    /// What was found out stays in memory and is written later; after a crash meanwhile it is found out again, and what was
+    /// acknowledged is sent again under the same identity.
+    pub(super) fn not_written(&mut self, error: StoreError) -> Result<(), StoreError> {
+        if !error.is_passing() {
+            return Err(error);
+        }
+        if !std::mem::replace(&mut self.unwritable, true) {
+            tracing::warn!(route = %self.settings.name, %error, "what was acknowledged can't be written now");
+        }
+        self.write_due = Some(Moment::now() + RETRY_WRITE);
+        Ok(())
+    }
+
+    /// What retention took from the low end needs no link to be settled.
+    fn see_evictions(&mut self) -> Result<(), StoreError> {
+        let evictions = self.store.mark(EVICTIONS)?.unwrap_or(0);
+        if evictions == self.evictions {
+            return Ok(());
+        }
+        self.evictions = evictions;
+        self.recheck_due.get_or_insert(Moment::now() + RECHECK_EVICTED);
+        for first in self.planner.lowest().into_iter().flatten() {
+            if first <= self.head && self.store.next_present(first)? != Some(first) {
+                self.settle_evicted(first)?;
+            }
+        }
         Ok(())
     }
 

@@ -18,8 +18,7 @@ impl<D: Destination> Route<D> {
         while self.destination.room() > 0 {
             let Some((lane, seq)) = self.planner.next(self.head) else { break };
             let Some(record) = self.fetch(lane, seq)? else {
-                // Evicted by retention, which has put a gap record in its place.
-                self.settle(lane, seq, "evicted");
+                self.settle_evicted(seq)?;
                 continue;
             };
             let decision = self.decide(&record, lane)?;
@@ -53,6 +52,15 @@ impl<D: Destination> Route<D> {
         Ok(())
     }
 
+    /// Retention took it, and maybe more after it, and has put a gap record in the place.
+    pub(super) fn settle_evicted(&mut self, seq: Seq) -> Result<(), StoreError> {
+        let next = self.store.next_present(seq.next())?.unwrap_or(self.head.next());
+        let count = self.planner.gone(seq, Seq(next.0 - 1));
+        *self.change.tally.entry("evicted".to_owned()).or_default() += count;
+        self.due();
+        Ok(())
+    }
+
     /// `false`: the destination takes nothing any more.
     #[allow(clippy::too_many_arguments)]
     fn send(
@@ -65,6 +73,10 @@ impl<D: Destination> Route<D> {
         choice: Option<Choice>,
     ) -> Result<bool, StoreError> {
         let placement = self.place(seq, &record, binding.as_ref())?;
+        if !self.change.bind.is_empty() {
+            // Who it is for could not be written yet: it goes when that is on the card.
+            return Ok(false);
+        }
         let subject = binding.map(|binding| binding.subject).or(subject);
         let item = self.item(seq, record, lane, placement, subject, choice);
         let token = self.planner.sending(lane, seq);
