@@ -8,7 +8,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use bedrail::collect::{ClockReport, CollectSettings, CollectStatus, CollectedDevice, Collector, Windows};
+use bedrail::collect::{ClockReport, CollectSettings, CollectStatus, CollectedDevice, Collector, RetainSettings, Windows};
 use bedrail::gatt::sig_uuid;
 use bedrail::radio::{BootClock, Heard, RadioEvent};
 use bedrail::reading::{Anchors, Body, BootMillis, ClockQuality, DeviceId, Record, SecurityLevel, Seq, SiteKey, Timestamp};
@@ -99,6 +99,15 @@ impl Bench {
             commit_interval: Duration::from_millis(10),
             commit_records: 256,
             devices: vec![device],
+            retain: RetainSettings {
+                state_dir: directory.path().to_owned(),
+                horizon: Duration::from_secs(72 * 3_600),
+                keep: Duration::from_secs(30 * 86_400),
+                max_bytes: 1 << 30,
+                free_floor: 0,
+                condensed: [].into(),
+                longest_window: Duration::ZERO,
+            },
         };
         let windows = Windows::new(
             "gw-test".to_owned(),
