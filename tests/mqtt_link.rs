@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bedrail::deliver::mqtt::{
     AckReason, Link, LinkEvent, LinkSettings, Login, LostReason, MqttLink, RefusalCode, Will, connect, status,
 };
-use bedrail::net::{ClientIdentity, TlsFault, TlsSettings, client_config};
+use bedrail::net::{ClientIdentity, TlsFault, TlsSettings, classify, client_config};
 use zeroize::Zeroizing;
 
 /// Far above what any step takes, so that a hang fails a test and does not stop the run.
@@ -70,7 +70,7 @@ async fn a_foreign_authority_a_wrong_name_and_a_missing_certificate_are_told_apa
     };
     let foreign = Authority::new(broker.path("foreign"), "Bedrail Test CA");
     assert_eq!(tls_fault(broker.settings_with("gw", &foreign.cert(), None)).await, TlsFault::UnknownIssuer);
-    assert_eq!(tls_fault(LinkSettings { host: "127.0.0.1".into(), ..broker.settings("gw") }).await, TlsFault::WrongHost);
+    assert_eq!(tls_fault(LinkSettings { host: "127.0.0.2".into(), ..broker.settings("gw") }).await, TlsFault::WrongHost);
     let mutual = LinkSettings { port: broker.mutual_port, ..broker.settings("gw") };
     assert_eq!(tls_fault(mutual).await, TlsFault::ClientCertificateRequired);
 
@@ -78,6 +78,21 @@ async fn a_foreign_authority_a_wrong_name_and_a_missing_certificate_are_told_apa
     let identity = ClientIdentity { cert, key: Zeroizing::new(fs::read(key).unwrap()) };
     let with_certificate = broker.settings_with("gw", &broker.authority.cert(), Some(identity));
     connected(&mut connect(&LinkSettings { port: broker.mutual_port, ..with_certificate })).await;
+}
+
+/// The other tests say 127.0.0.1: a machine without /etc/hosts does not know `localhost`.
+#[test]
+fn a_certificate_is_good_for_the_names_it_carries_and_no_other() {
+    let broker = Broker::start("");
+    let tls = broker.settings("gw").tls.unwrap();
+    let shake_hands = |name: &'static str| {
+        let mut line = TcpStream::connect(("127.0.0.1", broker.port)).unwrap();
+        let mut client = rustls::ClientConnection::new(tls.clone(), name.try_into().unwrap()).unwrap();
+        let outcome = client.complete_io(&mut line);
+        outcome.map(drop).map_err(|error| classify(error.get_ref().unwrap().downcast_ref::<rustls::Error>().unwrap()))
+    };
+    assert_eq!(shake_hands("localhost"), Ok(()));
+    assert_eq!(shake_hands("elsewhere.example"), Err(TlsFault::WrongHost));
 }
 
 #[tokio::test]
@@ -238,7 +253,7 @@ impl Broker {
     fn start(extra: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::new(dir.path().join("ca"), "Bedrail Test CA");
-        let (cert, key) = authority.issue("broker", "DNS:localhost");
+        let (cert, key) = authority.issue("broker", "DNS:localhost,IP:127.0.0.1");
         let (port, mutual_port) = (free_port(), free_port());
         let tls = format!("cafile {}\ncertfile {}\nkeyfile {}", authority.cert().display(), cert.display(), key.display());
         let file = |name: &str| dir.path().join(name);
@@ -247,7 +262,8 @@ impl Broker {
         assert!(made.expect("mosquitto_passwd is installed").status.success());
         let config = format!(
             "user root\npersistence false\nallow_anonymous false\npassword_file {}\nacl_file {}\n{extra}\n\
-             listener {port} 127.0.0.1\n{tls}\nlistener {mutual_port} 127.0.0.1\n{tls}\nrequire_certificate true\n",
+             listener {port} 127.0.0.1\n{tls}\nlistener {port} 127.0.0.2\n{tls}\n\
+             listener {mutual_port} 127.0.0.1\n{tls}\nrequire_certificate true\n",
             file("passwd").display(),
             file("acl").display(),
         );
@@ -279,7 +295,7 @@ impl Broker {
         let login = Some(Login { username: "gw".into(), password: Zeroizing::new("secret".into()) });
         LinkSettings {
             login,
-            ..LinkSettings::new("localhost", self.port, Some(client_config(&tls).expect("good files")), client_id)
+            ..LinkSettings::new("127.0.0.1", self.port, Some(client_config(&tls).expect("good files")), client_id)
         }
     }
 
@@ -288,7 +304,7 @@ impl Broker {
         let child = Command::new("mosquitto_sub")
             .args([
                 "-h",
-                "localhost",
+                "127.0.0.1",
                 "-p",
                 &self.port.to_string(),
                 "-u",

@@ -262,7 +262,7 @@ fn a_site_has_keys_only_its_owner_reads_and_a_config_that_is_toml() {
     let config = std::fs::read_to_string(site.config("gw-1", &[&device], &route)).expect("written");
     let config: toml::Table = config.parse().expect("it is TOML");
     assert_eq!(config["device"][0]["kind"].as_str(), Some("blood-pressure"));
-    assert_eq!(config["route"][0]["url"].as_str(), Some("mqtts://localhost:8883"));
+    assert_eq!(config["route"][0]["url"].as_str(), Some("mqtts://127.0.0.1:8883"));
     assert_eq!(config["route"][0]["tls"]["key"]["credential"].as_str(), Some("tls-key"));
 }
 

@@ -14,7 +14,7 @@ use super::{DaemonError, Keys, bell};
 use crate::api::{self, DeliverState};
 use crate::collect::CollectStatus;
 use crate::config::{self, Bind, MqttSettings, Questionable, Settings, Start, secret};
-use crate::deliver::mqtt::{LinkSettings, Login, TopicTemplate, Will, connect, status};
+use crate::deliver::mqtt::{LinkSettings, Login, MqttDestination, TopicTemplate, Will, connect, status};
 use crate::deliver::{
     Carry, Desk, DeskInputs, DeskRoute, DeskSettings, DeviceLabel, Route, RouteDevice, RouteInputs, RouteSettings, RouteStatus,
     Rules, StreamPreference,
@@ -66,8 +66,10 @@ pub fn start(
         };
         states.push(state.clone());
         desk_routes.insert(route.name.clone(), DeskRoute { bind: route.bind, commands, status: state });
-        let route =
-            Route::new(route_settings(settings, route, mqtt)?, open()?, row, boot, inputs, Box::new(move || connect(&link)))?;
+        let topic: TopicTemplate =
+            mqtt.topic.parse().map_err(|source| DaemonError::Topic { route: route.name.clone(), source })?;
+        let destination = MqttDestination::new(move || connect(&link), topic, mqtt.topic.clone(), gateway.id.clone());
+        let route = Route::new(route_settings(settings, route, mqtt), open()?, row, boot, inputs, destination)?;
         routes.push(route);
     }
     let (desk, requests) = mpsc::channel(REQUESTS);
@@ -93,7 +95,7 @@ pub fn start(
 async fn watch_status(
     settings: Settings,
     routes: Vec<watch::Receiver<RouteStatus>>,
-    publish: watch::Sender<Option<(String, Vec<u8>)>>,
+    publish: watch::Sender<Option<Arc<status::Status>>>,
     stop: CancellationToken,
 ) -> Result<(), DaemonError> {
     let socket = settings.gateway.runtime_dir.join(api::COLLECT_SOCKET);
@@ -106,11 +108,10 @@ async fn watch_status(
         }
         let collect = api::call(&socket, "GET", "/v1/status", Vec::new()).await.ok();
         let collect: CollectStatus = collect.and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default();
-        let payload = status::online(&gateway_status(&settings, &collect, &routes));
-        let message = Some((status::topic(&settings.gateway.id), payload));
+        let status = Some(Arc::new(gateway_status(&settings, &collect, &routes)));
         publish.send_if_modified(|published| {
-            let changed = *published != message;
-            published.clone_from(&message);
+            let changed = *published != status;
+            published.clone_from(&status);
             changed
         });
     }
@@ -178,8 +179,7 @@ fn link_settings(settings: &Settings, route: &config::RouteSettings, mqtt: &Mqtt
     Ok(link)
 }
 
-fn route_settings(settings: &Settings, route: &config::RouteSettings, mqtt: &MqttSettings) -> Result<RouteSettings, DaemonError> {
-    let topic: TopicTemplate = mqtt.topic.parse().map_err(|source| DaemonError::Topic { route: route.name.clone(), source })?;
+fn route_settings(settings: &Settings, route: &config::RouteSettings, mqtt: &MqttSettings) -> RouteSettings {
     let devices = settings.devices.iter().map(|device| {
         let label = DeviceLabel { name: device.name.clone(), kind: device.kind.name().to_owned() };
         (device.id, RouteDevice { label, zone: device.timezone.clone(), history: device.history })
@@ -189,20 +189,18 @@ fn route_settings(settings: &Settings, route: &config::RouteSettings, mqtt: &Mqt
         let agree_within = metric.agree_within.map(|within| (within.value, within.unit));
         (row.metric, StreamPreference { prefer: metric.prefer.clone(), agree_within })
     });
-    Ok(RouteSettings {
+    RouteSettings {
         name: route.name.clone(),
         gateway: settings.gateway.id.clone(),
         rules: rules(settings, route),
         order: route.order,
         window: usize::from(mqtt.window),
         ack_interval: settings.store.ack_interval,
-        topic,
-        topic_text: mqtt.topic.clone(),
         devices: devices.collect(),
         default_zone: settings.gateway.timezone.clone(),
         preferences: preferences.collect(),
         min_coverage_permille: u16::from(route.min_coverage) * 10,
-    })
+    }
 }
 
 fn rules(settings: &Settings, route: &config::RouteSettings) -> Rules {

@@ -39,6 +39,14 @@ impl Halves {
         matches!(self, Halves::Both | Halves::Collect)
     }
 
+    const fn names(self) -> &'static [&'static str] {
+        match self {
+            Halves::Both => &["collect", "deliver"],
+            Halves::Collect => &["collect"],
+            Halves::Deliver => &["deliver"],
+        }
+    }
+
     const fn delivers(self) -> bool {
         matches!(self, Halves::Both | Halves::Deliver)
     }
@@ -98,7 +106,9 @@ fn start(path: &std::path::Path, halves: Halves) -> Result<(), DaemonError> {
     if halves == Halves::Both {
         prepare(&settings.gateway.state_dir, &keys.log, &keys.ward()?)?;
     }
-    let _shared = lock::shared(&settings.gateway.state_dir)?;
+    let state_dir = &settings.gateway.state_dir;
+    let _shared = lock::shared(state_dir)?;
+    let _once = halves.names().iter().map(|half| lock::only(state_dir, half)).collect::<Result<Vec<_>, _>>()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

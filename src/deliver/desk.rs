@@ -14,7 +14,7 @@ use super::route::RouteCommand;
 use super::status::RouteStatus;
 use crate::config::Bind;
 use crate::radio::BootClock;
-use crate::reading::{Anchors, DeviceId, Instant, Record, Seq, SubjectKey, Timestamp, UserIndex};
+use crate::reading::{Anchors, Body, DeviceId, Instant, Record, Seq, SubjectKey, Timestamp, UserIndex};
 use crate::store::{AuditEntry, OPEN, READ_LIMIT, Store, StoreError, WardStore};
 use crate::ward::{Change, EventSource, Phi, Wanted, Ward, WardEvent, sync};
 
@@ -82,7 +82,9 @@ pub enum DeskError {
     UnknownBed(String),
     #[error("no route is called \"{0}\"; `bedrail route list` lists them")]
     UnknownRoute(String),
-    #[error("nobody is known as \"{0}\"; `bedrail patient list` lists the keys")]
+    #[error(
+        "nobody is known as \"{0}\"; `bedrail patient list` lists the keys; a new one enters by [[patient]] or `bedrail patient set`"
+    )]
     UnknownPatient(SubjectKey),
     #[error("the gateway does not know the time yet, so it cannot say from when; try again when `bedrail status` shows a clock")]
     NoClock,
@@ -117,6 +119,8 @@ pub struct Desk {
     inputs: DeskInputs,
     /// The config's assignments are in the log.
     synced: bool,
+    /// The last change of the past that was shown and not made: what, from when, and when it was shown.
+    shown: Option<(Change, Timestamp, Timestamp)>,
 }
 
 impl Desk {
@@ -132,7 +136,7 @@ impl Desk {
         }
         let events = ward_store.events()?;
         inputs.ward.send_replace(Arc::new(Ward::fold(&events)));
-        Ok(Self { settings, store, ward_store, events, boot, inputs, synced: false })
+        Ok(Self { settings, store, ward_store, events, boot, inputs, synced: false, shown: None })
     }
 
     /// Runs until told to stop. Only a store that fails ends it with an error.
@@ -181,7 +185,11 @@ impl Desk {
         }
     }
 
+    /// A key nobody has spoken of is a slip of the pen, not a new patient.
     fn assignment(&self, target: &Target, patient: &SubjectKey) -> Result<Change, DeskError> {
+        if !self.ward_store.patients()?.iter().any(|row| row.key == *patient) {
+            return Err(DeskError::UnknownPatient(patient.clone()));
+        }
         Ok(match target {
             Target::Device { name, user } => Change::Pair { device: self.device(name)?, user: *user, subject: patient.clone() },
             Target::Bed(bed) => Change::Occupy { bed: self.bed(bed)?, subject: patient.clone() },
@@ -216,21 +224,46 @@ impl Desk {
         if back_dated && now.0 - at.0 > i64::try_from(self.settings.back_dating.as_millis()).unwrap_or(i64::MAX) {
             return Err(DeskError::TooLongAgo { at, limit: self.settings.back_dating });
         }
-        let mut count = 0;
         let at = if back_dated { at } else { now };
+        let mut count = 0;
         if back_dated {
             let touched = self.touched(&change, at, now)?;
             if let Some((route, count)) = self.already_sent(&touched).await? {
                 return Err(DeskError::AlreadySent { count, route });
             }
-            count = touched.len() as u64;
-            if count > 0 && yes != Some(count) {
+            count = self.readings(&touched, now)?;
+            if !touched.is_empty() && !self.is_confirmed(&change, at, &touched, yes)? {
+                self.shown = Some((change, at, now));
                 return Err(DeskError::NeedsYes { count, hours: format!("{at} to {now}") });
             }
         }
+        self.shown = None;
         self.audit(actor, action, object, detail)?;
         let n = self.append(vec![(at, EventSource::Command, actor.to_owned(), change)], now)?;
         Ok(json!({ "event": n, "at": at.to_string(), "readings": count }))
+    }
+
+    /// Whether `yes` is the number of readings that was shown for this very change. Devices go on measuring while a person
+    /// reads and types: what was measured since is not counted.
+    fn is_confirmed(
+        &self,
+        change: &Change,
+        at: Timestamp,
+        touched: &[(Seq, Record)],
+        yes: Option<u64>,
+    ) -> Result<bool, DeskError> {
+        let shown = self.shown.as_ref().filter(|(shown, from, _)| shown == change && *from == at);
+        let until = shown.map_or(Timestamp(i64::MAX), |(_, _, when)| *when);
+        Ok(yes == Some(self.readings(touched, until)?))
+    }
+
+    /// How many of `records` are readings measured before `until`: windows and events follow their readings.
+    fn readings(&self, records: &[(Seq, Record)], until: Timestamp) -> Result<u64, StoreError> {
+        let anchors = self.store.anchors()?;
+        let counts = |record: &Record| {
+            matches!(record.body, Body::Reading(_)) && self.measured(&anchors, record).is_some_and(|at| at < until)
+        };
+        Ok(records.iter().filter(|(_, record)| counts(record)).count() as u64)
     }
 
     /// The records whose binding the change would alter.

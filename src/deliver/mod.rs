@@ -2,6 +2,7 @@
 
 mod decide;
 mod desk;
+mod destination;
 mod held;
 mod item;
 pub mod mqtt;
@@ -13,8 +14,9 @@ mod status;
 
 pub use decide::{Carry, Decision, Known, Rules, Settled, decide};
 pub use desk::{Desk, DeskError, DeskInputs, DeskRequest, DeskRoute, DeskSettings, Target};
+pub use destination::{Capabilities, Destination, Happened, NotSent, Verdict};
 pub use item::{Choice, DeviceLabel, Item, Lane};
 pub use plan::{Planner, Token};
 pub use retry::Backoff;
-pub use route::{Connector, Route, RouteCommand, RouteDevice, RouteInputs, RouteSettings, StreamPreference};
+pub use route::{Route, RouteCommand, RouteDevice, RouteInputs, RouteSettings, StreamPreference};
 pub use status::{RouteState, RouteStatus};

@@ -2,6 +2,8 @@
 //!
 //! Fields become journal fields of their own under the prefix `BEDRAIL_`, because names such as `UNIT` are systemd's.
 
+use std::io::IsTerminal as _;
+
 use systemd_journal_logger::JournalLog;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -19,7 +21,10 @@ pub fn start() {
     let registry = tracing_subscriber::registry().with(filter);
     match journal {
         Some(journal) => registry.with(JournalLayer(journal)).init(),
-        None => registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false)).init(),
+        None => {
+            let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+            registry.with(text.with_ansi(std::io::stderr().is_terminal())).init();
+        }
     }
 }
 

@@ -4,10 +4,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use super::StoreError;
 use super::key::{DataKey, hex};
+use super::rescue::pages::salt_for;
 
 /// A writer holds the lock for one commit (20 ms and one fsync); a card that is collecting garbage may take seconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -21,11 +23,21 @@ pub fn open(path: &Path, key: &DataKey) -> Result<Connection, StoreError> {
     if !path.exists() {
         return Err(StoreError::Missing { path: path.into() });
     }
-    connect(path, key, OpenFlags::SQLITE_OPEN_READ_WRITE)
+    connect(path, key, OpenFlags::SQLITE_OPEN_READ_WRITE, "")
 }
 
+/// Opens a file that exists and cannot be written through this connection.
+pub fn open_to_read(path: &Path, key: &DataKey) -> Result<Connection, StoreError> {
+    if !path.exists() {
+        return Err(StoreError::Missing { path: path.into() });
+    }
+    connect(path, key, OpenFlags::SQLITE_OPEN_READ_ONLY, "")
+}
+
+/// Makes a file. Its salt follows from its key, so that salvage does not depend on the first octets of the file.
 pub fn create(path: &Path, key: &DataKey) -> Result<Connection, StoreError> {
-    connect(path, key, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)
+    let salt = hex(&salt_for(key));
+    connect(path, key, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE, &salt)
 }
 
 /// A write transaction takes its lock at once: a reader that upgrades later can fail with "busy" whatever the time-out.
@@ -33,12 +45,14 @@ pub fn begin(connection: &mut Connection) -> Result<Transaction<'_>, StoreError>
     Ok(connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
 }
 
-fn connect(path: &Path, key: &DataKey, flags: OpenFlags) -> Result<Connection, StoreError> {
+fn connect(path: &Path, key: &DataKey, flags: OpenFlags, salt: &str) -> Result<Connection, StoreError> {
     let damaged = |source| StoreError::Damaged { path: path.into(), source };
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    // A file that turns out to be damaged, or another's, is left as it is: closing must not write the log back into it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     // SQLCipher prints its complaints to stderr by itself; they come back as errors and are told once, in our words.
     connection.pragma_update(None, "cipher_log_level", "NONE")?;
-    let pragma = zeroize::Zeroizing::new(format!("x'{}'", hex(&key[..])));
+    let pragma = zeroize::Zeroizing::new(format!("x'{}{salt}'", hex(&key[..])));
     connection.pragma_update(None, "key", &*pragma)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     // The first read is where a wrong key or a damaged first page shows.
@@ -49,6 +63,7 @@ fn connect(path: &Path, key: &DataKey, flags: OpenFlags) -> Result<Connection, S
     connection.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", JOURNAL_SIZE_LIMIT)?;
     assert_mode(&connection, path)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     Ok(connection)
 }
 

@@ -1,6 +1,6 @@
 //! What can go wrong with what must survive, and what to do about it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 use rusqlite::ffi;
@@ -17,6 +17,16 @@ pub enum StoreError {
     WrongKey { path: PathBuf, credential: String },
     #[error("{path}: is not readable with its own key: the file is damaged, not locked ({source}); nothing was deleted")]
     Damaged { path: PathBuf, source: rusqlite::Error },
+    #[error("{path}: damaged: {what}; `bedrail store prepare` sets it aside and salvages what can be read")]
+    Bad { path: PathBuf, what: String },
+    #[error(
+        "{path}: no page of it bears this key: the envelope beside it belongs to another file, or nothing is left; restore both from a backup; nothing was changed"
+    )]
+    Foreign { path: PathBuf },
+    #[error(
+        "{path}: was here and is gone; restore it from a backup, or, to begin with an empty one, remove {made} and run `bedrail store prepare`"
+    )]
+    Gone { path: PathBuf, made: PathBuf },
     #[error("{path}: missing; run `bedrail store prepare` first")]
     Missing { path: PathBuf },
     #[error(
@@ -77,5 +87,38 @@ impl StoreError {
 
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io { path: path.into(), source }
+    }
+
+    pub(super) fn damaged(path: &Path, what: &str) -> Self {
+        Self::Bad { path: path.into(), what: what.into() }
+    }
+
+    /// The file's content is bad, and `store prepare` can do something about it. A full, read-only or failing disk, a lock
+    /// and a foreign schema are none of this.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { source, .. } | Self::Sql(source) => is_damage(source),
+            Self::BadFrame { .. } | Self::Bad { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// SQLCipher tells of a page whose code does not match by a plain "SQL logic error".
+fn is_damage(error: &rusqlite::Error) -> bool {
+    match error {
+        rusqlite::Error::SqliteFailure(failure, _) => {
+            matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+                || failure.extended_code == rusqlite::ffi::SQLITE_ERROR
+                || failure.extended_code == rusqlite::ffi::SQLITE_IOERR_SHORT_READ
+        }
+        rusqlite::Error::SqlInputError { error, .. } => {
+            matches!(error.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown)
+        }
+        rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::InvalidColumnType(..)
+        | rusqlite::Error::IntegralValueOutOfRange(..)
+        | rusqlite::Error::QueryReturnedNoRows => true,
+        _ => false,
     }
 }

@@ -1,7 +1,7 @@
 //! Who may do what with the store's files: halves share it for life, `store prepare` wants it alone.
 
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::StoreError;
@@ -10,20 +10,25 @@ use super::StoreError;
 #[derive(Debug)]
 pub struct StoreLock(#[allow(dead_code, reason = "held for its lock alone")] File);
 
+const STORE: &str = "bedrail.lock";
 /// A half that is just being stopped lets go within its five seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(50);
 
 pub fn shared(state_dir: &Path) -> Result<StoreLock, StoreError> {
-    acquire(state_dir, File::try_lock_shared, PATIENCE)
+    acquire(state_dir.join(STORE), File::try_lock_shared, PATIENCE)
 }
 
 pub fn exclusive(state_dir: &Path) -> Result<StoreLock, StoreError> {
-    acquire(state_dir, File::try_lock, Duration::ZERO)
+    acquire(state_dir.join(STORE), File::try_lock, Duration::ZERO)
 }
 
-fn acquire(state_dir: &Path, lock: fn(&File) -> Result<(), TryLockError>, patience: Duration) -> Result<StoreLock, StoreError> {
-    let path = state_dir.join("bedrail.lock");
+/// A half is there once: a second one would write over what the first knows of its routes, and take its socket away.
+pub fn only(state_dir: &Path, half: &str) -> Result<StoreLock, StoreError> {
+    acquire(state_dir.join(format!("{half}.lock")), File::try_lock, Duration::ZERO)
+}
+
+fn acquire(path: PathBuf, lock: fn(&File) -> Result<(), TryLockError>, patience: Duration) -> Result<StoreLock, StoreError> {
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(StoreError::io(&path))?;
     let deadline = Instant::now() + patience;
     loop {

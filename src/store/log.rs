@@ -57,9 +57,20 @@ pub(super) fn append(
     streams: &mut Streams,
     drafts: Vec<Draft>,
 ) -> Result<Appended, StoreError> {
+    let first = head(tx)?.next();
+    append_from(tx, minter, streams, drafts, first)
+}
+
+/// As [`append`], beginning at a number that may leave a gap behind: what salvage does, so that no number is given twice.
+pub(super) fn append_from(
+    tx: &Transaction<'_>,
+    minter: &Minter,
+    streams: &mut Streams,
+    drafts: Vec<Draft>,
+    first: Seq,
+) -> Result<Appended, StoreError> {
     let mut appended = Appended::default();
     let mut records: Vec<Record> = Vec::with_capacity(drafts.len());
-    let first = head(tx)?.next();
     for draft in drafts {
         let seq = Seq(first.0 + records.len() as u64);
         let Some(record) = admit(tx, minter, draft, seq, &mut appended)? else {
@@ -302,7 +313,7 @@ impl Streams {
     }
 }
 
-fn stream_key(device: DeviceId, stream: Option<&StreamKey>) -> Vec<u8> {
+pub(super) fn stream_key(device: DeviceId, stream: Option<&StreamKey>) -> Vec<u8> {
     postcard::to_stdvec(&(device, stream)).expect("a stream key is plain data")
 }
 

@@ -6,6 +6,7 @@
 mod anchors;
 mod audit;
 pub mod ballast;
+mod check;
 mod db;
 mod error;
 mod evict;
@@ -14,9 +15,11 @@ pub mod key;
 pub mod lock;
 mod log;
 mod prepare;
+mod rescue;
 pub mod retention;
 mod routes;
 mod runs;
+mod salvage;
 mod schema;
 mod ward;
 
@@ -26,14 +29,16 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension as _};
 
 pub use audit::AuditEntry;
+pub use check::{Finding, check};
 pub use error::StoreError;
 pub use evict::{EVICT_FRAMES, EVICT_OCTETS, EVICTIONS, Evicted};
 pub use frame::MAX_RECORDS;
 pub use log::{Appended, Draft, Identity};
-pub use prepare::{Prepared, prepare};
+pub use prepare::{Prepared, prepare, prepare_thoroughly, suspect};
 pub use retention::Room;
 pub use routes::{BoundRow, DeadRow, Held, Lanes, RouteChange, RouteRow};
 pub use runs::{OPEN, Runs};
+pub use salvage::Damage;
 pub use ward::{PatientRow, WardStore};
 
 use crate::reading::{Anchor, Anchors, BootId, BootMillis, Record, RecordId, Seq, SiteKey, Stamp, StreamKey, Timestamp};
@@ -190,7 +195,12 @@ impl Store {
             let head = log::head(tx)?;
             let configured: BTreeSet<&str> = routes.iter().map(|(name, _, _)| *name).collect();
             routes::mark_orphans(tx, &configured, now_ms)?;
-            routes.iter().map(|(name, kind, oldest)| routes::register(tx, name, kind, head, *oldest)).collect()
+            let rows = routes
+                .iter()
+                .map(|(name, kind, oldest)| routes::register(tx, name, kind, head, *oldest))
+                .collect::<Result<_, _>>()?;
+            salvage::routes_are_known(tx)?;
+            Ok(rows)
         })
     }
 
@@ -248,6 +258,16 @@ impl Store {
     /// Changes whenever another connection has committed.
     pub fn data_version(&self) -> Result<i64, StoreError> {
         Ok(self.connection.pragma_query_value(None, "data_version", |row| row.get(0))?)
+    }
+
+    /// What was salvaged and is not acknowledged yet; empty when the store is sound.
+    pub fn damage(&self) -> Result<Vec<Damage>, StoreError> {
+        salvage::damage(&self.connection)
+    }
+
+    /// Somebody has read what the damage was.
+    pub fn acknowledge_damage(&mut self, entry: &AuditEntry) -> Result<(), StoreError> {
+        self.audited(entry, |tx, _| salvage::acknowledge(tx))
     }
 
     pub fn stats(&self) -> Result<StoreStats, StoreError> {

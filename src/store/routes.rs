@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::runs::{OPEN, Runs};
-use super::{StoreError, log::Streams};
+use super::{StoreError, log::Streams, salvage};
 use crate::deliver::Lane;
 use crate::reading::{DeviceId, Placement, Record, Seq, StreamKey, SubjectKey};
 use crate::ward::HoldReason;
@@ -110,8 +110,10 @@ pub(super) fn register(tx: &Transaction<'_>, name: &str, kind: &str, head: Seq, 
     }
     tx.execute("INSERT INTO route(name, kind) VALUES(?, ?)", [name, kind])?;
     let n = tx.last_insert_rowid();
-    // What retention took before it came was never its own.
+    // What retention took before it came was never its own. After a salvage that lost the routes, one that seems new may not
+    // be: it begins at the oldest, since a value that comes twice is recognised and one that never comes is not.
     let first: Option<i64> = tx.query_row("SELECT min(first) FROM frame", [], |row| row.get(0))?;
+    let oldest = oldest || salvage::routes_were_lost(tx)?;
     let from = if oldest { Seq(first.unwrap_or(1) as u64) } else { head.next() };
     tx.execute("INSERT INTO pending VALUES(?, ?, 0, ?, ?)", params![n, lane_number(Lane::Live), from.0 as i64, OPEN.0 as i64])?;
     Ok(RouteRow { n, name: name.to_owned(), kind: kind.to_owned(), paused: None, orphaned: false })
@@ -201,7 +203,7 @@ pub(super) fn apply(tx: &Transaction<'_>, streams: &mut Streams, route: i64, cha
 }
 
 /// Writes only the rows that differ: a settled run costs one changed row, however many it was.
-fn write_lane(tx: &Transaction<'_>, route: i64, lane: Lane, runs: &Runs) -> Result<(), StoreError> {
+pub(super) fn write_lane(tx: &Transaction<'_>, route: i64, lane: Lane, runs: &Runs) -> Result<(), StoreError> {
     let lane = lane_number(lane);
     let stored: BTreeSet<(i64, i64)> = tx
         .prepare_cached("SELECT first, last FROM pending WHERE route = ? AND lane = ?")?
@@ -332,7 +334,7 @@ fn decode_stream(key: rusqlite::types::ValueRef<'_>) -> Result<(DeviceId, Option
     postcard::from_bytes(octets).map_err(|_| StoreError::Refused("the stream table holds a key that does not decode".into()))
 }
 
-const fn lane_number(lane: Lane) -> i64 {
+pub(super) const fn lane_number(lane: Lane) -> i64 {
     match lane {
         Lane::Live => 0,
         Lane::Backlog => 1,

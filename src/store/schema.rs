@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
-use super::{StoreError, db, key};
+use super::{StoreError, db, frame, key};
 
 /// The schema this bedrail reads and writes; an older one is migrated, a newer one refused.
 pub const VERSION: i64 = 1;
@@ -65,24 +65,106 @@ pub enum Database {
     Ward,
 }
 
-/// Creates the schema in an empty file or brings an older one up; tells what it did.
+/// What to do with a file of that schema to make it one of the next.
+type Migration = fn(&Transaction<'_>, Database) -> Result<(), StoreError>;
+
+/// Forward only, each in one transaction: a crash leaves the old schema or the new one.
+const MIGRATIONS: &[(i64, Migration)] = &[(0, frames_get_checksums_and_pending_gets_lanes)];
+
+/// Creates the schema in an empty file or brings an older one up; `true` when it created.
 pub fn bring_up(connection: &mut Connection, which: Database, path: &Path) -> Result<bool, StoreError> {
-    let found = version(connection)?;
+    let mut found = version(connection)?;
     if found > VERSION {
         return Err(StoreError::NewerSchema { path: path.into(), found, known: VERSION });
     }
-    if found == VERSION {
-        return Ok(false);
+    if found == 0 && is_empty(connection)? {
+        create(connection, which)?;
+        return Ok(true);
     }
+    while found < VERSION {
+        let Some((_, migrate)) = MIGRATIONS.iter().find(|(from, _)| *from == found) else {
+            return Err(StoreError::OlderSchema { path: path.into(), found, known: VERSION });
+        };
+        let tx = db::begin(connection)?;
+        migrate(&tx, which)?;
+        found += 1;
+        tx.pragma_update(None, "user_version", found)?;
+        tx.commit()?;
+    }
+    Ok(false)
+}
+
+/// Nothing was ever committed to it: a file that was being created when the power went.
+pub fn is_empty(connection: &Connection) -> Result<bool, StoreError> {
+    Ok(connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))? == 0)
+}
+
+fn create(connection: &mut Connection, which: Database) -> Result<(), StoreError> {
     let tx = db::begin(connection)?;
-    tx.execute_batch(match which {
-        Database::Log => LOG,
-        Database::Ward => WARD,
-    })?;
+    tx.execute_batch(which.ddl())?;
     tx.execute("INSERT INTO meta VALUES('log', ?)", [key::random::<16>()?])?;
     tx.pragma_update(None, "user_version", VERSION)?;
-    tx.commit()?;
-    Ok(true)
+    Ok(tx.commit()?)
+}
+
+/// Schema 0 is that of the first experiments: frames without a checksum, and one lane. It is kept so that there is a
+/// migration to test, of a table of records and of one of a route.
+fn frames_get_checksums_and_pending_gets_lanes(tx: &Transaction<'_>, which: Database) -> Result<(), StoreError> {
+    if which == Database::Ward {
+        return Ok(());
+    }
+    tx.execute_batch(
+        "ALTER TABLE frame ADD COLUMN checksum BLOB NOT NULL DEFAULT x'';
+         ALTER TABLE pending RENAME TO pending_0;
+         CREATE TABLE pending(route INTEGER NOT NULL, lane INTEGER NOT NULL, stream INTEGER NOT NULL, first INTEGER NOT NULL,
+             last INTEGER NOT NULL, PRIMARY KEY(route, lane, stream, first)) WITHOUT ROWID;
+         INSERT INTO pending SELECT route, 0, stream, first, last FROM pending_0;
+         DROP TABLE pending_0;",
+    )?;
+    let mut next = tx.prepare("SELECT first, body FROM frame WHERE first > ? ORDER BY first LIMIT 1")?;
+    let mut write = tx.prepare("UPDATE frame SET checksum = ? WHERE first = ?")?;
+    let mut done = 0i64;
+    while let Some((first, body)) =
+        next.query_row([done], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))).optional()?
+    {
+        write.execute(params![frame::checksum(&body), first])?;
+        done = first;
+    }
+    Ok(())
+}
+
+impl Database {
+    pub const fn ddl(self) -> &'static str {
+        match self {
+            Database::Log => LOG,
+            Database::Ward => WARD,
+        }
+    }
+
+    /// Tables by name, with the kinds of their columns: `r` the row's own number, `i` a number, `t` text, `b` octets, and in
+    /// capitals what may be absent. No two are alike in one file but those of the ward that salvage tells apart by their root.
+    pub const fn shapes(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Database::Log => &[
+                ("meta", "tb"),
+                ("stream", "rb"),
+                ("frame", "ribiiibbb"),
+                ("seen", "bbi"),
+                ("amended", "biii"),
+                ("anchor", "biiii"),
+                ("mark", "ti"),
+                ("route", "rttTI"),
+                ("tally", "iti"),
+                ("pending", "iiiii"),
+                ("held", "iitiii"),
+                ("attempt", "itbbii"),
+                ("bound", "iiiITtbb"),
+                ("dead", "iibitt"),
+                ("audit", "rbiIttttb"),
+            ],
+            Database::Ward => &[("meta", "tb"), ("event", "riittt"), ("patient", "tii"), ("identity", "tb")],
+        }
+    }
 }
 
 /// A half never changes a schema; it refuses a foreign one.
@@ -94,6 +176,6 @@ pub fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn version(connection: &Connection) -> Result<i64, StoreError> {
+pub fn version(connection: &Connection) -> Result<i64, StoreError> {
     Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
 }

@@ -104,6 +104,15 @@ impl Broker {
         self.process = Some(process);
     }
 
+    /// Reads access rules and passwords of new options; connections stand.
+    pub fn reload(&self, options: &BrokerOptions) {
+        self.configure(options);
+        let process = self.process.as_ref().expect("a broker that runs");
+        process.signal(rustix::process::Signal::HUP);
+        let reloaded = wait_until(Duration::from_secs(5), || process.output().contains("Reloading config"));
+        assert!(reloaded, "mosquitto did not read its configuration again:\n{}", process.output());
+    }
+
     /// An orderly end: it writes its database, if it has one.
     pub fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {

@@ -59,7 +59,8 @@ impl Site {
         let mut text = self.gateway_section(gateway);
         for device in devices {
             let (name, kind, address) = (&device.name, device.config_kind(), &device.address);
-            let _ = writeln!(text, "\n[[device]]\nname = {name:?}\nkind = {kind:?}\naddress = {address:?}");
+            let further = &device.config;
+            let _ = writeln!(text, "\n[[device]]\nname = {name:?}\nkind = {kind:?}\naddress = {address:?}\n{further}");
         }
         let _ = writeln!(text, "\n{rest}");
         std::fs::write(self.config_file(), text).expect("the config is written");
@@ -73,10 +74,10 @@ impl Site {
 }
 
 /// An MQTT route as TOML. `tls` is the CA and, where the broker asks for one, a client certificate whose key must be the
-/// credential `tls-key`.
+/// credential `tls-key`. The broker is named by its address: a machine without /etc/hosts does not know `localhost`.
 pub fn mqtt_route(name: &str, port: u16, tls: Option<(&Path, Option<&Path>)>, rest: &str) -> String {
     let scheme = if tls.is_some() { "mqtts" } else { "mqtt" };
-    let mut text = format!("[[route]]\nname = {name:?}\nkind = \"mqtt\"\nurl = \"{scheme}://localhost:{port}\"\n{rest}\n");
+    let mut text = format!("[[route]]\nname = {name:?}\nkind = \"mqtt\"\nurl = \"{scheme}://127.0.0.1:{port}\"\n{rest}\n");
     if let Some((ca, cert)) = tls {
         let _ = writeln!(text, "tls.ca = {:?}", ca.display().to_string());
         if let Some(cert) = cert {
@@ -194,13 +195,20 @@ pub struct Ran {
 
 /// Runs the binary as a command line tool; killed, and a panic, after `limit`.
 pub fn run(binary: &Path, arguments: &[&str], environment: &[(&str, &str)], limit: Duration) -> Ran {
+    run_with_input(binary, arguments, environment, b"", limit)
+}
+
+/// The same with something on its standard input.
+pub fn run_with_input(binary: &Path, arguments: &[&str], environment: &[(&str, &str)], input: &[u8], limit: Duration) -> Ran {
     let directory = TempDir::new().expect("a directory for its output");
     let [stdout, stderr] = ["stdout", "stderr"].map(|name| directory.path().join(name));
     let file = |path: &Path| std::fs::File::create(path).expect("a file for its output");
     let mut command = Command::new(binary);
     command.args(arguments).envs(environment.iter().copied()).env_remove("CREDENTIALS_DIRECTORY");
-    command.stdin(std::process::Stdio::null()).stdout(file(&stdout)).stderr(file(&stderr));
+    command.stdin(std::process::Stdio::piped()).stdout(file(&stdout)).stderr(file(&stderr));
     let mut child = command.spawn().expect("the binary starts");
+    // One that ended already wants no input; a pipe holds what a test gives.
+    let _ = std::io::Write::write_all(&mut child.stdin.take().expect("it is piped"), input);
     let started = Instant::now();
     let ended = wait_until(limit, || child.try_wait().is_ok_and(|status| status.is_some()));
     if !ended {

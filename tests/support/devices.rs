@@ -47,6 +47,8 @@ pub struct VirtualDevice {
     pub clock: Clock,
     /// How far its clock, which shows UTC, is ahead.
     pub clock_offset_s: i64,
+    /// Further lines of its section in the config, such as its patient.
+    pub config: String,
 }
 
 /// What goes over the air once, and the values in it: (metric, text at the device's resolution). A blood pressure is
@@ -62,7 +64,11 @@ impl VirtualDevice {
     pub fn new(kind: Kind, address: &str, name: &str) -> Self {
         let clock = if matches!(kind, Kind::Cuff | Kind::OximeterSpot) { Clock::CurrentTime } else { Clock::None };
         let serial = address.replace(':', "");
-        Self { kind, address: address.to_owned(), name: name.to_owned(), serial, clock, clock_offset_s: 0 }
+        Self { kind, address: address.to_owned(), name: name.to_owned(), serial, clock, clock_offset_s: 0, config: String::new() }
+    }
+
+    pub fn with_config(self, lines: &str) -> Self {
+        Self { config: lines.to_owned(), ..self }
     }
 
     /// The device kind as the config names it.

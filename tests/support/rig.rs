@@ -8,13 +8,15 @@ use super::bluez::{AdapterSpec, FakeBluez};
 use super::broker::{Broker, BrokerOptions};
 use super::bus::PrivateBus;
 use super::chaos::ChaosProxy;
-use super::daemon::{Daemon, Ran, START, Site, mqtt_route, run};
+use super::daemon::{Daemon, Ran, START, Site, mqtt_route, run_with_input};
 use super::devices::{MadeValue, VirtualDevice, Worker};
 use super::ledger::{self, Report};
-use super::pki::{Pki, install_credential};
+use super::pki::{Identity, Pki, install_credential};
 use super::process::wait_until;
 use super::subscriber::{Message, Receiver, Subscriber};
 use super::timedate::FakeTimedate;
+use bedrail::reading::SiteKey;
+use bedrail::store::{LOG_FILE, Store, key};
 
 /// How the daemon runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,11 @@ pub struct Rig {
     pub subscriber: Subscriber,
     pub daemons: Vec<Daemon>,
     pub workers: Vec<Worker>,
+    /// The gateway's own certificate.
+    pub identity: Identity,
+    /// What the daemon logs.
+    pub log_filter: &'static str,
+    shape: Shape,
 }
 
 pub const GATEWAY: &str = "gw-test";
@@ -64,18 +71,47 @@ impl Rig {
             tls: Some((pki.ca(), Some(pki.client("reader")))),
             login: None,
         };
-        let subscriber = Subscriber::start(receiver);
-        let route = mqtt_route("live", proxy.port(), Some((&pki.ca(), Some(&gateway.cert))), route);
-        site.config(GATEWAY, &devices.iter().collect::<Vec<_>>(), &format!("{route}\n{rest}"));
-        let workers = devices.iter().cloned().map(Worker::new).collect();
-        let binary = PathBuf::from(binary);
-        let rig = Self { binary, site, bus, bluez, clock, pki, broker, proxy, subscriber, daemons: Vec::new(), workers };
+        let rig = Self {
+            binary: PathBuf::from(binary),
+            subscriber: Subscriber::start(receiver),
+            daemons: Vec::new(),
+            workers: devices.iter().cloned().map(Worker::new).collect(),
+            identity: gateway,
+            log_filter: "info,bedrail=debug",
+            shape: Shape::OneProcess,
+            site,
+            bus,
+            bluez,
+            clock,
+            pki,
+            broker,
+            proxy,
+        };
+        rig.configure(&rig.route("live", route), rest);
         let made = rig.bedrail(&["key", "init"]);
         assert!(made.status == Some(0), "{made:?}");
         rig
     }
 
+    /// A route through the proxy to the broker, as TOML; `keys` are further lines of it.
+    pub fn route(&self, name: &str, keys: &str) -> String {
+        mqtt_route(name, self.proxy.port(), Some((&self.pki.ca(), Some(&self.identity.cert))), keys)
+    }
+
+    /// Writes the config anew, for the next start.
+    pub fn configure(&self, routes: &str, rest: &str) {
+        let devices: Vec<&VirtualDevice> = self.workers.iter().map(|worker| &worker.device).collect();
+        self.site.config(GATEWAY, &devices, &format!("{routes}\n{rest}"));
+    }
+
+    /// An orderly end, and the same shape again.
+    pub fn restart(&mut self) {
+        self.stop();
+        self.start(self.shape);
+    }
+
     pub fn start(&mut self, shape: Shape) {
+        self.shape = shape;
         let halves: &[&[&str]] = match shape {
             Shape::OneProcess => &[&["run"]],
             Shape::TwoProcesses => {
@@ -88,7 +124,7 @@ impl Rig {
         for (number, half) in halves.iter().enumerate() {
             let arguments = [half, &["--config", &config][..]].concat();
             let log = self.site.path(format!("daemon-{number}.log"));
-            let environment = [("RUST_LOG", "info,bedrail=debug")];
+            let environment = [("RUST_LOG", self.log_filter)];
             self.daemons.push(Daemon::start(&self.binary, &arguments, &log, &self.bus.address(), &environment));
         }
         for daemon in &mut self.daemons {
@@ -156,11 +192,83 @@ impl Rig {
         self.subscriber.messages().into_iter().filter(|message| !message.topic.ends_with("/status")).collect()
     }
 
+    /// What arrived under a topic prefix, the gateway's status left out.
+    pub fn records_under(&self, prefix: &str) -> Vec<Message> {
+        self.records().into_iter().filter(|message| message.topic.starts_with(prefix)).collect()
+    }
+
     /// Runs a command of the binary with this site's config.
     pub fn bedrail(&self, arguments: &[&str]) -> Ran {
+        self.bedrail_with_input(arguments, b"")
+    }
+
+    pub fn bedrail_with_input(&self, arguments: &[&str], input: &[u8]) -> Ran {
         let config = self.site.config_file().display().to_string();
         let arguments = [arguments, &["--config", &config][..]].concat();
-        run(&self.binary, &arguments, &[], Duration::from_secs(30))
+        run_with_input(&self.binary, &arguments, &[], input, Duration::from_secs(30))
+    }
+
+    /// A command that must succeed; what it printed.
+    pub fn ask(&self, arguments: &[&str]) -> String {
+        let ran = self.bedrail(arguments);
+        assert!(ran.status == Some(0), "{arguments:?}: {ran:?}\n{}", self.logs());
+        ran.stdout
+    }
+
+    pub fn ask_json(&self, arguments: &[&str]) -> serde_json::Value {
+        let text = self.ask(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {text}"))
+    }
+
+    /// A command that must fail with this exit code; what it said on standard error.
+    pub fn refused(&self, arguments: &[&str], code: i32) -> String {
+        let ran = self.bedrail(arguments);
+        assert!(ran.status == Some(code), "{arguments:?}: {ran:?}\n{}", self.logs());
+        ran.stderr
+    }
+
+    /// What `route list` says of a route.
+    pub fn route_status(&self, name: &str) -> serde_json::Value {
+        let routes = self.ask_json(&["route", "list"]);
+        let found = routes.as_array().into_iter().flatten().find(|route| route["name"] == name);
+        found.unwrap_or_else(|| panic!("no route {name} in {routes:#}")).clone()
+    }
+
+    /// Waits until `route list` says so of a route.
+    pub fn wait_for_route(&self, name: &str, limit: Duration, condition: impl Fn(&serde_json::Value) -> bool) {
+        let mut status = serde_json::Value::Null;
+        let came = wait_until(limit, || {
+            status = self.route_status(name);
+            condition(&status)
+        });
+        assert!(came, "route {name} is {status:#}\n{}", self.logs());
+    }
+
+    /// Waits for a condition on everything that arrived under a topic prefix.
+    pub fn wait_for_records(&self, prefix: &str, limit: Duration, condition: impl Fn(&[Message]) -> bool) -> Vec<Message> {
+        let mut records = Vec::new();
+        let came = wait_until(limit, || {
+            records = self.records_under(prefix);
+            condition(&records)
+        });
+        let raw: Vec<&str> = records.iter().map(|message| message.raw.as_str()).collect();
+        assert!(came, "what is under {prefix} is not what is waited for: {raw:#?}\n{}", self.logs());
+        records
+    }
+
+    /// The log, opened beside the daemon.
+    pub fn store(&self) -> Store {
+        let credential = |name: &str| std::fs::read(self.site.path("credentials").join(name)).expect("a credential");
+        let log = self.site.path("state").join(LOG_FILE);
+        let data_key = key::data_key(&log, "store-key", &credential("store-key")).expect("its own key");
+        let site_key = key::key_material(&credential("site-key")).expect("32 octets");
+        Store::open(&self.site.path("state"), &data_key, SiteKey::new(&site_key), GATEWAY).expect("the log opens")
+    }
+
+    /// The audit trail as (action, object), its chain checked.
+    pub fn audit_trail(&self) -> Vec<(String, String)> {
+        let rows = self.store().verify_audit().expect("it can be read").expect("an unbroken chain");
+        rows.into_iter().map(|row| (row.action, row.object)).collect()
     }
 
     pub fn logs(&self) -> String {
@@ -177,5 +285,6 @@ impl Rig {
             let status = daemon.terminate(Duration::from_secs(10));
             assert!(status.success(), "{status}: {}", daemon.log());
         }
+        self.daemons.clear();
     }
 }

@@ -4,7 +4,7 @@
 //! library's own reconnect clears what it had queued, and cancelling its `poll` can lose a message it already counts as
 //! sent. What was not acknowledged is the shell's to send again, from the log.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -26,6 +26,9 @@ const MAX_WINDOW: u16 = 1024;
 const IDS_PER_WINDOW: u16 = 16;
 /// The library panics below it.
 const MIN_KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// The one name that needs no TLS, and the address it stands for.
+const LOCALHOST: &str = "localhost";
+const LOOPBACK: &str = "127.0.0.1";
 /// How long a DISCONNECT may take before the connection is dropped without it.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
@@ -33,22 +36,23 @@ const CLOSE_GRACE: Duration = Duration::from_secs(2);
 pub fn connect(settings: &LinkSettings) -> MqttLink {
     let window = settings.window.clamp(1, MAX_WINDOW);
     let (client, event_loop) = AsyncClient::new(options(settings, window), window.into());
-    // Each message makes two notes (sent, acknowledged), so the loop never waits for a shell that is busy.
-    let (sender, notes) = mpsc::channel(2 * usize::from(window) + 2);
+    // Each message makes one note, its acknowledgement, so the loop never waits for a shell that is busy.
+    let (sender, notes) = mpsc::channel(usize::from(window) + 2);
+    let (tokens, handed) = std::sync::mpsc::channel();
     let task = if settings.tls.is_some() || is_this_machine(&settings.host) {
-        tokio::spawn(run(event_loop, sender))
+        tokio::spawn(run(event_loop, handed, sender))
     } else {
         tokio::spawn(async move { drop(sender.send(Note::Lost(LostReason::PlainText)).await) })
     };
     MqttLink {
         client,
+        tokens,
         notes,
         task: AbortOnDropHandle::new(task),
         window,
         max_packet: settings.max_packet,
         connected: false,
-        unsent: VecDeque::new(),
-        in_flight: HashMap::new(),
+        under_way: 0,
         connect_deadline: settings.connect_deadline,
         progress_deadline: settings.progress_deadline,
         deadline: Some(Instant::now() + settings.connect_deadline),
@@ -57,7 +61,7 @@ pub fn connect(settings: &LinkSettings) -> MqttLink {
 }
 
 fn options(settings: &LinkSettings, window: u16) -> MqttOptions {
-    let mut options = MqttOptions::new(&settings.client_id, &settings.host, settings.port);
+    let mut options = MqttOptions::new(&settings.client_id, dialled(settings), settings.port);
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);
     let tls = settings.tls.clone().map(TlsConfiguration::Rustls);
@@ -79,19 +83,26 @@ fn options(settings: &LinkSettings, window: u16) -> MqttOptions {
     options
 }
 
+/// Who `localhost` is, is not asked of a name server where no certificate would tell.
+fn dialled(settings: &LinkSettings) -> &str {
+    if settings.tls.is_none() && settings.host == LOCALHOST { LOOPBACK } else { &settings.host }
+}
+
 fn is_this_machine(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    host == LOCALHOST || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// What the loop's task tells the link.
 enum Note {
     Connected { receive_maximum: Option<u16>, max_packet: Option<u32> },
-    Sent(u16),
-    Acked(u16, AckReason),
+    Acked(u64, AckReason),
     Lost(LostReason),
 }
 
-async fn run(mut event_loop: EventLoop, notes: mpsc::Sender<Note>) {
+/// `handed` has the tokens of what was handed to the loop, in order: a fresh loop sends in this order and nothing else. Which
+/// packet id each got is kept here, so that the shell is woken once a message.
+async fn run(mut event_loop: EventLoop, handed: std::sync::mpsc::Receiver<u64>, notes: mpsc::Sender<Note>) {
+    let mut in_flight: HashMap<u16, u64> = HashMap::new();
     loop {
         let note = match event_loop.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(ack))) => {
@@ -101,8 +112,14 @@ async fn run(mut event_loop: EventLoop, notes: mpsc::Sender<Note>) {
                     max_packet: properties.and_then(|p| p.max_packet_size),
                 }
             }
-            Ok(Event::Outgoing(Outgoing::Publish(id))) => Note::Sent(id),
-            Ok(Event::Incoming(Packet::PubAck(ack))) => Note::Acked(ack.pkid, ack_reason(ack.reason)),
+            Ok(Event::Outgoing(Outgoing::Publish(id))) => {
+                in_flight.extend(handed.try_recv().ok().map(|token| (id, token)));
+                continue;
+            }
+            Ok(Event::Incoming(Packet::PubAck(ack))) => {
+                let Some(token) = in_flight.remove(&ack.pkid) else { continue };
+                Note::Acked(token, ack_reason(ack.reason))
+            }
             Ok(_) => continue,
             Err(error) => {
                 // A link that no longer listens needs no reason.
@@ -118,14 +135,14 @@ async fn run(mut event_loop: EventLoop, notes: mpsc::Sender<Note>) {
 
 pub struct MqttLink {
     client: AsyncClient,
+    tokens: std::sync::mpsc::Sender<u64>,
     notes: mpsc::Receiver<Note>,
     task: AbortOnDropHandle<()>,
     window: u16,
     max_packet: u32,
     connected: bool,
-    /// Handed to the loop, no packet id yet. A fresh loop sends in this order and nothing else.
-    unsent: VecDeque<u64>,
-    in_flight: HashMap<u16, u64>,
+    /// Handed to the loop and not acknowledged.
+    under_way: usize,
     connect_deadline: Duration,
     progress_deadline: Duration,
     /// By when something must happen; `None` while nothing is owed.
@@ -143,8 +160,9 @@ impl Link for MqttLink {
             return Err(NotTaken::TooLarge { bytes, max: self.max_packet });
         }
         // The loop's queue is as long as the window, so this fails only when the loop is gone; `event` then says why.
+        self.tokens.send(token).map_err(|_| NotTaken::Full)?;
         self.client.try_publish(topic, QoS::AtLeastOnce, retain, payload).map_err(|_| NotTaken::Full)?;
-        self.unsent.push_back(token);
+        self.under_way += 1;
         self.deadline.get_or_insert(Instant::now() + self.progress_deadline);
         Ok(())
     }
@@ -153,7 +171,7 @@ impl Link for MqttLink {
         if !self.connected || self.lost.is_some() {
             return 0;
         }
-        usize::from(self.window).saturating_sub(self.under_way())
+        usize::from(self.window).saturating_sub(self.under_way)
     }
 
     async fn event(&mut self) -> LinkEvent {
@@ -184,10 +202,6 @@ impl Link for MqttLink {
 }
 
 impl MqttLink {
-    fn under_way(&self) -> usize {
-        self.unsent.len() + self.in_flight.len()
-    }
-
     fn take(&mut self, note: Option<Note>) -> Option<LinkEvent> {
         match note {
             Some(Note::Connected { receive_maximum, max_packet }) => {
@@ -197,14 +211,9 @@ impl MqttLink {
                 self.max_packet = self.max_packet.min(max_packet.unwrap_or(u32::MAX));
                 Some(LinkEvent::Connected { window: self.window, max_packet: self.max_packet })
             }
-            Some(Note::Sent(id)) => {
-                let token = self.unsent.pop_front()?;
-                self.in_flight.insert(id, token);
-                None
-            }
-            Some(Note::Acked(id, reason)) => {
-                let token = self.in_flight.remove(&id)?;
-                self.deadline = (self.under_way() > 0).then(|| Instant::now() + self.progress_deadline);
+            Some(Note::Acked(token, reason)) => {
+                self.under_way -= 1;
+                self.deadline = (self.under_way > 0).then(|| Instant::now() + self.progress_deadline);
                 Some(LinkEvent::Acked { token, reason })
             }
             Some(Note::Lost(reason)) => Some(self.lose(reason)),
@@ -214,7 +223,7 @@ impl MqttLink {
 
     fn late(&self) -> LostReason {
         if self.connected {
-            LostReason::NoProgress { in_flight: self.under_way(), after: self.progress_deadline }
+            LostReason::NoProgress { in_flight: self.under_way, after: self.progress_deadline }
         } else {
             LostReason::ConnectDeadline(self.connect_deadline)
         }
@@ -310,7 +319,20 @@ fn ended(code: DisconnectReasonCode, text: Option<String>) -> LostReason {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use rustls::{ClientConfig, RootCertStore, crypto::ring};
+
     use super::*;
+
+    #[test]
+    fn in_the_clear_localhost_is_this_machine_whatever_a_name_server_says() {
+        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();
+        let tls = Arc::new(tls.unwrap().with_root_certificates(RootCertStore::empty()).with_no_client_auth());
+        let dials = |tls| options(&LinkSettings::new("localhost", 1883, tls, "gw"), 1).broker_address().0;
+        assert_eq!(dials(None), "127.0.0.1");
+        assert_eq!(dials(Some(tls)), "localhost", "a certificate is for the name in the config");
+    }
 
     #[test]
     fn a_packet_is_measured_as_the_library_writes_it() {

@@ -5,10 +5,12 @@ pub mod connection;
 mod json;
 mod link;
 pub mod render;
+mod send;
 pub mod status;
 mod topic;
 
 pub use connection::{MqttLink, connect};
 pub use link::{AckReason, Link, LinkEvent, LinkSettings, Login, LostReason, NotTaken, RefusalCode, Will};
 pub use render::{Rendered, render};
+pub use send::{MqttDestination, classify};
 pub use topic::{TopicError, TopicTemplate};

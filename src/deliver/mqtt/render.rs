@@ -21,8 +21,12 @@ pub struct Rendered {
     pub payload: Vec<u8>,
 }
 
+/// What a reading takes, nearly always; more is made room for.
+const USUAL_OCTETS: usize = 1_024;
+
 pub fn render(item: &Item, topic: &TopicTemplate) -> Rendered {
-    let payload = serde_json::to_vec(&Payload::new(item)).expect("text, integers and decimal digits always serialise");
+    let mut payload = Vec::with_capacity(USUAL_OCTETS);
+    serde_json::to_writer(&mut payload, &Payload::new(item)).expect("text, integers and decimal digits always serialise");
     Rendered { topic: topic.topic(item), payload }
 }
 

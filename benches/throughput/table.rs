@@ -1,0 +1,90 @@
+//! The table that is printed: what, bedrail, control, ratio, aim.
+
+use std::time::Instant;
+
+use crate::world::ROUNDS;
+
+const HEAD: [&str; 5] = ["what", "bedrail", "control", "ratio", "aim"];
+
+#[derive(Default)]
+pub struct Table {
+    rows: Vec<[String; 5]>,
+}
+
+/// Medians of what two sides showed in the same rounds; `ratio` is the median of the rounds' ratios.
+#[derive(Clone, Copy, Debug)]
+pub struct Beside {
+    pub bedrail: f64,
+    pub control: f64,
+    pub ratio: f64,
+}
+
+impl Table {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A row; it is also said at once on standard error, because the whole takes minutes.
+    pub fn row(&mut self, what: &str, bedrail: String, control: String, ratio: Option<f64>, aim: &str) {
+        let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
+        eprintln!("{what}: {bedrail} | {control} | {ratio} | {aim}");
+        self.rows.push([what.to_owned(), bedrail, control, ratio, aim.to_owned()]);
+    }
+
+    /// As Markdown, so that it can be kept as evidence as it stands.
+    pub fn print(&self) {
+        let head = HEAD.map(str::to_owned);
+        let width =
+            |column: usize| self.rows.iter().chain([&head]).map(|row| row[column].chars().count()).max().unwrap_or_default();
+        let widths: [usize; 5] = std::array::from_fn(width);
+        let line = |row: &[String; 5]| {
+            let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            println!("| {} |", cells.join(" | "));
+        };
+        println!();
+        line(&head);
+        line(&widths.map(|width| "-".repeat(width)));
+        self.rows.iter().for_each(line);
+    }
+}
+
+/// Alternates the two sides, and which of them goes first, so that a machine that slows down slows both.
+pub fn alternate(mut bedrail: impl FnMut() -> f64, mut control: impl FnMut() -> f64) -> Beside {
+    let mut rounds = Vec::new();
+    for round in 0..ROUNDS {
+        rounds.push(if round % 2 == 0 {
+            let ours = bedrail();
+            (ours, control())
+        } else {
+            let bare = control();
+            (bedrail(), bare)
+        });
+    }
+    let of = |pick: fn(&(f64, f64)) -> f64| median(rounds.iter().map(pick).collect());
+    Beside { bedrail: of(|round| round.0), control: of(|round| round.1), ratio: of(|round| round.0 / round.1) }
+}
+
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Seconds that `work` takes.
+pub fn seconds(work: impl FnOnce()) -> f64 {
+    let started = Instant::now();
+    work();
+    started.elapsed().as_secs_f64()
+}
+
+/// 12345.6 as `12 346`: read across a column, digits in groups compare at a glance.
+pub fn grouped(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}

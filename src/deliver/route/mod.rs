@@ -1,0 +1,327 @@
+//! The shell of one route: it fetches what the planner names, decides, binds, hands it to its destination, and writes down
+//! what became of it. It runs on a thread of its own, so that reading the log never holds up a connection.
+
+mod upkeep;
+mod work;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use jiff::tz::TimeZone;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant as Moment;
+use tokio_util::sync::CancellationToken;
+
+use super::held::HeldRuns;
+use super::mqtt::status::Status;
+use super::retry::Backoff;
+use super::status::{RouteState, RouteStatus};
+use super::{Destination, DeviceLabel, Happened, Planner, Rules, Token};
+use crate::config::{History, Order};
+use crate::radio::BootClock;
+use crate::reading::{Anchors, Decimal, DeviceId, Metric, Placement, Record, Seq, StreamKey, Timestamp, Unit};
+use crate::store::{BoundRow, EVICTIONS, RouteChange, RouteRow, Store, StoreError};
+use crate::ward::Ward;
+
+/// The log's head is looked at this often even if no bell rings: a datagram is only a hint.
+const TICK: Duration = Duration::from_secs(1);
+/// How long an orderly end waits for what is in flight; a living broker acknowledges within it.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What a route needs to know about one device.
+#[derive(Clone, Debug)]
+pub struct RouteDevice {
+    pub label: DeviceLabel,
+    pub zone: TimeZone,
+    pub history: History,
+}
+
+/// How one stream of several is chosen for a metric: names or kinds of devices, best first, and how far apart two may lie.
+#[derive(Clone, Debug, Default)]
+pub struct StreamPreference {
+    pub prefer: Vec<String>,
+    pub agree_within: Option<(Decimal, Unit)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct RouteSettings {
+    pub name: String,
+    pub gateway: String,
+    pub rules: Rules,
+    pub order: Order,
+    pub window: usize,
+    pub ack_interval: Duration,
+    pub devices: BTreeMap<DeviceId, RouteDevice>,
+    pub default_zone: TimeZone,
+    pub preferences: BTreeMap<Metric, StreamPreference>,
+    pub min_coverage_permille: u16,
+}
+
+/// What a person asks of a route while it runs.
+#[derive(Debug)]
+pub enum RouteCommand {
+    Pause {
+        reason: String,
+        done: oneshot::Sender<()>,
+    },
+    Resume {
+        done: oneshot::Sender<()>,
+    },
+    /// Owe these again, under the same identities; answers how many.
+    Replay {
+        from: Timestamp,
+        to: Timestamp,
+        done: oneshot::Sender<u64>,
+    },
+    /// How many of these were already sent: asked before history is changed.
+    Sent {
+        records: Arc<Vec<(Seq, Record)>>,
+        done: oneshot::Sender<u64>,
+    },
+}
+
+/// Outside things a route follows.
+pub struct RouteInputs {
+    pub ward: watch::Receiver<Arc<Ward>>,
+    pub bell: watch::Receiver<u64>,
+    pub commands: mpsc::Receiver<RouteCommand>,
+    /// How the gateway is, for destinations that want to know.
+    pub gateway_status: watch::Receiver<Option<Arc<Status>>>,
+    pub publish: watch::Sender<RouteStatus>,
+    pub stop: CancellationToken,
+}
+
+pub struct Route<D: Destination> {
+    settings: RouteSettings,
+    store: Store,
+    row: RouteRow,
+    planner: Planner,
+    held: HeldRuns,
+    /// Who the last records of each stream went to.
+    bound: BTreeMap<StreamKey, BoundRow>,
+    change: RouteChange,
+    /// What is in flight, for what must be known when its answer comes.
+    flying: BTreeMap<Token, (Seq, Record)>,
+    ahead: [VecDeque<(Seq, Record)>; 2],
+    anchors: Anchors,
+    /// Of a record that goes to no patient.
+    nowhere: Placement,
+    head: Seq,
+    data_version: i64,
+    status: RouteStatus,
+    boot: BootClock,
+    inputs: RouteInputs,
+    destination: D,
+    write_due: Option<Moment>,
+    /// The last write failed and is tried again.
+    unwritable: bool,
+    /// Evictions seen, and when what is held is looked at again because of them.
+    evictions: u64,
+    recheck_due: Option<Moment>,
+    status_sent: Option<Moment>,
+    /// Why a message was last refused, until one is taken: some brokers hang up then, and often that is all that is heard.
+    refusal: Option<String>,
+    chance: fn() -> u32,
+}
+
+/// Why a connection was left.
+enum Left {
+    Stopped,
+    Paused,
+    Lost(String),
+}
+
+impl<D: Destination> Route<D> {
+    pub fn new(
+        settings: RouteSettings,
+        store: Store,
+        row: RouteRow,
+        boot: BootClock,
+        inputs: RouteInputs,
+        destination: D,
+    ) -> Result<Self, StoreError> {
+        let planner = Planner::new(settings.order, settings.window, store.lanes(row.n)?);
+        let held = HeldRuns::new(store.held(row.n)?);
+        let bound = store.bound_now(row.n)?.into_iter().map(|bound| (bound.stream, bound)).collect();
+        let evictions = store.mark(EVICTIONS)?.unwrap_or(0);
+        let (anchors, head, data_version) = (store.anchors()?, store.head()?, store.data_version()?);
+        let mut status = RouteStatus { name: settings.name.clone(), kind: row.kind.clone(), ..RouteStatus::default() };
+        status.tally = store.tally(row.n)?;
+        status.dead = store.dead_count(row.n)?;
+        Ok(Self {
+            settings,
+            nowhere: store.site_key().placement(None, 0),
+            store,
+            row,
+            planner,
+            held,
+            bound,
+            change: RouteChange::default(),
+            flying: BTreeMap::new(),
+            ahead: [VecDeque::new(), VecDeque::new()],
+            anchors,
+            head,
+            data_version,
+            status,
+            boot,
+            inputs,
+            destination,
+            write_due: None,
+            unwritable: false,
+            evictions,
+            recheck_due: None,
+            status_sent: None,
+            refusal: None,
+            chance: || crate::store::key::random::<4>().map_or(u32::MAX / 2, u32::from_le_bytes),
+        })
+    }
+
+    /// Runs until told to stop. Only a store that fails ends it with an error.
+    pub async fn run(mut self) -> Result<(), StoreError> {
+        let mut backoff = Backoff::default();
+        // Everything held is looked at anew: the ward may have changed while nobody was here.
+        self.recheck_held()?;
+        loop {
+            if self.row.paused.is_some() {
+                self.state(RouteState::Paused, self.row.paused.clone());
+                if !self.idle(None).await? {
+                    return self.write();
+                }
+                continue;
+            }
+            let left = self.connected(&mut backoff).await?;
+            self.planner.link_down();
+            self.flying.clear();
+            self.ahead.iter_mut().for_each(VecDeque::clear);
+            self.write()?;
+            match left {
+                Left::Stopped => return Ok(()),
+                Left::Paused => {}
+                Left::Lost(reason) => {
+                    let reason = match &self.refusal {
+                        Some(refusal) if *refusal != reason => format!("{reason}; before that, {refusal}"),
+                        _ => reason,
+                    };
+                    let wait = backoff.next((self.chance)());
+                    tracing::warn!(route = %self.settings.name, %reason, retry_in_ms = wait.as_millis() as u64, "link down");
+                    self.state(RouteState::Down, Some(reason));
+                    if !self.idle(Some(Moment::now() + wait)).await? {
+                        return self.write();
+                    }
+                }
+            }
+        }
+    }
+
+    /// One connection, from its first octet to its end.
+    async fn connected(&mut self, backoff: &mut Backoff) -> Result<Left, StoreError> {
+        self.state(RouteState::Connecting, self.status.detail.clone());
+        self.destination.connect();
+        let mut up = false;
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            if up {
+                if let Err(error) = self.fill() {
+                    self.not_written(error)?;
+                }
+                self.announce();
+            }
+            tokio::select! {
+                biased;
+                () = self.inputs.stop.cancelled() => {
+                    self.leave(up, true).await?;
+                    return Ok(Left::Stopped);
+                }
+                happened = self.destination.event() => {
+                    let mut next = Some(happened);
+                    // What came with it is heard too before the window is filled: once, not message by message.
+                    while let Some(happened) = next.take() {
+                        match happened {
+                            Happened::Up => {
+                                up = true;
+                                self.link_up()?;
+                            }
+                            Happened::Answered { token, verdict } => match self.answered(token, verdict) {
+                                None => backoff.reset(),
+                                Some(reason) => {
+                                    self.destination.close(false).await;
+                                    return Ok(Left::Lost(reason));
+                                }
+                            },
+                            Happened::Down(reason) => return Ok(Left::Lost(reason)),
+                        }
+                        next = self.destination.event().now_or_never();
+                    }
+                }
+                () = until(self.write_due) => self.write()?,
+                Some(command) = self.inputs.commands.recv() => {
+                    self.command(command)?;
+                    if self.row.paused.is_some() {
+                        self.leave(up, false).await?;
+                        return Ok(Left::Paused);
+                    }
+                }
+                Ok(()) = self.inputs.ward.changed() => self.recheck_held()?,
+                Ok(()) = self.inputs.bell.changed() => self.look()?,
+                _ = tick.tick() => self.look()?,
+            }
+        }
+    }
+
+    /// An orderly end: what is in flight settles, so that it does not go again.
+    async fn leave(&mut self, up: bool, farewell: bool) -> Result<(), StoreError> {
+        let until = Moment::now() + FAREWELL;
+        while up && (self.planner.in_flight() > 0 || self.destination.room() == 0) {
+            match tokio::time::timeout_at(until, self.destination.event()).await {
+                Ok(Happened::Answered { token, verdict }) => drop(self.answered(token, verdict)),
+                Ok(Happened::Up) => {}
+                Ok(Happened::Down(_)) | Err(_) => break,
+            }
+        }
+        self.write()?;
+        self.destination.close(farewell).await;
+        Ok(())
+    }
+
+    /// Waits without a connection; what people and the ward say is heard all the same. `false`: told to stop.
+    async fn idle(&mut self, wake: Option<Moment>) -> Result<bool, StoreError> {
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.inputs.stop.cancelled() => return Ok(false),
+                () = until(wake) => return Ok(true),
+                () = until(self.write_due) => self.write()?,
+                Some(command) = self.inputs.commands.recv() => {
+                    let was_paused = self.row.paused.is_some();
+                    self.command(command)?;
+                    if was_paused != self.row.paused.is_some() {
+                        return Ok(true);
+                    }
+                }
+                Ok(()) = self.inputs.ward.changed() => self.recheck_held()?,
+                Ok(()) = self.inputs.bell.changed() => self.look()?,
+                _ = tick.tick() => self.look()?,
+            }
+        }
+    }
+
+    fn link_up(&mut self) -> Result<(), StoreError> {
+        self.look()?;
+        self.planner.link_up(self.head);
+        self.write()?;
+        self.status_sent = None;
+        self.state(RouteState::Up, None);
+        tracing::info!(route = %self.settings.name, backlog = self.status.backlog, "link up");
+        Ok(())
+    }
+}
+
+async fn until(due: Option<Moment>) {
+    match due {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

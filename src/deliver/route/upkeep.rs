@@ -1,0 +1,228 @@
+//! What a route does besides sending: held records, people's commands, the card, its own state.
+
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use super::{Moment, Route, RouteCommand};
+use crate::deliver::decide::carries;
+use crate::deliver::held::Recheck;
+use crate::deliver::{Decision, Destination, Lane, RouteState};
+use crate::reading::{DeviceId, Record, Seq, Timestamp};
+use crate::store::{EVICTIONS, READ_LIMIT, RouteChange, StoreError};
+
+/// How the gateway is, is told when it changed, and not more often than this.
+const STATUS_EVERY: Duration = Duration::from_secs(5);
+
+/// A write that failed on a full or read-only disk is tried again after this.
+const RETRY_WRITE: Duration = Duration::from_secs(5);
+/// What is held is looked at again this long after an eviction, which may have taken some of it.
+const RECHECK_EVICTED: Duration = Duration::from_secs(60);
+
+impl<D: Destination> Route<D> {
+    /// Looks at every held record again; what may go now goes to the backlog lane.
+    pub(super) fn recheck_held(&mut self) -> Result<(), StoreError> {
+        for run in self.held.due_for_recheck() {
+            if self.planner.lanes().backlog.len() >= Recheck::MAX_BACKLOG_RUNS {
+                self.held.postpone();
+                break;
+            }
+            let mut recheck = Recheck::default();
+            let mut from = run.first;
+            while from <= run.last {
+                let records = self.store.read(from, run.last, READ_LIMIT)?;
+                let Some((last, _)) = records.last() else { break };
+                from = last.next();
+                for (seq, record) in records.iter().filter(|(_, r)| r.device == run.device && r.stream == run.stream) {
+                    match self.decide(record, Lane::Backlog)? {
+                        Decision::Hold(reason) => recheck.still_held(*seq, reason),
+                        _ => recheck.released(*seq),
+                    }
+                }
+            }
+            // Whatever the backlog lane makes of it then: sent, settled as history, or cut.
+            recheck.release().for_each(|seq| self.planner.owe(seq, seq));
+            self.held.replace(&run, &recheck);
+        }
+        self.due();
+        Ok(())
+    }
+
+    pub(super) fn command(&mut self, command: RouteCommand) -> Result<(), StoreError> {
+        match command {
+            RouteCommand::Pause { reason, done } => {
+                self.row.paused = Some(reason);
+                let _ = done.send(());
+            }
+            RouteCommand::Resume { done } => {
+                self.row.paused = None;
+                let _ = done.send(());
+            }
+            RouteCommand::Replay { from, to, done } => {
+                let count = self.replay(from, to)?;
+                self.write()?;
+                let _ = done.send(count);
+            }
+            RouteCommand::Sent { records, done } => {
+                let _ = done.send(records.iter().filter(|(seq, record)| self.was_sent(*seq, record)).count() as u64);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sent, or on its way and not known to have failed.
+    fn was_sent(&self, seq: Seq, record: &Record) -> bool {
+        let lanes = self.planner.lanes();
+        let owed = lanes.live.contains(seq) || lanes.backlog.contains(seq);
+        let ever = record.stream.is_some_and(|stream| self.bound.contains_key(&stream));
+        self.planner.is_in_flight(seq)
+            || (ever && carries(record, &self.settings.rules) && !owed && !self.held.covers(seq, record))
+    }
+
+    /// Owes again what arrived in a span of time; what is held stays held.
+    fn replay(&mut self, from: Timestamp, to: Timestamp) -> Result<u64, StoreError> {
+        let before = |boot, arrived| self.anchors.wall(boot, arrived).is_some_and(|wall| wall.at < from);
+        let (mut next, mut count) = (self.store.first_after(before)?, 0);
+        loop {
+            let records = self.store.read(next, self.head, READ_LIMIT)?;
+            let Some((last, _)) = records.last() else { return Ok(count) };
+            next = last.next();
+            for (seq, record) in &records {
+                let arrived = self.anchors.wall(record.stamp.boot, record.stamp.arrived).map(|wall| wall.at);
+                if arrived.is_some_and(|at| from <= at && at < to) && !self.held.covers(*seq, record) {
+                    self.planner.owe(*seq, *seq);
+                    count += 1;
+                }
+            }
+        }
+    }
+
+    /// Sees what others have written.
+    pub(super) fn look(&mut self) -> Result<(), StoreError> {
+        self.head = self.store.head()?;
+        let version = self.store.data_version()?;
+        if version != self.data_version {
+            self.data_version = version;
+            let anchors = self.store.anchors()?;
+            let clock_came = anchors.iter().count() != self.anchors.iter().count();
+            self.anchors = anchors;
+            if clock_came {
+                self.recheck_held()?;
+            }
+            self.see_evictions()?;
+        }
+        if self.recheck_due.is_some_and(|due| due <= Moment::now()) {
+            self.recheck_due = None;
+            self.recheck_held()?;
+        }
+        if self.held.is_postponed() && self.planner.lanes().backlog.is_empty() {
+            self.recheck_held()?;
+        }
+        self.report();
+        Ok(())
+    }
+
+    /// Puts everything found out since the last time on the card, in one commit.
+    pub(super) fn write(&mut self) -> Result<(), StoreError> {
+        self.write_due = None;
+        let (release, hold) = self.held.take_changes();
+        self.change.hold_on(release, hold);
+        let nothing = self.change.release.is_empty()
+            && self.change.hold.is_empty()
+            && self.change.bind.is_empty()
+            && self.change.dead.is_empty()
+            && self.change.tally.is_empty();
+        if self.planner.is_dirty() || !nothing {
+            self.change.lanes = self.planner.lanes().clone();
+            if let Err(error) = self.store.apply(self.row.n, &self.change) {
+                return self.not_written(error);
+            }
+            if std::mem::take(&mut self.unwritable) {
+                tracing::info!(route = %self.settings.name, "the disk takes writes again");
+            }
+            for (what, n) in &self.change.tally {
+                *self.status.tally.entry(what.clone()).or_default() += n;
+            }
+            self.change = RouteChange::default();
+            self.planner.written();
+        }
+        self.report();
+        Ok(())
+    }
+
+    /// What was found out stays in memory and is written later; after a crash meanwhile it is found out again, and what was
+    /// acknowledged is sent again under the same identity.
+    pub(super) fn not_written(&mut self, error: StoreError) -> Result<(), StoreError> {
+        if !error.is_passing() {
+            return Err(error);
+        }
+        if !std::mem::replace(&mut self.unwritable, true) {
+            tracing::warn!(route = %self.settings.name, %error, "what was acknowledged can't be written now");
+        }
+        self.write_due = Some(Moment::now() + RETRY_WRITE);
+        Ok(())
+    }
+
+    /// What retention took from the low end needs no link to be settled.
+    fn see_evictions(&mut self) -> Result<(), StoreError> {
+        let evictions = self.store.mark(EVICTIONS)?.unwrap_or(0);
+        if evictions == self.evictions {
+            return Ok(());
+        }
+        self.evictions = evictions;
+        self.recheck_due.get_or_insert(Moment::now() + RECHECK_EVICTED);
+        for first in self.planner.lowest().into_iter().flatten() {
+            if first <= self.head && self.store.next_present(first)? != Some(first) {
+                self.settle_evicted(first)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the destination how the gateway is, when that changed.
+    pub(super) fn announce(&mut self) {
+        let fresh = self.inputs.gateway_status.has_changed().unwrap_or(false) || self.status_sent.is_none();
+        if !fresh || self.status_sent.is_some_and(|at| at.elapsed() < STATUS_EVERY) || self.destination.room() == 0 {
+            return;
+        }
+        let status = self.inputs.gateway_status.borrow_and_update().clone();
+        if status.is_some_and(|status| self.destination.announce(&status)) {
+            self.status_sent = Some(Moment::now());
+        }
+    }
+
+    pub(super) fn state(&mut self, state: RouteState, detail: Option<String>) {
+        (self.status.state, self.status.detail) = (state, detail);
+        self.report();
+    }
+
+    fn report(&mut self) {
+        let lanes = self.planner.lanes();
+        self.status.live = lanes.live.count_to(self.head);
+        self.status.backlog = lanes.backlog.count_to(self.head);
+        self.status.in_flight = self.planner.in_flight() as u64;
+        self.status.held = self.held.counts();
+        self.inputs.publish.send_if_modified(|published| {
+            let changed = *published != self.status;
+            published.clone_from(&self.status);
+            changed
+        });
+    }
+
+    pub(super) fn tally(&mut self, what: &str) {
+        *self.change.tally.entry(what.to_owned()).or_default() += 1;
+    }
+
+    /// Something is to be written within the interval.
+    pub(super) fn due(&mut self) {
+        self.write_due.get_or_insert(Moment::now() + self.settings.ack_interval);
+    }
+
+    pub(super) fn zone(&self, device: DeviceId) -> &TimeZone {
+        self.settings.devices.get(&device).map_or(&self.settings.default_zone, |device| &device.zone)
+    }
+
+    pub(super) fn now(&self) -> Option<Timestamp> {
+        self.anchors.wall(self.boot.id(), self.boot.now()).map(|wall| wall.at)
+    }
+}

@@ -1,0 +1,5 @@
+//! Reading what SQLite no longer reads: single pages, and the rows on them. It only ever reads.
+
+mod aes;
+pub mod pages;
+pub mod tree;

@@ -1,0 +1,353 @@
+//! A value goes to a chart only under the patient it was measured on, and waits for a person where that is not known.
+//! Identifiers are kept and never seen again.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+use support::devices::{BLOOD_PRESSURE, Kind, VirtualDevice};
+use support::ledger::{Arrived, compare};
+use support::process::wait_until;
+use support::rig::{Rig, Shape};
+use support::subscriber::Message;
+
+const SOON: Duration = Duration::from_secs(30);
+/// A clock synchronised by NTP may be off by 50 ms, and a value that near to a change of patient is held.
+const CLEAR_OF_THE_EDGE: Duration = Duration::from_millis(400);
+/// A device's own clock shows seconds, and so does the comparison with ours.
+const CLEAR_OF_THE_EDGE_BY_DEVICE_CLOCK: Duration = Duration::from_millis(4_000);
+/// What begins this near to now begins now, and needs no confirmation.
+const NEARLY_NOW: Duration = Duration::from_secs(5);
+
+const LIVE: &str = "bedrail/gw-test/";
+const CHART: &str = "bedrail/chart/";
+const CHART_KEYS: &str = "bind = \"patient\"\ntopic = \"bedrail/chart/{device}/{metric}\"";
+const PATIENTS: &str = "[[patient]]\nkey = \"p-anna\"\n[[patient]]\nkey = \"p-bert\"\n";
+
+fn strap() -> VirtualDevice {
+    VirtualDevice::new(Kind::HeartRateStrap, "A4:C1:38:00:00:01", "strap")
+}
+
+fn cuff() -> VirtualDevice {
+    VirtualDevice::new(Kind::Cuff, "A4:C1:38:00:00:04", "cuff")
+}
+
+fn rig(devices: &[VirtualDevice], rest: &str) -> Rig {
+    let rig = Rig::new(env!("CARGO_BIN_EXE_bedrail"), devices, "", "");
+    rig.configure(&both_routes(&rig), rest);
+    rig
+}
+
+fn both_routes(rig: &Rig) -> String {
+    rig.route("live", "") + &rig.route("chart", CHART_KEYS)
+}
+
+/// A time as the command line takes it, `ago` before now.
+fn time(ago: Duration) -> String {
+    jiff::Timestamp::try_from(SystemTime::now() - ago).unwrap().to_string()
+}
+
+fn held(rig: &Rig, reason: &str) -> u64 {
+    rig.route_status("chart")["held"][reason].as_u64().unwrap_or(0)
+}
+
+fn wait_until_held(rig: &Rig, held: Value) {
+    rig.wait_for_route("chart", SOON, |route| route["held"] == held && route["backlog"] == 0 && route["live"] == 0);
+}
+
+/// Subjects of what arrived, batteries left out: they are nobody's.
+fn subjects(messages: &[Message]) -> BTreeSet<Option<String>> {
+    let arrived = messages.iter().filter_map(|message| Arrived::parse(&message.raw));
+    arrived.filter(|record| record.metric.as_deref() != Some("battery_level")).map(|record| record.subject).collect()
+}
+
+fn only(subject: &str) -> BTreeSet<Option<String>> {
+    BTreeSet::from([Some(subject.to_owned())])
+}
+
+/// Readings under a prefix that the devices made, batteries left out.
+fn readings(messages: &[Message]) -> usize {
+    let parsed = messages.iter().filter_map(|message| Arrived::parse(&message.raw));
+    parsed.filter(|record| record.kind == "reading" && record.metric.as_deref() != Some("battery_level")).count()
+}
+
+fn measure(rig: &mut Rig, device: &str, times: usize) -> usize {
+    let before = rig.made().len();
+    for _ in 0..times {
+        rig.measure(|it| it.name == device);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    rig.made().len() - before
+}
+
+#[test]
+fn values_wait_for_their_patient_in_one_process() {
+    values_wait_for_their_patient(Shape::OneProcess);
+}
+
+#[test]
+fn values_wait_for_their_patient_in_two_processes() {
+    values_wait_for_their_patient(Shape::TwoProcesses);
+}
+
+fn values_wait_for_their_patient(shape: Shape) {
+    let mut rig = rig(&[strap()], PATIENTS);
+    rig.start(shape);
+    rig.wait_until_heard(SOON);
+    let begin = time(Duration::ZERO);
+    std::thread::sleep(CLEAR_OF_THE_EDGE);
+
+    let nobodys = measure(&mut rig, "strap", 5);
+    rig.wait_for_records(LIVE, SOON, |live| readings(live) == nobodys);
+    assert_eq!(subjects(&rig.records_under(LIVE)), BTreeSet::from([None]), "a device-bound route waits for nobody");
+    wait_until_held(&rig, json!({ "no_assignment": nobodys }));
+    assert_eq!(rig.records_under(CHART).len(), 0, "something went to a chart without a patient");
+
+    rig.ask(&["assign", "--device", "strap", "p-anna"]);
+    std::thread::sleep(CLEAR_OF_THE_EDGE);
+    let annas = measure(&mut rig, "strap", 5);
+    let chart = rig.wait_for_records(CHART, SOON, |chart| chart.len() >= annas);
+    assert_eq!((chart.len(), subjects(&chart)), (annas, only("p-anna")));
+    let live = rig.wait_for_records(LIVE, SOON, |live| readings(live) == nobodys + annas);
+    assert_eq!(subjects(&live), BTreeSet::from([None, Some("p-anna".to_owned())]));
+    let placements = |messages: &[Message]| -> BTreeSet<String> {
+        messages.iter().map(|message| message.payload["placement"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(placements(&chart).len(), 1);
+    assert_eq!(placements(&live).len(), 1, "a device-bound route knows one place, whoever is measured");
+    assert!(placements(&chart).is_disjoint(&placements(&live)));
+    wait_until_held(&rig, json!({ "before_assignment": nobodys }));
+
+    std::thread::sleep(CLEAR_OF_THE_EDGE);
+    rig.ask(&["unassign", "--device", "strap"]);
+    std::thread::sleep(CLEAR_OF_THE_EDGE);
+    let after = measure(&mut rig, "strap", 3);
+    wait_until_held(&rig, json!({ "before_assignment": nobodys, "no_assignment": after }));
+    assert_eq!(rig.records_under(CHART).len(), annas);
+
+    std::thread::sleep(NEARLY_NOW);
+    back_date(&rig, &begin, nobodys, annas, after);
+    let report = compare(&rig.made(), &rig.records_under(CHART));
+    report.assert_sound();
+    assert_eq!((report.arrived, report.duplicated), (nobodys + annas, 0), "what was held went once");
+    let trail = rig.audit_trail();
+    let count = |action: &str| trail.iter().filter(|(of, object)| of == action && object == "device strap").count();
+    assert_eq!((count("assign"), count("unassign")), (2, 1), "{trail:?}");
+    rig.stop();
+}
+
+/// The past is changed only as far as it is allowed, confirmed and not sent yet.
+fn back_date(rig: &Rig, begin: &str, nobodys: usize, annas: usize, after: usize) {
+    let assign = |patient: &'static str, more: &[&str]| {
+        let arguments = [&["assign", "--device", "strap", patient], more].concat();
+        rig.bedrail(&arguments)
+    };
+    let refused = |patient: &'static str, more: &[&str], why: &str| {
+        let ran = assign(patient, more);
+        assert!(ran.status == Some(1) && ran.stderr.contains(why), "{ran:?}");
+    };
+    refused("p-anna", &["--from", &time(Duration::from_secs(3 * 3_600))], "longer ago than back-dating allows (120 min");
+    refused("p-anna", &["--from", &time(Duration::ZERO).replace("Z", "+00:00").replacen("20", "21", 1)], "in the future");
+    refused("p-anna", &["--from", "yesterday"], "is not a time");
+    refused("p-anna", &["--from", begin], &format!("--yes {nobodys}"));
+    refused("p-anna", &["--from", begin, "--yes", &(nobodys + 1).to_string()], &format!("--yes {nobodys}"));
+    assert_eq!(rig.records_under(CHART).len(), annas, "an unconfirmed change moved something");
+    let done = assign("p-anna", &["--from", begin, "--yes", &nobodys.to_string()]);
+    assert_eq!(done.status, Some(0), "{done:?}");
+    let chart = rig.wait_for_records(CHART, SOON, |chart| chart.len() >= annas + nobodys);
+    assert_eq!(subjects(&chart), only("p-anna"));
+    let lanes: Vec<&str> = chart[annas..].iter().map(|message| message.payload["lane"].as_str().unwrap()).collect();
+    assert!(lanes.iter().all(|lane| *lane == "backlog"), "{lanes:?}");
+    wait_until_held(rig, json!({ "no_assignment": after }));
+
+    refused("p-bert", &["--from", begin, "--yes", &(nobodys + annas).to_string()], "already sent to a chart by route \"chart\"");
+    let unassign = rig.refused(&["unassign", "--device", "strap", "--at", begin], 1);
+    assert!(unassign.contains("already sent"), "{unassign}");
+    assert_eq!(subjects(&rig.records_under(CHART)), only("p-anna"));
+}
+
+#[test]
+fn a_change_of_the_past_can_be_confirmed_while_the_device_goes_on_measuring() {
+    let mut rig = rig(&[strap()], PATIENTS);
+    rig.start(Shape::OneProcess);
+    rig.wait_until_heard(SOON);
+    let begin = time(Duration::ZERO);
+    std::thread::sleep(CLEAR_OF_THE_EDGE);
+    let before = measure(&mut rig, "strap", 4);
+    wait_until_held(&rig, json!({ "no_assignment": before }));
+    std::thread::sleep(NEARLY_NOW);
+    let said = rig.refused(&["assign", "--device", "strap", "p-anna", "--from", &begin], 1);
+    assert!(said.contains(&format!("--yes {before}")), "{said}");
+    let since = measure(&mut rig, "strap", 3);
+    wait_until_held(&rig, json!({ "no_assignment": before + since }));
+    rig.ask(&["assign", "--device", "strap", "p-anna", "--from", &begin, "--yes", &before.to_string()]);
+    let chart = rig.wait_for_records(CHART, SOON, |chart| chart.len() == before + since);
+    assert_eq!(subjects(&chart), only("p-anna"));
+    rig.stop();
+}
+
+#[test]
+fn what_the_config_says_holds_from_its_first_start_until_its_line_is_gone() {
+    let beds = "[[bed]]\nid = \"7\"\n";
+    let mut rig = rig(&[strap(), cuff()], &format!("{PATIENTS}{beds}"));
+    rig.start(Shape::OneProcess);
+    rig.wait_until_heard(SOON);
+    let nobodys = measure(&mut rig, "strap", 3);
+    wait_until_held(&rig, json!({ "no_assignment": nobodys }));
+    rig.stop();
+
+    rig.workers[0].device.config = "patient = \"p-anna\"".to_owned();
+    rig.workers[1].device.config = "bed = \"7\"".to_owned();
+    rig.configure(&both_routes(&rig), &format!("{PATIENTS}{beds}"));
+    rig.start(Shape::OneProcess);
+    rig.wait_until_heard(SOON);
+    let who = |rig: &Rig| rig.ask_json(&["assignments"]);
+    let said = wait_until(SOON, || who(&rig)["devices"][0]["patient"] == "p-anna" && who(&rig)["places"][0]["bed"] == "7");
+    assert!(said, "{}", who(&rig));
+    let since = who(&rig)["devices"][0]["from"].clone();
+    rig.ask(&["assign", "--bed", "7", "p-bert"]);
+    std::thread::sleep(CLEAR_OF_THE_EDGE_BY_DEVICE_CLOCK);
+    let annas = measure(&mut rig, "strap", 3);
+    let berts = measure(&mut rig, "cuff", 1);
+    let chart = rig.wait_for_records(CHART, SOON, |chart| chart.len() >= annas + berts);
+    let raw: Vec<&str> = chart.iter().map(|message| message.raw.as_str()).collect();
+    assert_eq!(chart.len(), annas + berts, "what was measured before the line was first applied stays: {raw:#?}");
+    let of = |metric: &str| chart.iter().filter(|m| m.payload["metric"] == metric).map(|m| m.payload["subject"].clone()).next();
+    assert_eq!((of("heart_rate"), of("blood_pressure")), (Some("p-anna".into()), Some("p-bert".into())), "{}", who(&rig));
+    assert_eq!(held(&rig, "before_assignment"), nobodys as u64);
+
+    rig.restart();
+    rig.wait_until_heard(SOON);
+    assert!(wait_until(SOON, || who(&rig)["devices"][0]["from"] == since), "a restart began it anew: {}", who(&rig));
+    assert_eq!(who(&rig)["beds"][0]["patient"], "p-bert");
+    rig.stop();
+
+    rig.workers[0].device.config.clear();
+    rig.configure(&both_routes(&rig), &format!("{PATIENTS}{beds}"));
+    rig.start(Shape::OneProcess);
+    rig.wait_until_heard(SOON);
+    assert!(wait_until(SOON, || who(&rig)["devices"] == json!([])), "{}", who(&rig));
+    std::thread::sleep(CLEAR_OF_THE_EDGE);
+    let after = measure(&mut rig, "strap", 3);
+    wait_until_held(&rig, json!({ "before_assignment": nobodys, "no_assignment": after }));
+    let report = compare(&rig.made(), &rig.records_under(CHART));
+    assert_eq!(report.arrived, annas + berts, "{}", report.line(None));
+    rig.stop();
+}
+
+#[test]
+fn the_user_slots_of_a_shared_cuff_are_different_people() {
+    let mut rig = rig(&[cuff()], PATIENTS);
+    rig.start(Shape::OneProcess);
+    rig.wait_until_heard(SOON);
+    rig.ask(&["assign", "--device", "cuff", "--user", "1", "p-anna"]);
+    let listed = rig.ask_json(&["assignments"]);
+    assert_eq!((&listed["devices"][0]["user"], &listed["devices"][0]["patient"]), (&json!(1), &json!("p-anna")));
+    std::thread::sleep(CLEAR_OF_THE_EDGE_BY_DEVICE_CLOCK);
+    let annas = measure(&mut rig, "cuff", 1);
+    // The same device, another finger on its user switch: octet 16 is the user index.
+    let seconds = support::devices::seconds(SystemTime::now());
+    let mut of_user_2 = rig.workers[0].device.value(77, seconds).octets;
+    assert_eq!(std::mem::replace(&mut of_user_2[16], 2), 1);
+    assert!(rig.bluez.notify(&rig.workers[0].device.address, BLOOD_PRESSURE, &of_user_2));
+    wait_until_held(&rig, json!({ "unknown_user": annas }));
+    let chart = rig.records_under(CHART);
+    assert_eq!((chart.len(), subjects(&chart)), (annas, only("p-anna")));
+    assert!(chart.iter().all(|message| message.payload["user"] == 1));
+    rig.stop();
+}
+
+#[test]
+fn what_nobody_knows_is_refused_by_name() {
+    let mut rig = rig(&[strap()], &format!("{PATIENTS}[[bed]]\nid = \"7\"\n"));
+    rig.start(Shape::OneProcess);
+    for (arguments, remedy) in [
+        (&["assign", "--device", "strop", "p-anna"][..], "no device is called \"strop\"; `bedrail status` lists them"),
+        (&["assign", "--device", "strap", "p-berta"], "nobody is known as \"p-berta\"; `bedrail patient list`"),
+        (&["assign", "--bed", "8", "p-anna"], "no bed is called \"8\"; beds are named in the config as [[bed]]"),
+        (&["unassign", "--device", "strop"], "no device is called \"strop\""),
+        (&["unassign", "--bed", "8"], "no bed is called \"8\""),
+        (&["patient", "forget", "p-nobody"], "nobody is known as \"p-nobody\""),
+        (&["route", "pause", "chert"], "no route is called \"chert\"; `bedrail route list` lists them"),
+        (&["route", "resume", "chert"], "no route is called \"chert\""),
+        (&["route", "drop", "chert"], "no route is called \"chert\""),
+    ] {
+        let said = rig.refused(arguments, 1);
+        assert!(said.contains(remedy) && said.lines().count() == 1, "{arguments:?}: {said}");
+    }
+    let (from, to) = (time(Duration::from_secs(60)), time(Duration::ZERO));
+    let said = rig.refused(&["route", "replay", "chert", "--from", &from, "--to", &to], 1);
+    assert!(said.contains("no route is called \"chert\""), "{said}");
+    assert_eq!(rig.ask_json(&["assignments"])["devices"], json!([]));
+    rig.stop();
+}
+
+#[test]
+fn identifiers_leave_no_trace() {
+    const CANARY: &str = "Zebulon-Quastenflosser-19471103";
+    let document = json!({ "name": CANARY, "mrn": CANARY }).to_string();
+    let mut rig = rig(&[strap()], PATIENTS);
+    rig.log_filter = "info,bedrail=trace";
+    rig.start(Shape::TwoProcesses);
+    rig.wait_until_heard(SOON);
+    let set = |rig: &Rig, input: &str| {
+        rig.bedrail_with_input(&["patient", "set", "p-anna", "--identifiers-file", "-"], input.as_bytes())
+    };
+    let mut seen = Vec::new();
+    let bad = set(&rig, &format!("{CANARY} is no JSON"));
+    assert!(bad.status == Some(1) && bad.stderr.contains("not a JSON object"), "{bad:?}");
+    let kept = set(&rig, &document);
+    assert_eq!(kept.status, Some(0), "{kept:?}");
+    seen.extend([bad.stdout, bad.stderr, kept.stdout, kept.stderr]);
+    rig.ask(&["assign", "--device", "strap", "p-anna"]);
+    std::thread::sleep(CLEAR_OF_THE_EDGE);
+    let annas = measure(&mut rig, "strap", 3);
+    rig.wait_for_records(CHART, SOON, |chart| chart.len() == annas);
+    let listed = rig.ask_json(&["patient", "list"]);
+    let row = |listed: &Value| listed.as_array().unwrap().iter().find(|row| row["key"] == "p-anna").cloned().unwrap();
+    assert_eq!((&row(&listed)["identified"], &row(&listed)["forgotten"]), (&json!(true), &json!(false)));
+    seen.extend([listed.to_string(), rig.ask(&["patient", "list"]), rig.ask(&["status", "--json"]), rig.ask(&["status"])]);
+    seen.extend([rig.ask(&["assignments", "--json"]), rig.ask(&["route", "list", "--json"])]);
+    assert_no_trace(&rig, &seen, CANARY);
+
+    rig.ask(&["patient", "forget", "p-anna"]);
+    let listed = row(&rig.ask_json(&["patient", "list"]));
+    assert_eq!((&listed["identified"], &listed["forgotten"]), (&json!(false), &json!(true)));
+    seen.push(rig.bedrail_with_input(&["patient", "set", "p-anna", "--identifiers-file", "-"], document.as_bytes()).stdout);
+    let trail = rig.audit_trail();
+    for row in [("patient set", "p-anna"), ("patient forget", "p-anna"), ("assign", "device strap")] {
+        assert!(trail.contains(&(row.0.to_owned(), row.1.to_owned())), "{row:?} is not in {trail:?}");
+    }
+    rig.stop();
+    assert_no_trace(&rig, &seen, CANARY);
+}
+
+/// In nothing that was printed or sent, and in no octet of any file of the gateway.
+fn assert_no_trace(rig: &Rig, printed: &[String], canary: &str) {
+    for message in rig.subscriber.messages() {
+        assert!(!message.topic.contains(canary) && !message.raw.contains(canary), "sent: {message:?}");
+    }
+    assert!(printed.iter().all(|text| !text.contains(canary)), "printed: {printed:?}");
+    let mut files = 0;
+    search(&rig.site.path(""), canary.as_bytes(), &mut files);
+    assert!(files >= 8, "only {files} files were searched: databases, envelopes, keys, logs and config are more");
+    assert!(!rig.broker.log().contains(canary));
+}
+
+fn search(directory: &Path, canary: &[u8], files: &mut usize) {
+    for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            search(&entry.path(), canary, files);
+        } else if kind.is_file() {
+            let octets = std::fs::read(entry.path()).unwrap();
+            assert!(!octets.windows(canary.len()).any(|part| part == canary), "it stands in {}", entry.path().display());
+            *files += 1;
+        }
+    }
+}
