@@ -130,7 +130,7 @@ const fn days_ago(days: u64) -> BootMillis {
 fn the_log_is_kept_within_max_bytes_to_a_hundredth() {
     let mut fixture = Fixture::new(ClockQuality::Ntp);
     let mut retain = fixture.retain(300, 2 * MIB);
-    for _ in 0..5 {
+    for _ in 0..7 {
         fixture.fill(400, days_ago(10));
         let head = fixture.store.head().unwrap();
         fixture.settle_to(head);
