@@ -11,6 +11,6 @@ mod writer;
 
 pub use clock::{ClockReport, watch_clock};
 pub use intake::{Taken, take};
-pub use status::{AdapterStatus, CollectStatus, DeviceState, DeviceStatus};
+pub use status::{AdapterStatus, CollectStatus, DeviceState, DeviceStatus, StoreStatus};
 pub use windows::Windows;
 pub use writer::{CollectError, CollectSettings, CollectedDevice, Collector};

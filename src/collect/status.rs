@@ -15,9 +15,25 @@ pub struct CollectStatus {
     pub head: u64,
     pub database_octets: u64,
     pub wal_octets: u64,
+    #[serde(default)]
+    pub store: StoreStatus,
     /// Readings made durable since start, and commits they took.
     pub durable: u64,
     pub commits: u64,
+}
+
+/// `damaged` until somebody acknowledges what a salvage reported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreStatus {
+    pub state: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub detail: Vec<String>,
+}
+
+impl Default for StoreStatus {
+    fn default() -> Self {
+        Self { state: "ok".to_owned(), detail: Vec::new() }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,10 +10,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::{AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, Taken, Windows, take};
+use super::{AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, StoreStatus, Taken, Windows, take};
 use crate::radio::{BootClock, Heard, InformationField, RadioEvent};
 use crate::reading::{Anchor, Anchors, Body, ClockQuality, DeviceId, Metric, Value};
-use crate::store::{Draft, MAX_RECORDS, Store, StoreError};
+use crate::store::{Damage, Draft, MAX_RECORDS, Store, StoreError};
 
 /// Windows are made and the status is renewed once a second.
 const TICK: Duration = Duration::from_secs(1);
@@ -213,6 +213,8 @@ impl Collector {
         self.status.head = stats.head.0;
         self.status.database_octets = stats.database_octets;
         self.status.wal_octets = stats.wal_octets;
+        let detail: Vec<String> = self.store.damage()?.iter().map(Damage::summary).collect();
+        self.status.store = StoreStatus { state: if detail.is_empty() { "ok" } else { "damaged" }.to_owned(), detail };
         self.publish.send_replace(self.status.clone());
         Ok(())
     }

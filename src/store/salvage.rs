@@ -55,6 +55,17 @@ pub struct Damage {
     pub sends_again: bool,
 }
 
+impl Damage {
+    /// One line for people.
+    pub fn summary(&self) -> String {
+        let Self { file, at, set_aside, kept, missing, .. } = self;
+        let what = if file == super::WARD_FILE { "events" } else { "records" };
+        let least = if self.end_unknown { "at least " } else { "" };
+        let again = if self.sends_again { ", every route sends again what there is" } else { "" };
+        format!("{file} was damaged ({at}): {kept} {what} kept, {least}{missing} missing{again}; the old file is {set_aside}")
+    }
+}
+
 /// Reads what is left of `path` into a new file and puts that into its place.
 pub(super) fn salvage(path: &Path, key: &DataKey, which: Database) -> Result<Damage, StoreError> {
     let pages = Pages::open(path, key)?;
