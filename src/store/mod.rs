@@ -12,6 +12,7 @@ mod frame;
 pub mod key;
 pub mod lock;
 mod log;
+mod missing;
 mod prepare;
 mod rescue;
 mod routes;
