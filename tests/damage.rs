@@ -17,10 +17,10 @@ const PAGE: usize = 4_096;
 const WAL_FRAME: usize = PAGE + 24;
 const BOOT: BootId = BootId([9; 16]);
 const CUFF: DeviceId = DeviceId::new([0xA4, 0xC1, 0x38, 1, 2, 3]);
-const RECORDS_A_COMMIT: u64 = 32;
+const RECORDS_A_COMMIT: u64 = 4;
 const COMMITS: u64 = 120;
 /// What the route had settled before the damage.
-const SETTLED: u64 = 500;
+const SETTLED: u64 = 60;
 
 fn log_key() -> DataKey {
     DataKey::new([7; 32])
@@ -40,22 +40,20 @@ fn open(dir: &Path) -> Result<Store, StoreError> {
     Store::open(dir, &log_key(), SiteKey::new(&[1; 32]), "gw-1")
 }
 
+/// Noise, so that a few records fill a page: what costs time here is the number of them.
 fn draft(n: u64) -> Draft {
-    let noise = (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20) as i64;
     let metric = [Metric::PulseRateCuff, Metric::HeartRate, Metric::Spo2][(n % 3) as usize];
     Draft {
         identity: Identity::Arrival,
         device: CUFF,
         stream: Some(StreamKey { device: CUFF, user: None, metric, site: None, modality: Modality::Spot }),
         stamp: Stamp { boot: BOOT, arrived: BootMillis(n), device_time: None, device_clock: None, stored: false },
-        body: Body::Reading(Reading {
-            value: Value::Number { value: Decimal::new(noise, 0), unit: Unit::PerMinute },
-            class: Class::Measured,
-            flags: vec![],
-            sequence: None,
-            part: 0,
-            parts: 1,
-            security: SecurityLevel::Unknown,
+        body: Body::Waveform(Waveform {
+            origin: Decimal::new(0, 0),
+            scale: Decimal::new(1, 0),
+            unit: Unit::PerMinute,
+            period_us: 1,
+            samples: (0..64u64).map(|i| ((n * 64 + i).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as i32).collect(),
         }),
     }
 }
@@ -264,7 +262,8 @@ fn whichever_page_of_the_write_ahead_log_is_bad_only_what_was_on_it_is_gone() {
     let frames = original.files["bedrail.db-wal"].len() / WAL_FRAME;
     assert!(frames >= 20, "{frames} pages in the log");
     for number in 0..frames {
-        for fault in Fault::ALL {
+        // Each of them flipped; zeroed or cut off, every fourth stands for its neighbours.
+        for fault in Fault::ALL.into_iter().take(if number % 4 == 0 { 3 } else { 1 }) {
             let what = format!("page {number} of the log {fault:?}");
             let dir = original.damaged("bedrail.db-wal", |octets| fault.strike(octets, 32 + number * WAL_FRAME, WAL_FRAME));
             let Outcome { found, missing, .. } = recover(&original, dir.path(), &what);
@@ -278,7 +277,7 @@ fn whichever_page_of_the_write_ahead_log_is_bad_only_what_was_on_it_is_gone() {
             }
         }
     }
-    for at in (0..32).step_by(3) {
+    for at in (0..32).step_by(5) {
         let what = format!("octet {at} of the log's header");
         let dir = original.damaged("bedrail.db-wal", |octets| octets[at] ^= 0x01);
         let Outcome { found, missing, .. } = recover(&original, dir.path(), &what);

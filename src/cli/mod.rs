@@ -49,7 +49,7 @@ enum Command {
     /// Routes: list, pause, resume, replay, drop
     #[command(subcommand)]
     Route(route::RouteCommand),
-    /// The store: prepare, stats
+    /// The store: prepare, check, salvage, acknowledge, stats
     #[command(subcommand)]
     Store(store::StoreCommand),
     /// Keys: init

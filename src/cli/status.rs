@@ -57,6 +57,10 @@ fn print_collect(status: &Value) {
     println!("adapter {usable}: {}", ask::text(adapter, "detail"));
     println!("log: {} records, {} commits since start, {} octets", status["head"], status["commits"], status["database_octets"]);
     print_disk(&status["disk"]);
+    let store = &status["store"];
+    for line in store["detail"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        println!("store {}: {line}; `bedrail store acknowledge` puts this away", ask::text(store, "state"));
+    }
     println!();
     let rows = status["devices"].as_array().into_iter().flatten().map(|device| {
         let rejected: u64 =

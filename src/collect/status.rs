@@ -17,6 +17,7 @@ pub struct CollectStatus {
     pub wal_octets: u64,
     #[serde(default)]
     pub disk: DiskStatus,
+    pub store: StoreStatus,
     /// Readings made durable since start, and commits they took.
     pub durable: u64,
     pub commits: u64,
@@ -53,6 +54,20 @@ pub enum DiskState {
     /// The ballast is given away, or a write found no room.
     Full,
     ReadOnly,
+}
+
+/// `damaged` until somebody acknowledges what a salvage reported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreStatus {
+    pub state: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub detail: Vec<String>,
+}
+
+impl Default for StoreStatus {
+    fn default() -> Self {
+        Self { state: "ok".to_owned(), detail: Vec::new() }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::trouble::{Reaction, Ring, Trouble, decide};
 use super::{
-    AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, Retain, RetainSettings, Taken, Windows, take,
+    AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, Retain, RetainSettings, StoreStatus, Taken,
+    Windows, take,
 };
 use crate::radio::{BootClock, Heard, InformationField, RadioEvent};
 use crate::reading::{Anchor, Anchors, Body, ClockQuality, DeviceId, Metric, Stamp, Value};
 use crate::store::ballast::Ballast;
-use crate::store::{MAX_RECORDS, Store, StoreError};
+use crate::store::{Damage, MAX_RECORDS, Store, StoreError};
 
 /// Windows are made and the status is renewed once a second.
 const TICK: Duration = Duration::from_secs(1);
@@ -342,6 +343,10 @@ impl Collector {
             self.status.head = stats.head.0;
             self.status.database_octets = stats.database_octets;
             self.status.wal_octets = stats.wal_octets;
+        }
+        if let Ok(damage) = self.store.damage() {
+            let detail: Vec<String> = damage.iter().map(Damage::summary).collect();
+            self.status.store = StoreStatus { state: if detail.is_empty() { "ok" } else { "damaged" }.to_owned(), detail };
         }
         self.status.disk.waiting = if self.trouble.is_some() { self.ring.len() as u64 } else { 0 };
         self.status.disk.ballast = self.ballast.is_kept();

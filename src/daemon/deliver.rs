@@ -22,13 +22,16 @@ use crate::deliver::{
 use crate::net::{ClientIdentity, TlsSettings, client_config};
 use crate::radio::BootClock;
 use crate::reading::{METRICS, Timestamp};
-use crate::store::{Store, WARD_FILE, WardStore};
+use crate::store::{AuditEntry, RouteRow, Store, WARD_FILE, WardStore};
 use crate::ward::{Standing, Wanted, Ward};
 
 /// Requests of people waiting for the desk.
 const REQUESTS: usize = 16;
 /// The gateway's status is put together this often, and published when it changed.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
+
+/// Why a route to patients is paused after `ward.db` was damaged.
+const WARD_LOST: &str = "assignments were lost when ward.db was damaged; check `bedrail assignments`, then resume";
 
 pub fn start(
     settings: &Settings,
@@ -40,10 +43,14 @@ pub fn start(
     let gateway = &settings.gateway;
     let open = || Store::open(&gateway.state_dir, &keys.log, keys.site.clone(), &gateway.id);
     let mut store = open()?;
-    let ward_store = WardStore::open(&gateway.state_dir.join(WARD_FILE), &keys.ward()?)?;
+    let mut ward_store = WardStore::open(&gateway.state_dir.join(WARD_FILE), &keys.ward()?)?;
     let names: Vec<(&str, &str, bool)> =
         settings.routes.iter().map(|route| (route.name.as_str(), route.kind.name(), route.start == Start::Oldest)).collect();
-    let rows = store.register_routes(&names, jiff::Timestamp::now().as_millisecond())?;
+    let mut rows = store.register_routes(&names, jiff::Timestamp::now().as_millisecond())?;
+    if ward_store.is_incomplete()? {
+        pause_for_patients(settings, &mut store, &mut rows, boot)?;
+        ward_store.is_seen_to()?;
+    }
 
     let (rings, bell_socket, ringing) = bell::listen(&gateway.runtime_dir.join(bell::NAME))?;
     tasks.spawn(bell::hear(bell_socket, ringing, stop.clone()));
@@ -88,6 +95,26 @@ pub fn start(
         served.map_err(|source| DaemonError::Socket { path, source })
     });
     tasks.spawn(watch_status(settings.clone(), states, publish_status, stop.clone()));
+    Ok(())
+}
+
+/// Events of the ward are gone, so who measured whom is not known for certain: nothing goes to a patient until a person has
+/// looked and resumes the route.
+fn pause_for_patients(settings: &Settings, store: &mut Store, rows: &mut [RouteRow], boot: BootClock) -> Result<(), DaemonError> {
+    for (_, row) in settings.routes.iter().zip(rows).filter(|(route, _)| route.bind == Bind::Patient) {
+        let entry = AuditEntry {
+            boot: boot.id(),
+            at: boot.now(),
+            wall: None,
+            actor: "bedrail".to_owned(),
+            action: "route pause".to_owned(),
+            object: row.name.clone(),
+            detail: WARD_LOST.to_owned(),
+        };
+        store.set_paused(row.n, Some(WARD_LOST), &entry)?;
+        row.paused = Some(WARD_LOST.to_owned());
+        tracing::error!(route = row.name, "paused: {WARD_LOST}");
+    }
     Ok(())
 }
 

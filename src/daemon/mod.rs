@@ -9,8 +9,10 @@ mod deliver;
 mod keys;
 mod tasks;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -19,13 +21,18 @@ pub use keys::{Keys, KeysError, name as credential_name};
 
 use crate::config::{self, ConfigErrors, Loaded, Settings};
 use crate::radio::BootClock;
-use crate::store::{StoreError, ballast, lock, prepare};
+use crate::store::{StoreError, ballast, lock, prepare, suspect};
 use tasks::Tasks;
 
 /// Exit codes: the config has to be changed, it failed while running, the store needs `store prepare` or a person.
 pub const EXIT_RUNTIME: u8 = 1;
 pub const EXIT_CONFIG: u8 = 2;
 pub const EXIT_STORE: u8 = 75;
+
+/// A store that was damaged while running is mended and the halves started again so often in this time; a card that goes on
+/// damaging it is for a person.
+const MENDS: usize = 3;
+const MENDS_WITHIN: Duration = Duration::from_secs(3_600);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Halves {
@@ -75,6 +82,10 @@ pub enum DaemonError {
 }
 
 impl DaemonError {
+    fn is_damage(&self) -> bool {
+        matches!(self, DaemonError::Store(error) if error.is_damage())
+    }
+
     pub const fn exit_code(&self) -> u8 {
         match self {
             DaemonError::Config(_) | DaemonError::Tls(_) | DaemonError::Secret(_) | DaemonError::Topic { .. } => EXIT_CONFIG,
@@ -103,9 +114,27 @@ fn start(path: &std::path::Path, halves: Halves) -> Result<(), DaemonError> {
     let settings = loaded.settings;
     let keys = Keys::read(&settings)?;
     ballast::make_way(&settings.gateway.state_dir);
-    if halves == Halves::Both {
-        prepare(&settings.gateway.state_dir, &keys.log, &keys.ward()?)?;
+    let mut mended: VecDeque<Instant> = VecDeque::new();
+    loop {
+        if halves == Halves::Both {
+            prepare(&settings.gateway.state_dir, &keys.log, &keys.ward()?)?;
+        }
+        let error = match run_halves(&settings, &keys, halves) {
+            Err(error) if error.is_damage() => error,
+            result => return result,
+        };
+        // Whoever prepares the store next, we or systemd, looks at every page of it.
+        suspect(&settings.gateway.state_dir);
+        mended.retain(|at| at.elapsed() < MENDS_WITHIN);
+        if halves != Halves::Both || mended.len() >= MENDS {
+            return Err(error);
+        }
+        tracing::error!("{error}; preparing the store again and starting over");
+        mended.push_back(Instant::now());
     }
+}
+
+fn run_halves(settings: &Settings, keys: &Keys, halves: Halves) -> Result<(), DaemonError> {
     let state_dir = &settings.gateway.state_dir;
     let _shared = lock::shared(state_dir)?;
     let _once = halves.names().iter().map(|half| lock::only(state_dir, half)).collect::<Result<Vec<_>, _>>()?;
@@ -114,21 +143,21 @@ fn start(path: &std::path::Path, halves: Halves) -> Result<(), DaemonError> {
         .enable_all()
         .build()
         .map_err(|error| DaemonError::Failed(format!("no threads: {error}")))?;
-    let result = runtime.block_on(supervise(settings, keys, halves));
+    let result = runtime.block_on(supervise(settings.clone(), keys, halves));
     // Whatever did not end by itself is not waited for.
     runtime.shutdown_background();
     result
 }
 
-async fn supervise(settings: Settings, keys: Keys, halves: Halves) -> Result<(), DaemonError> {
+async fn supervise(settings: Settings, keys: &Keys, halves: Halves) -> Result<(), DaemonError> {
     let boot = BootClock::read().map_err(|error| DaemonError::Failed(format!("the kernel's boot id: {error}")))?;
     let stop = CancellationToken::new();
     let mut tasks = Tasks::new();
     if halves.delivers() {
-        deliver::start(&settings, &keys, boot, &stop, &mut tasks)?;
+        deliver::start(&settings, keys, boot, &stop, &mut tasks)?;
     }
     if halves.collects() {
-        collect::start(&settings, &keys, boot, &stop, &mut tasks)?;
+        collect::start(&settings, keys, boot, &stop, &mut tasks)?;
     }
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| DaemonError::Failed(format!("signals: {error}")))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| DaemonError::Failed(format!("signals: {error}")))?;

@@ -75,10 +75,7 @@ fn file(
             list.damage(format!("the audit trail does not hold from row {n} on"));
         }
         for damage in salvage::damage(&connection)? {
-            list.note(format!(
-                "{} was damaged on {}: {} kept, {} missing, the old file is {}; `bedrail store acknowledge` puts this away",
-                damage.file, damage.at, damage.kept, damage.missing, damage.set_aside
-            ));
+            list.note(format!("{}; `bedrail store acknowledge` puts this away", damage.summary()));
         }
     }
     findings.extend(list.findings);

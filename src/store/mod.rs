@@ -14,6 +14,7 @@ mod frame;
 pub mod key;
 pub mod lock;
 mod log;
+mod missing;
 mod prepare;
 mod rescue;
 pub mod retention;

@@ -5,10 +5,10 @@
 
 use zeroize::Zeroize as _;
 
-const SBOX: [u8; 256] = sbox();
-const INVERSE: [u8; 256] = inverse();
+static SBOX: [u8; 256] = sbox();
+static INVERSE: [u8; 256] = inverse();
 /// One column of the inverse cipher: substitution and mixing of one octet.
-const MIX: [u32; 256] = mix();
+static MIX: [u32; 256] = mix();
 
 const ROUNDS: usize = 14;
 
