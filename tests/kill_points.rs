@@ -27,7 +27,7 @@ fn a_kill_at_any_write_or_sync_loses_nothing_that_was_promised() {
         return;
     }
     for (calls, stride) in CALLS {
-        let points = each_point(stride, |n| {
+        let points = each_point(unless_long(stride), |n| {
             let dir = scratch();
             let run = under_strace(dir.path(), calls, &format!("signal=KILL:when={n}"), "run");
             if !was_killed(run.status) {
@@ -58,7 +58,7 @@ fn a_kill_during_the_recovery_from_a_kill_loses_nothing_either() {
         first_kills += 1;
         let promised = exercise::promises(&run.said);
         for (calls, stride) in CALLS.into_iter().filter(|(calls, _)| *calls != "write") {
-            points += each_point(stride, |second| {
+            points += each_point(unless_long(stride), |second| {
                 let again = scratch();
                 copy(dir.path(), again.path());
                 let recovery = under_strace(again.path(), calls, &format!("signal=KILL:when={second}"), "verify");
@@ -83,7 +83,7 @@ fn a_failing_fsync_is_an_error_and_never_a_promise() {
         return;
     }
     let (mut reported, mut tolerated) = (0, Vec::new());
-    let points = each_point(if long() { 1 } else { 2 }, |n| {
+    let points = each_point(unless_long(2), |n| {
         let dir = scratch();
         let run = under_strace(dir.path(), "?fsync,?fdatasync", &format!("error=EIO:when={n}"), "run");
         let Some(hit) = run.calls.lines().find(|line| line.contains("(INJECTED)")) else {
@@ -109,10 +109,14 @@ fn a_failing_fsync_is_an_error_and_never_a_promise() {
     assert!(reported > tolerated.len(), "most syncs carry a promise, and their failure is told");
 }
 
-/// N = 1, 1 + stride, … (every N in the long form) until `at` was not hit; how many were.
+/// N = 1, 1 + stride, … until `at` was not hit; how many were.
 fn each_point(stride: usize, mut at: impl FnMut(usize) -> bool) -> usize {
-    let stride = if long() { stride.min(if stride > 9 { stride } else { 1 }) } else { stride };
     (1..).step_by(stride).take_while(|n| at(*n)).count()
+}
+
+/// The long form takes every point.
+fn unless_long(stride: usize) -> usize {
+    if long() { 1 } else { stride }
 }
 
 struct Run {
@@ -157,11 +161,9 @@ fn copy(from: &Path, to: &Path) {
 
 /// Without strace, or where it may not trace (some containers), there is nothing to test with.
 fn skipped(test: &str) -> bool {
-    let probe = Command::new("strace").args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=write:signal=KILL:when=1"]);
-    let mut probe_command = Command::new("strace");
-    probe_command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=write", "-e", "inject=write:signal=KILL:when=1", "echo", "x"]);
-    let _ = probe;
-    let reason = match probe_command.output() {
+    let mut probe = Command::new("strace");
+    probe.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=write", "-e", "inject=write:signal=KILL:when=1", "echo", "x"]);
+    let reason = match probe.output() {
         Ok(output) if was_killed(output.status) => return false,
         Ok(output) => format!("strace cannot inject here: {}", String::from_utf8_lossy(&output.stderr).trim()),
         Err(error) => format!("strace: {error}"),
