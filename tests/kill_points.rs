@@ -49,7 +49,7 @@ fn a_kill_during_the_recovery_from_a_kill_loses_nothing_either() {
         return;
     }
     let (mut first_kills, mut points) = (0, 0);
-    each_point(if long() { 11 } else { 67 }, |first| {
+    each_point(if long() { 11 } else { 97 }, |first| {
         let dir = scratch();
         let run = under_strace(dir.path(), "pwrite64", &format!("signal=KILL:when={first}"), "run");
         if !was_killed(run.status) {
@@ -100,7 +100,8 @@ fn a_failing_fsync_is_an_error_and_never_a_promise() {
         }
         true
     });
-    // What no caller hears of: a directory's sync, and what closing a connection tidies up. Neither carries a promise.
+    // What no caller hears of: a directory's sync by SQLite, and what closing a connection tidies up. That no promise rests
+    // on them is shown in power_cut.rs.
     for (hit, promised) in &tolerated {
         assert_eq!(promised.len(), exercise::STEPS.len(), "{hit}: the script went on and did not come to its end");
     }

@@ -83,14 +83,28 @@ pub fn parse(mut trace: &[u8]) -> Vec<Event> {
 /// synced. The log's header, a checkpoint's own syncs and the database's stay.
 pub fn without_commit_syncs(events: &[Event]) -> Vec<Event> {
     let (mut logs, mut unsynced_frames) = (BTreeSet::new(), BTreeSet::new());
-    let keep = |event: &&Event| match event {
-        Event::Create { file, name } if name.ends_with("-wal") => logs.insert(*file) || true,
-        Event::Write { file, at, .. } if *at > 0 && logs.contains(file) => unsynced_frames.insert(*file) || true,
+    let mut keep = |event: &&Event| match event {
+        Event::Create { file, name } if name.ends_with("-wal") => {
+            logs.insert(*file);
+            true
+        }
+        Event::Write { file, at, .. } if *at > 0 && logs.contains(file) => {
+            unsynced_frames.insert(*file);
+            true
+        }
         Event::Sync { file } => !unsynced_frames.remove(file),
         _ => true,
     };
-    let mut keep = keep;
     events.iter().filter(|event| keep(event)).cloned().collect()
+}
+
+/// Whether the event at `at`, a sync that failed, was a commit's: of a write-ahead log with frames that no sync covers yet.
+pub fn failed_a_commit(events: &[Event], at: usize) -> bool {
+    let Event::FailedSync { file: failed } = events[at] else { return false };
+    let is_log = |event: &Event| matches!(event, Event::Create { file, name } if *file == failed && name.ends_with("-wal"));
+    let since_sync = events[..at].iter().rev().take_while(|event| **event != Event::Sync { file: failed });
+    let frames = since_sync.filter(|event| matches!(event, Event::Write { file, at, .. } if *file == failed && *at > 0)).count();
+    frames > 0 && events[..at].iter().any(is_log)
 }
 
 pub type Image = BTreeMap<String, Vec<u8>>;

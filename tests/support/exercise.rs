@@ -200,7 +200,10 @@ pub struct State {
     patients: Vec<(SubjectKey, bool)>,
 }
 
-fn look(store: &Store, ward: &WardStore) -> Result<Result<(State, Vec<(Seq, Record)>), String>, StoreError> {
+/// The state, and the records under their numbers with their ids.
+type Seen = (State, Vec<(Seq, Record)>);
+
+fn look(store: &Store, ward: &WardStore) -> Result<Result<Seen, String>, StoreError> {
     let mut records = Vec::new();
     loop {
         let from = records.last().map_or(Seq(1), |(seq, _): &(Seq, Record)| seq.next());
