@@ -10,22 +10,29 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 # To compile and link: SQLCipher, D-Bus.
 BUILD_PACKAGES := gcc libc6-dev pkg-config libssl-dev libdbus-1-dev
-# To run what the tests and the demo talk to: a bus, a broker and its clients, certificates, the example receiver.
-TEST_PACKAGES := dbus-daemon mosquitto mosquitto-clients openssl python3
+# To run what the tests and the demo talk to: a bus, a broker and its clients, certificates, the example receiver; and
+# what kills the store at a given write.
+TEST_PACKAGES := dbus-daemon mosquitto mosquitto-clients openssl python3 strace
 # libFuzzer is C++.
 FUZZ_PACKAGES := g++
 
-.PHONY: help need test demo bench fmt-check clippy fuzz-smoke
+.PHONY: help need test long-powercut long-kill demo bench fmt-check clippy fuzz-smoke
 
 help: ## This list
 	@echo "bedrail: make TARGET"
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1|\2/' | awk -F'|' '{ printf "  %-12s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1|\2/' | awk -F'|' '{ printf "  %-14s %s\n", $$1, $$2 }'
 
 need: ## Install the Debian packages that are missing to build and test (says which; uses sudo where not root)
 	@scripts/need.sh $(BUILD_PACKAGES) $(TEST_PACKAGES)
 
 test: need ## Run all tests; fails on a skipped one that tests/skips.allowed does not name
 	@scripts/test.sh
+
+long-powercut: need ## Cut the power at every moment of the store's script and open all it could leave (minutes)
+	BEDRAIL_LONG=1 cargo test --locked --test power_cut -- --nocapture
+
+long-kill: need ## Kill the store at every write and sync, and again in its recovery; fail every fsync (minutes)
+	BEDRAIL_LONG=1 cargo test --locked --test kill_points -- --nocapture
 
 demo: need ## Run the real binary for a minute against simulated devices and a broker that is cut, and print the ledger
 	cargo build --locked --bin bedrail

@@ -1,6 +1,7 @@
 //! Opening an encrypted database the one way bedrail's promises allow: WAL with `synchronous=FULL`, read back at open,
 //! because WAL with NORMAL loses acknowledged commits at a power cut.
 
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
@@ -64,7 +65,19 @@ fn connect(path: &Path, key: &DataKey, flags: OpenFlags, salt: &str) -> Result<C
     connection.pragma_update(None, "journal_size_limit", JOURNAL_SIZE_LIMIT)?;
     assert_mode(&connection, path)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    if !flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
+        keep_log_name(&connection, path)?;
+    }
     Ok(connection)
+}
+
+/// Puts the write-ahead log's name on the card before anything is promised in it. SQLite syncs the directory as well, and
+/// ignores a failure: a power cut would then take the whole log with every commit in it.
+fn keep_log_name(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    // A read makes the log; as long as this connection is open, nobody removes it.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(StoreError::io(directory))
 }
 
 fn assert_mode(connection: &Connection, path: &Path) -> Result<(), StoreError> {

@@ -1,0 +1,209 @@
+//! A power cut loses nothing that was promised: every moment of the store's script is cut, what the disk could then hold is
+//! rebuilt, and each image is opened as the daemon opens it. `BEDRAIL_LONG=1` (`make long-powercut`) cuts at every event.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/disk.rs"]
+mod disk;
+#[path = "support/exercise.rs"]
+mod exercise;
+#[path = "support/exerciser.rs"]
+mod exerciser;
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, OnceLock};
+
+use disk::{Disk, Event, Image, Random};
+use exerciser::{long, scratch};
+
+const SEED: u64 = 0xBED_5A11;
+/// In the short form every so many events are cut: chosen for a few hundred images.
+const SHORT_STRIDE: usize = 11;
+
+#[test]
+fn no_power_cut_takes_a_record_that_was_promised() {
+    let outcome = examine(&record(None), if long() { 1 } else { SHORT_STRIDE });
+    println!("power cut, synchronous=FULL: {}", outcome.line());
+    assert!(outcome.images >= if long() { 1_000 } else { 150 }, "only {} images", outcome.images);
+    assert!(outcome.lost.is_empty(), "{:#?}", &outcome.lost[..outcome.lost.len().min(5)]);
+}
+
+/// The control: the same script, images and checks must show what goes missing where commits are not synced.
+#[test]
+fn without_a_sync_at_each_commit_power_cuts_take_records() {
+    let events = disk::without_commit_syncs(&record(None));
+    let outcome = examine(&events, if long() { 1 } else { 2 * SHORT_STRIDE });
+    println!("power cut, synchronous=NORMAL (control): {}", outcome.line());
+    assert!(!outcome.lost.is_empty(), "commits without a sync lost nothing: this check cannot fail");
+}
+
+/// After an fsync that failed, the kernel may have dropped what it was for and call the file clean: the next one succeeds
+/// and proves nothing. Nothing that was promised may rest on it.
+#[test]
+fn an_fsync_that_failed_is_not_believed_later() {
+    let is_sync = |event: &&Event| matches!(event, Event::Sync { .. } | Event::SyncDirectory);
+    let syncs: Vec<Event> = record(None).iter().filter(is_sync).cloned().collect();
+    // SQLite does not tell of a directory's sync that failed, so the short form has all of those.
+    let stride = if long() { 1 } else { 7 };
+    let chosen = (1..=syncs.len()).filter(|n| n % stride == 0 || syncs[n - 1] == Event::SyncDirectory);
+    let (mut failures, mut commits, mut silent, mut images) = (0, 0, 0, 0);
+    for fail_at in chosen {
+        let events = record(Some(fail_at));
+        let failed = |event: &Event| matches!(event, Event::FailedSync { .. } | Event::FailedSyncDirectory);
+        let at = events.iter().position(failed).expect("the same syncs in every run");
+        let went_on = events[at..].iter().any(|event| matches!(event, Event::Promise(_)));
+        assert!(!(went_on && disk::failed_a_commit(&events, at)), "fsync {fail_at} of a commit failed and it was promised");
+        failures += 1;
+        commits += u32::from(disk::failed_a_commit(&events, at));
+        silent += u32::from(went_on);
+        let outcome = examine(&events, if long() { 7 } else { 101 });
+        images += outcome.images;
+        assert!(outcome.lost.is_empty(), "fsync {fail_at} failed: {:#?}", &outcome.lost[..outcome.lost.len().min(3)]);
+    }
+    println!(
+        "power cut after a failed fsync: {failures} failures ({commits} of a commit, all told; {silent} that no caller hears \
+         of), {images} images, 0 lost"
+    );
+    assert!(commits > 0, "no commit's fsync was made to fail");
+}
+
+#[test]
+fn what_is_not_synced_may_be_lost_and_what_is_synced_may_not() {
+    let create = Event::Create { file: 1, name: "a".into() };
+    let write = |at, octet| Event::Write { file: 1, at, data: vec![octet; 1_024] };
+    let mut disk = Disk::default();
+    [create, Event::SyncDirectory, write(0, 1), Event::Sync { file: 1 }, write(1_024, 2)].iter().for_each(|e| disk.apply(e));
+    let images: HashSet<Vec<u8>> = disk.images(&mut Random(SEED)).into_iter().map(|(_, image)| image["a"].clone()).collect();
+    assert!(images.iter().all(|content| content[..1_024] == [1; 1_024]), "a synced write is in every image");
+    assert!(images.iter().any(|content| content.len() == 1_024), "an un-synced write may be gone");
+    assert!(images.iter().any(|content| content.len() == 1_536), "or torn at a sector");
+    assert_eq!(disk.whole()["a"].len(), 2_048);
+    disk.apply(&Event::Unlink { name: "a".into() });
+    let present: HashSet<bool> = disk.images(&mut Random(SEED)).iter().map(|(_, image)| image.contains_key("a")).collect();
+    assert_eq!(present.len(), 2, "a removed name may come back until the directory is synced");
+}
+
+/// Runs the exerciser under the recorder, which must have seen all that it left.
+fn record(fail_sync: Option<usize>) -> Vec<Event> {
+    let dir = scratch();
+    let (store, trace) = (dir.path().join("store"), dir.path().join("trace"));
+    std::fs::create_dir(&store).unwrap();
+    let mut command = Command::new(exerciser::binary());
+    command.arg("run").arg(&store).env("LD_PRELOAD", recorder()).env("RECORD_DIR", &store).env("RECORD_TO", &trace);
+    if let Some(n) = fail_sync {
+        command.env("FAIL_SYNC", n.to_string());
+    }
+    let output = command.output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(matches!((output.status.code(), fail_sync), (Some(0), _) | (Some(3), Some(_))), "{:?} {said}", output.status);
+    let events = disk::parse(&std::fs::read(&trace).unwrap());
+    if fail_sync.is_none() {
+        let promises = events.iter().filter(|event| matches!(event, Event::Promise(_))).count();
+        assert_eq!(promises, exercise::STEPS.len(), "{said}");
+        let mut disk = Disk::default();
+        events.iter().for_each(|event| disk.apply(event));
+        assert!(disk.whole() == files_in(&store), "the recorder missed a write");
+    }
+    events
+}
+
+fn files_in(dir: &Path) -> Image {
+    let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+    entries.map(|e| (e.file_name().into_string().unwrap(), std::fs::read(e.path()).unwrap())).collect()
+}
+
+fn recorder() -> &'static Path {
+    static LIBRARY: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    let (_, library) = LIBRARY.get_or_init(|| {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let library = dir.path().join("recorder.so");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/shim/recorder.c");
+        let mut cc = Command::new("cc");
+        cc.args(["-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-o"])
+            .arg(&library)
+            .arg(source)
+            .args(["-ldl", "-lpthread"]);
+        let built = cc.output().expect("a C compiler: apt-get install gcc libc6-dev");
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        (dir, library)
+    });
+    library
+}
+
+#[derive(Default)]
+struct Outcome {
+    cuts: usize,
+    /// Different ones: what two cuts leave alike is opened once.
+    images: usize,
+    lost: Vec<String>,
+}
+
+impl Outcome {
+    fn line(&self) -> String {
+        format!("{} cuts, {} images, {} lost", self.cuts, self.images, self.lost.len())
+    }
+}
+
+/// Cuts after every `stride`th event and opens what could be left.
+fn examine(events: &[Event], stride: usize) -> Outcome {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let (seen, outcome) = (Mutex::new(HashSet::new()), Mutex::new(Outcome::default()));
+    std::thread::scope(|scope| {
+        for worker in 0..workers {
+            let (seen, outcome) = (&seen, &outcome);
+            scope.spawn(move || examine_part(events, stride, (worker, workers), seen, outcome));
+        }
+    });
+    outcome.into_inner().unwrap()
+}
+
+fn examine_part(
+    events: &[Event],
+    stride: usize,
+    (worker, workers): (usize, usize),
+    seen: &Mutex<HashSet<u64>>,
+    outcome: &Mutex<Outcome>,
+) {
+    let dir = scratch();
+    let (mut disk, mut promised) = (Disk::default(), Vec::new());
+    for (at, event) in events.iter().enumerate() {
+        disk.apply(event);
+        if let Event::Promise(line) = event {
+            promised.extend(exercise::promises(line));
+        }
+        if at % stride != 0 || (at / stride) % workers != worker {
+            continue;
+        }
+        outcome.lock().unwrap().cuts += 1;
+        for (what, image) in disk.images(&mut Random(SEED ^ at as u64)) {
+            if !seen.lock().unwrap().insert(fingerprint(&image, promised.len())) {
+                continue;
+            }
+            let result = open_image(dir.path(), &image, &promised);
+            let mut outcome = outcome.lock().unwrap();
+            outcome.images += 1;
+            if let Err(reason) = result {
+                outcome.lost.push(format!("cut after event {at}, {what}: {reason}"));
+            }
+        }
+    }
+}
+
+fn fingerprint(image: &Image, promised: usize) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (image, promised).hash(&mut hasher);
+    hasher.finish()
+}
+
+fn open_image(dir: &Path, image: &Image, promised: &[exercise::Promise]) -> Result<(), String> {
+    for name in files_in(dir).keys() {
+        std::fs::remove_file(dir.join(name)).unwrap();
+    }
+    for (name, content) in image {
+        std::fs::write(dir.join(name), content).unwrap();
+    }
+    exercise::verify(dir, promised)
+}
