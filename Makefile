@@ -10,8 +10,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 # To compile and link: SQLCipher, D-Bus.
 BUILD_PACKAGES := gcc libc6-dev pkg-config libssl-dev libdbus-1-dev
-# To run what the tests and the demo talk to: a bus, a broker and its clients, certificates, the example receiver.
-TEST_PACKAGES := dbus-daemon mosquitto mosquitto-clients openssl python3
+# To run what the tests and the demo talk to: a bus, a broker and its clients, certificates, the example receiver, time zones.
+TEST_PACKAGES := dbus-daemon mosquitto mosquitto-clients openssl python3 tzdata
 # libFuzzer is C++.
 FUZZ_PACKAGES := g++
 
