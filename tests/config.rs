@@ -107,7 +107,7 @@ fn out_of_range_and_misspelt_words_are_refused() {
         ("store", "max_bytes = \"2 GB\"", "`2 GB` is not a size"),
         ("store", "keep = \"12 h\"", "shorter than store.horizon"),
         ("gateway", "mode = \"wards\"", "`wards` is no choice here; write \"ward\" or \"home\"; did you mean `ward`?"),
-        ("gateway", "timezone = \"Europe/Wien\"", "not a time zone"),
+        ("gateway", "timezone = \"Europe/Wien\"", "not a time zone in this machine's tzdata"),
         ("gateway", "state_dir = \"bedrail\"", "not an absolute path"),
     ] {
         let gateway = if section == "gateway" { "id = \"gw-1\"\n" } else { "" };

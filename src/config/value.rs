@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
+use jiff::tz::{TimeZone, TimeZoneDatabase};
 use toml::de::DeValue;
 
 use super::secret::{SecretRef, is_credential_name};
@@ -186,7 +186,7 @@ impl Kind {
             Kind::Percent => in_range(percent(text), (0, 100), "a percentage"),
             Kind::Address => address(text),
             Kind::History if !matches!(text, "new" | "all") => wrong("no choice here"),
-            Kind::Zone if zone(text).is_none() => wrong("not a time zone this machine knows"),
+            Kind::Zone if zone(text).is_none() => wrong("not a time zone in this machine's tzdata (is it installed?)"),
             Kind::Path if !text.starts_with('/') || text.contains('\0') => wrong("not an absolute path"),
             Kind::Url => url(text),
             Kind::Topic => topic(text),
@@ -306,7 +306,12 @@ pub fn agreement(text: &str) -> Option<Agreement> {
 }
 
 pub fn zone(text: &str) -> Option<TimeZone> {
-    TimeZone::get(text).ok()
+    zone_of(jiff::tz::db(), text)
+}
+
+/// UTC, which is the default, has no need of tzdata: a small machine may be without.
+fn zone_of(tzdata: &TimeZoneDatabase, text: &str) -> Option<TimeZone> {
+    if text == "UTC" { Some(TimeZone::UTC) } else { tzdata.get(text).ok() }
 }
 
 fn number_and_unit(text: &str) -> Option<(u64, &str)> {
@@ -402,6 +407,12 @@ fn show_size(octets: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn utc_needs_no_tzdata() {
+        assert_eq!(zone_of(&TimeZoneDatabase::none(), "UTC"), Some(TimeZone::UTC));
+        assert_eq!(zone_of(&TimeZoneDatabase::none(), "Europe/Vienna"), None);
+    }
 
     #[test]
     fn durations_sizes_and_windows_read_as_people_write_them() {
