@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bedrail::deliver::mqtt::{
-    AckReason, Link, LinkEvent, LinkSettings, Login, LostReason, MqttLink, RefusalCode, Will, connect, status,
+    AckReason, Link, LinkEvent, LinkSettings, Login, LostReason, Message, MqttLink, RefusalCode, Will, connect, status,
 };
 use bedrail::net::{ClientIdentity, TlsFault, TlsSettings, classify, client_config};
 use zeroize::Zeroizing;
@@ -31,7 +31,7 @@ async fn five_hundred_messages_are_acknowledged_within_the_brokers_window_and_ar
     let (mut sent, mut acked) = (0u64, Vec::new());
     while acked.len() < 500 {
         while sent < 500 && link.room() > 0 {
-            link.publish(sent, "bedrail/gw/oxi/spo2", format!("{sent}").into_bytes(), false).expect("there is room");
+            link.publish(sent, Message::new("bedrail/gw/oxi/spo2", format!("{sent}").into_bytes())).expect("there is room");
             sent += 1;
         }
         match next(&mut link).await {
@@ -51,13 +51,13 @@ async fn an_acknowledgement_tells_whether_anybody_listened_and_whether_it_was_al
     let broker = Broker::start("");
     let mut link = connect(&broker.settings("gw"));
     connected(&mut link).await;
-    link.publish(1, "bedrail/gw/x", b"1".to_vec(), false).expect("room");
+    link.publish(1, Message::new("bedrail/gw/x", b"1".to_vec())).expect("room");
     assert_eq!(next(&mut link).await, LinkEvent::Acked { token: 1, reason: AckReason::NoMatchingSubscribers });
-    link.publish(2, "elsewhere", b"2".to_vec(), false).expect("room");
+    link.publish(2, Message::new("elsewhere", b"2".to_vec())).expect("room");
     let LinkEvent::Acked { token: 2, reason: AckReason::Refused(code) } = next(&mut link).await else { panic!("not refused") };
     assert_eq!(code, RefusalCode::NOT_AUTHORIZED);
     assert!(code.to_string().starts_with("0x87: not authorized; allow"), "{code}");
-    link.publish(3, "bedrail/gw/x", b"3".to_vec(), false).expect("a refusal does not end the connection");
+    link.publish(3, Message::new("bedrail/gw/x", b"3".to_vec())).expect("a refusal does not end the connection");
     assert!(matches!(next(&mut link).await, LinkEvent::Acked { token: 3, .. }));
 }
 
@@ -131,7 +131,7 @@ async fn a_broker_that_stops_reading_is_given_up_within_the_deadline() {
     broker.freeze();
     // More than the socket buffers of both sides hold, so that the library's flush itself hangs.
     for token in 0..20 {
-        link.publish(token, "bedrail/gw/x", vec![b'x'; 1 << 20], false).expect("room");
+        link.publish(token, Message::new("bedrail/gw/x", vec![b'x'; 1 << 20])).expect("room");
     }
     let begun = Instant::now();
     let event = next(&mut link).await;
@@ -168,8 +168,8 @@ async fn a_message_the_broker_would_hang_up_over_is_not_sent() {
     let LinkEvent::Connected { max_packet, .. } = next(&mut link).await else { panic!("not connected") };
     assert_eq!(max_packet, 1000, "the broker's limit is below ours");
     let fits = 1000 - "bedrail/gw/x".len() - 8;
-    assert!(link.publish(1, "bedrail/gw/x", vec![b'x'; fits + 1], false).is_err());
-    link.publish(2, "bedrail/gw/x", vec![b'x'; fits], false).expect("it fits exactly");
+    assert!(link.publish(1, Message::new("bedrail/gw/x", vec![b'x'; fits + 1])).is_err());
+    link.publish(2, Message::new("bedrail/gw/x", vec![b'x'; fits])).expect("it fits exactly");
     assert!(matches!(next(&mut link).await, LinkEvent::Acked { token: 2, .. }));
 }
 
@@ -182,7 +182,7 @@ async fn the_last_will_is_published_only_for_a_gateway_that_left_without_a_word(
 
     let mut link = connect(&settings);
     connected(&mut link).await;
-    link.publish(1, &topic, b"online".to_vec(), true).expect("room");
+    link.publish(1, Message::new(&topic, b"online".to_vec()).retained()).expect("room");
     assert!(matches!(next(&mut link).await, LinkEvent::Acked { token: 1, .. }));
     link.close().await;
     assert_eq!(broker.subscribe(&topic).lines_until("online"), ["online"], "an orderly end leaves what was said last");
@@ -330,7 +330,7 @@ impl Broker {
     async fn until_subscribed(&self, link: &mut MqttLink) {
         let begun = Instant::now();
         loop {
-            link.publish(u64::MAX, "bedrail/gw/probe", b"probe".to_vec(), false).expect("room");
+            link.publish(u64::MAX, Message::new("bedrail/gw/probe", b"probe".to_vec())).expect("room");
             match next(link).await {
                 LinkEvent::Acked { reason: AckReason::Success, .. } => return,
                 LinkEvent::Acked { .. } if begun.elapsed() < PATIENCE => tokio::time::sleep(Duration::from_millis(20)).await,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bedrail::config::{Bind, History, Order};
 use bedrail::deliver::mqtt::{
-    AckReason, Link, LinkEvent, LinkSettings, MqttDestination, NotTaken, Rendered, TopicTemplate, connect, render,
+    AckReason, Link, LinkEvent, LinkSettings, Message, MqttDestination, NotTaken, Rendered, TopicTemplate, connect, render,
 };
 use bedrail::deliver::{Carry, DeviceLabel, Item, Lane, Route, RouteDevice, RouteInputs, RouteSettings, RouteStatus, Rules};
 use bedrail::net::{ClientIdentity, TlsSettings, client_config};
@@ -155,8 +155,8 @@ struct Counted<L> {
 }
 
 impl<L: Link> Link for Counted<L> {
-    fn publish(&mut self, token: u64, topic: &str, payload: Vec<u8>, retain: bool) -> Result<(), NotTaken> {
-        self.link.publish(token, topic, payload, retain)
+    fn publish(&mut self, token: u64, message: Message) -> Result<(), NotTaken> {
+        self.link.publish(token, message)
     }
 
     fn room(&self) -> usize {

@@ -9,7 +9,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode, LastWill, Packet, PubAckReason};
+use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode, LastWill, Packet, PubAckReason, PublishProperties};
 use rumqttc::v5::mqttbytes::{Error as CodecError, QoS};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
 use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, TlsError, Transport};
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::link::{AckReason, Link, LinkEvent, LinkSettings, LostReason, NotTaken, RefusalCode};
+use super::link::{AckReason, Link, LinkEvent, LinkSettings, LostReason, Message, NotTaken, RefusalCode};
 use crate::net::classify;
 
 /// The library keeps a slot of some 250 octets for each packet id it may use, so this bounds its memory to 4 MiB.
@@ -151,17 +151,25 @@ pub struct MqttLink {
 }
 
 impl Link for MqttLink {
-    fn publish(&mut self, token: u64, topic: &str, payload: Vec<u8>, retain: bool) -> Result<(), NotTaken> {
+    fn publish(&mut self, token: u64, message: Message) -> Result<(), NotTaken> {
         if self.room() == 0 {
             return Err(NotTaken::Full);
         }
-        let bytes = packet_len(topic, &payload);
+        let bytes = packet_len(&message);
         if bytes > self.max_packet as usize {
             return Err(NotTaken::TooLarge { bytes, max: self.max_packet });
         }
         // The loop's queue is as long as the window, so this fails only when the loop is gone; `event` then says why.
         self.tokens.send(token).map_err(|_| NotTaken::Full)?;
-        self.client.try_publish(topic, QoS::AtLeastOnce, retain, payload).map_err(|_| NotTaken::Full)?;
+        let Message { topic, payload, retain, content_type } = message;
+        let sent = match content_type {
+            None => self.client.try_publish(topic, QoS::AtLeastOnce, retain, payload),
+            Some(content_type) => {
+                let properties = PublishProperties { content_type: Some(content_type.to_owned()), ..Default::default() };
+                self.client.try_publish_with_properties(topic, QoS::AtLeastOnce, retain, payload, properties)
+            }
+        };
+        sent.map_err(|_| NotTaken::Full)?;
         self.under_way += 1;
         self.deadline.get_or_insert(Instant::now() + self.progress_deadline);
         Ok(())
@@ -243,16 +251,21 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-/// A QoS 1 PUBLISH without properties (MQTT 5, 3.3): type, length, topic, packet id, property length, payload.
-fn packet_len(topic: &str, payload: &[u8]) -> usize {
-    let remaining = 2 + topic.len() + 2 + 1 + payload.len();
-    let length_octets = match remaining {
+/// A QoS 1 PUBLISH (MQTT 5, 3.3): type, length, topic, packet id, length of properties, content type, payload.
+fn packet_len(message: &Message) -> usize {
+    let properties = message.content_type.map_or(0, |content_type| 1 + 2 + content_type.len());
+    let remaining = 2 + message.topic.len() + 2 + length_octets(properties) + properties + message.payload.len();
+    1 + length_octets(remaining) + remaining
+}
+
+/// A variable byte integer (MQTT 5, 1.5.5).
+const fn length_octets(length: usize) -> usize {
+    match length {
         0..128 => 1,
         128..16_384 => 2,
         16_384..2_097_152 => 3,
         _ => 4,
-    };
-    1 + length_octets + remaining
+    }
 }
 
 const fn ack_reason(reason: PubAckReason) -> AckReason {
@@ -337,11 +350,15 @@ mod tests {
     #[test]
     fn a_packet_is_measured_as_the_library_writes_it() {
         use rumqttc::v5::mqttbytes::v5::Publish;
-        for size in [0, 100, 113, 114, 16_000, 16_370, 20_000, 2_100_000] {
-            let payload = vec![0; size];
-            let mut publish = Publish::new("bedrail/gw", QoS::AtLeastOnce, payload.clone(), None);
-            publish.pkid = 1;
-            assert_eq!(packet_len("bedrail/gw", &payload), publish.size(), "{size}");
+        for content_type in [None, Some("application/json")] {
+            for size in [0, 94, 95, 100, 113, 114, 16_000, 16_370, 20_000, 2_100_000] {
+                let message = Message { content_type, ..Message::new("bedrail/gw", vec![0; size]) };
+                let properties = content_type
+                    .map(|text| PublishProperties { content_type: Some(text.to_owned()), ..PublishProperties::default() });
+                let mut publish = Publish::new("bedrail/gw", QoS::AtLeastOnce, message.payload.clone(), properties);
+                publish.pkid = 1;
+                assert_eq!(packet_len(&message), publish.size(), "{size} {content_type:?}");
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::net::TlsFault;
 /// whatever was not acknowledged.
 pub trait Link: Send {
     /// Hands over one QoS 1 message. `token` comes back in its acknowledgement.
-    fn publish(&mut self, token: u64, topic: &str, payload: Vec<u8>, retain: bool) -> Result<(), NotTaken>;
+    fn publish(&mut self, token: u64, message: Message) -> Result<(), NotTaken>;
 
     /// How many messages it takes now; 0 until connected.
     fn room(&self) -> usize;
@@ -27,6 +27,26 @@ pub trait Link: Send {
     fn close(self) -> impl Future<Output = ()> + Send
     where
         Self: Sized;
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub topic: String,
+    pub payload: Vec<u8>,
+    pub retain: bool,
+    /// Media type of the payload, where the protocol can carry one (MQTT 5, 3.3.2.3.9).
+    pub content_type: Option<&'static str>,
+}
+
+impl Message {
+    pub fn new(topic: impl Into<String>, payload: impl Into<Vec<u8>>) -> Self {
+        Self { topic: topic.into(), payload: payload.into(), retain: false, content_type: None }
+    }
+
+    #[must_use]
+    pub fn retained(self) -> Self {
+        Self { retain: true, ..self }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

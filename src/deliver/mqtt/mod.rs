@@ -10,7 +10,7 @@ pub mod status;
 mod topic;
 
 pub use connection::{MqttLink, connect};
-pub use link::{AckReason, Link, LinkEvent, LinkSettings, Login, LostReason, NotTaken, RefusalCode, Will};
+pub use link::{AckReason, Link, LinkEvent, LinkSettings, Login, LostReason, Message, NotTaken, RefusalCode, Will};
 pub use render::{Rendered, render};
 pub use send::{MqttDestination, classify};
 pub use topic::{TopicError, TopicTemplate};

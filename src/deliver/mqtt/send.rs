@@ -1,6 +1,6 @@
 //! The MQTT destination: joins `render`, `status` and a connection, and says what a broker's answer means.
 
-use super::{AckReason, Link, LinkEvent, NotTaken, RefusalCode, TopicTemplate, render, status};
+use super::{AckReason, Link, LinkEvent, Message, NotTaken, RefusalCode, TopicTemplate, render, status};
 use crate::deliver::{Capabilities, Destination, Happened, Item, NotSent, Token, Verdict};
 
 /// The gateway's own status goes under a token no record has; its acknowledgement settles nothing.
@@ -38,7 +38,7 @@ impl<L: Link, C: FnMut() -> L + Send> Destination for MqttDestination<L, C> {
     fn send(&mut self, token: Token, item: &Item) -> Result<(), NotSent> {
         let Some(link) = &mut self.link else { return Err(NotSent::NoRoom) };
         let rendered = render(item, &self.topic);
-        link.publish(token, &rendered.topic, rendered.payload, false).map_err(|error| match error {
+        link.publish(token, Message::new(rendered.topic, rendered.payload)).map_err(|error| match error {
             NotTaken::Full => NotSent::NoRoom,
             NotTaken::TooLarge { .. } => NotSent::TooLarge(error.to_string()),
         })
@@ -46,7 +46,7 @@ impl<L: Link, C: FnMut() -> L + Send> Destination for MqttDestination<L, C> {
 
     fn announce(&mut self, status: &status::Status) -> bool {
         let Some(link) = &mut self.link else { return false };
-        link.publish(STATUS, &status::topic(&self.gateway), status::online(status), true).is_ok()
+        link.publish(STATUS, Message::new(status::topic(&self.gateway), status::online(status)).retained()).is_ok()
     }
 
     async fn event(&mut self) -> Happened {
@@ -69,7 +69,7 @@ impl<L: Link, C: FnMut() -> L + Send> Destination for MqttDestination<L, C> {
             // The broker drops the will at an orderly end, so the gateway says itself that it is gone. Without room for it
             // the retained status stays behind; there is nobody left to wait.
             let offline = status::offline(&self.gateway, env!("CARGO_PKG_VERSION"));
-            let _ = link.publish(STATUS, &status::topic(&self.gateway), offline, true);
+            let _ = link.publish(STATUS, Message::new(status::topic(&self.gateway), offline).retained());
         }
         link.close().await;
     }
