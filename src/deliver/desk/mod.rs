@@ -1,6 +1,7 @@
 //! Where people's requests are carried out: who measures whom, who is who, and which route may send. It owns `ward.db`,
 //! keeps the folded ward that all routes follow, and audits what it does.
 
+mod letters;
 mod routes;
 mod ward;
 
@@ -13,11 +14,12 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use self::letters::LetterPlace;
 use super::route::RouteCommand;
 use super::status::RouteStatus;
 use crate::config::Bind;
 use crate::radio::BootClock;
-use crate::reading::{DeviceId, SubjectKey, Timestamp, UserIndex};
+use crate::reading::{DeviceId, Seq, SubjectKey, Timestamp, UserIndex};
 use crate::store::{AuditEntry, Store, StoreError, WardStore};
 use crate::ward::{Change, Phi, Wanted, Ward, WardEvent};
 
@@ -71,6 +73,10 @@ pub enum DeskRequest {
     ResumeRoute { name: String, actor: String },
     ReplayRoute { name: String, from: Timestamp, to: Timestamp, actor: String },
     DropRoute { name: String, actor: String },
+    DeadLetters { route: Option<String>, from: Option<LetterPlace>, limit: usize },
+    DeadLetter { route: String, seq: Seq },
+    RetryLetters { route: String, seqs: Vec<Seq>, actor: String },
+    DropLetters { route: String, seqs: Vec<Seq>, yes: u64, actor: String },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +109,14 @@ pub enum DeskError {
     IdentityNotJson,
     #[error("route \"{0}\" is in the config; take it out and restart before dropping it")]
     RouteInUse(String),
+    #[error("record {seq} is no dead letter of route \"{route}\"; `bedrail dead-letters list` shows which are")]
+    NoDeadLetter { route: String, seq: Seq },
+    #[error("{0} records were named and {1} confirmed; nothing was dropped")]
+    WrongYes(usize, u64),
+    #[error("at most {limit} records are named at once, not {0}", limit = letters::MAX_NAMED)]
+    TooMany(usize),
+    #[error("route \"{0}\" is not in the config: it sends nothing; `bedrail route drop` forgets it with its dead letters")]
+    NotInConfig(String),
     #[error("route \"{0}\" does not answer")]
     RouteSilent(String),
     #[error(transparent)]
@@ -181,6 +195,10 @@ impl Desk {
             DeskRequest::ResumeRoute { name, actor } => self.pause(&name, None, &actor).await,
             DeskRequest::ReplayRoute { name, from, to, actor } => self.replay(&name, from, to, &actor).await,
             DeskRequest::DropRoute { name, actor } => self.drop_route(&name, &actor),
+            DeskRequest::DeadLetters { route, from, limit } => self.dead_letters(route.as_deref(), from, limit),
+            DeskRequest::DeadLetter { route, seq } => self.dead_letter(&route, seq).await,
+            DeskRequest::RetryLetters { route, seqs, actor } => self.retry_letters(&route, seqs, &actor).await,
+            DeskRequest::DropLetters { route, seqs, yes, actor } => self.drop_letters(&route, seqs, yes, &actor).await,
         }
     }
 

@@ -55,8 +55,9 @@ impl Desk {
         }
         let owed = self.store.lanes(row.n)?;
         let head = self.store.head()?;
+        let dead = self.store.dead_count(row.n)?;
         let entry = self.entry(actor, "route drop", name, "");
         self.store.drop_route(row.n, &entry)?;
-        Ok(json!({ "route": name, "unsent": owed.live.count_to(head) + owed.backlog.count_to(head) }))
+        Ok(json!({ "route": name, "unsent": owed.live.count_to(head) + owed.backlog.count_to(head), "dead": dead }))
     }
 }

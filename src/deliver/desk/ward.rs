@@ -123,7 +123,7 @@ impl Desk {
         Ok(touched)
     }
 
-    fn measured(&self, anchors: &Anchors, record: &Record) -> Option<Timestamp> {
+    pub(super) fn measured(&self, anchors: &Anchors, record: &Record) -> Option<Timestamp> {
         let zone = self.settings.zones.get(&record.device).unwrap_or(&self.settings.default_zone);
         match anchors.measured(&record.stamp, zone) {
             Instant::Unknown | Instant::Ambiguous(_) => None,

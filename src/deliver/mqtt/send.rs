@@ -44,6 +44,11 @@ impl<L: Link, C: FnMut() -> L + Send> Destination for MqttDestination<L, C> {
         })
     }
 
+    fn preview(&self, item: &Item) -> (String, String) {
+        let rendered = render(item, &self.topic);
+        (rendered.topic, String::from_utf8_lossy(&rendered.payload).into_owned())
+    }
+
     fn announce(&mut self, status: &status::Status) -> bool {
         let Some(link) = &mut self.link else { return false };
         link.publish(STATUS, Message::new(status::topic(&self.gateway), status::online(status)).retained()).is_ok()
