@@ -275,6 +275,8 @@ words! {
     Environment { Test = "test", Production = "production" }
     /// What a reading must be tied to before it may go.
     Bind { Device = "device", Bed = "bed", Patient = "patient" }
+    /// The version of MQTT.
+    Protocol { V5 = "5", V311 = "3.1.1" }
     Order { LiveFirst = "live-first", Strict = "strict" }
     /// What makes a message count as arrived.
     Settle { Puback = "puback", Receipt = "receipt" }

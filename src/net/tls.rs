@@ -145,7 +145,7 @@ pub enum TlsFault {
     ClientCertificateRequired,
     #[error("the server refuses this gateway's certificate (tls.cert); renew it, or have the server trust its issuer")]
     ClientCertificateRefused,
-    #[error("the server speaks only a TLS older than 1.2; upgrade it")]
+    #[error("the server speaks only a TLS older than 1.2, or only ciphers without forward secrecy; upgrade it")]
     ProtocolVersion,
     #[error("the TLS handshake failed; see the detail")]
     Other,
