@@ -1,12 +1,13 @@
 //! Checked values to settings, and where each value came from.
 
+use super::broker::{Broker, proxy_address};
 use super::document::{Document, Section};
 use super::keys::{self, Key, Status};
-use super::rules::Broker;
 use super::secret::CredentialsDir;
 use super::settings::{
     BedSettings, ClientCertificate, DeviceSettings, FilterSettings, GatewaySettings, MetricSettings, MqttSettings,
-    PatientSettings, RadioSettings, RouteKind, RouteSettings, Settings, StoreSettings, Target, TlsSettings, WardSettings,
+    PatientSettings, ProxySettings, RadioSettings, RouteKind, RouteSettings, SasSettings, Settings, StoreSettings, Target,
+    TlsSettings, WardSettings,
 };
 use super::typed::{FromValue, WindowLength};
 use super::{Env, Explained, Origin};
@@ -138,20 +139,33 @@ fn mqtt(route: &Of<'_>, gateway: &str) -> MqttSettings {
     let tls = broker.tls.then(|| TlsSettings {
         ca: route.need("tls.ca"),
         client: route.get("tls.cert").map(|cert| ClientCertificate { cert, key: route.need("tls.key") }),
+        alpn: route.need("tls.alpn"),
+        server_name: route.get("tls.server_name"),
+    });
+    let proxy = route.get::<String>("proxy.url").map(|url| {
+        let (host, port) = proxy_address(&url).expect("the rules parsed it");
+        ProxySettings { host, port, username: route.get("proxy.username"), password: route.get("proxy.password") }
     });
     MqttSettings {
         url,
         host: broker.host,
         port: broker.port,
         tls,
+        websocket: broker.path,
+        proxy,
+        protocol: route.need("protocol"),
         username: route.get("username"),
         password: route.get("password"),
+        sas: route.get("sas.key").map(|key| SasSettings { key, ttl: route.need("sas.ttl") }),
         topic: route.need("topic"),
         settle: route.need("settle"),
         client_id: route.get("client_id").unwrap_or_else(|| format!("{gateway}-{}", route.need::<String>("name"))),
         keep_alive: route.need("keep_alive"),
         max_packet: route.need("max_packet"),
         window: route.need("window"),
+        max_qos: route.need("max_qos"),
+        retain: route.need("retain"),
+        announce: route.need("announce"),
     }
 }
 
@@ -195,13 +209,17 @@ fn explain_key(document: &Document, env: &Env, section: &Section, key: &'static 
     Some(Explained { path: key.path, section: section.label.clone(), key: local, value, origin })
 }
 
+/// Keys of routes of kind mqtt.
+const MQTT: &[&str] =
+    &["topic", "protocol", "settle", "client_id", "keep_alive", "max_packet", "window", "max_qos", "retain", "announce"];
+
 /// A default that means nothing there: a topic where no MQTT is spoken, a CA where no TLS is.
 fn does_not_concern(document: &Document, route: &Section, key: &str) -> bool {
     if route.schema != "route[]" {
         return false;
     }
     let mqtt = document.written(route, "kind") == Some(RouteKind::Mqtt);
-    let plain = document.written::<String>(route, "url").is_none_or(|url| url.starts_with("mqtt://"));
-    (!mqtt && ["topic", "settle", "client_id", "keep_alive", "max_packet", "window"].contains(&key))
-        || (plain && key.starts_with("tls."))
+    let plain =
+        document.written::<String>(route, "url").is_none_or(|url| ["mqtt://", "ws://"].iter().any(|s| url.starts_with(s)));
+    (!mqtt && MQTT.contains(&key)) || (plain && key.starts_with("tls.")) || (key == "sas.ttl" && !document.has(route, "sas.key"))
 }

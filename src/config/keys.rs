@@ -6,7 +6,7 @@
 use Kind::{Address, Agreement, Boolean, Carry, Free, History, List, Metric, Name, Patient, Percent, Secret, Text, Time};
 use Kind::{Path, Topic, Url, When, WindowLength, Zone};
 
-use super::settings::{Bind, Environment, Mode, Order, Questionable, Start, Use};
+use super::settings::{Bind, Environment, Mode, Order, Protocol, Questionable, Start, Use};
 use super::value::Kind;
 
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +65,8 @@ const fn duration(min: u64, max: u64) -> Kind {
 }
 
 const S: u64 = 1_000;
-const HOUR: u64 = 3_600 * S;
+const MINUTE: u64 = 60 * S;
+const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 const MIB: u64 = 1 << 20;
 
@@ -87,7 +88,7 @@ const DEVICE_KINDS: Kind = Kind::Choice {
     words: &["heart-rate", "thermometer", "blood-pressure", "pulse-oximeter"],
     later: &[("glucose-meter", DEVICES), ("glucose-sensor", DEVICES), ("weight-scale", DEVICES), ("body-composition", DEVICES)],
 };
-const SETTLE: Kind = Kind::Choice { words: &["puback"], later: &[("receipt", LINK)] };
+const SETTLE: Kind = Kind::Choice { words: &["puback", "sent"], later: &[("receipt", LINK)] };
 
 pub const KEYS: &[Key] = &[
     // The gateway itself.
@@ -230,11 +231,35 @@ pub const KEYS: &[Key] = &[
     key("route[].tls.ca", Path, r#""/etc/ssl/certs/ca-certificates.crt""#, "Certificates (PEM) that may sign the destination's."),
     may("route[].tls.cert", Path, "Our certificate (PEM), with `key`; absent: none is shown."),
     may("route[].tls.key", Secret, "The key of our certificate."),
+    key(
+        "route[].tls.alpn",
+        List(&Text),
+        "[]",
+        "Application protocols to offer (ALPN), best first, where the destination wants one.",
+    ),
+    may("route[].tls.server_name", Text, "Name to ask for (SNI) and to find in the certificate; absent: the host in `url`."),
+    may("route[].proxy.url", Url, "HTTP proxy to go through, \"http://HOST:PORT\"; absent: none."),
+    may("route[].proxy.username", Text, "Login at the proxy."),
+    may("route[].proxy.password", Secret, "Password of that login."),
     may("route[].username", Text, "Login at the destination."),
     may("route[].password", Secret, "Password of the login."),
     // Routes of kind mqtt.
     key("route[].topic", Topic, r#""bedrail/{gateway}/{device}/{metric}""#, "Where values are published."),
+    key(
+        "route[].protocol",
+        words(Protocol::WORDS),
+        r#""5""#,
+        "Version of MQTT; a 3.1.1 broker acknowledges even what its access rules refuse.",
+    ),
     key("route[].settle", SETTLE, r#""puback""#, "What counts as arrived."),
+    key(
+        "route[].max_qos",
+        Kind::Integer { min: 0, max: 1, unit: "QoS" },
+        "1",
+        "Best quality of service the broker takes; at 0 nothing is acknowledged.",
+    ),
+    key("route[].retain", Boolean, "true", "Whether the broker keeps retained messages; false: none is sent as such."),
+    key("route[].announce", Boolean, "true", "Whether the gateway's status is published there, with a last will."),
     may("route[].client_id", Name, "Client id at the broker; absent: gateway id and route name."),
     key("route[].keep_alive", duration(5 * S, 18 * HOUR), r#""30 s""#, "Longest silence on the link."),
     key("route[].max_packet", Kind::Size { min: 4 << 10, max: 16 * MIB }, r#""128 KiB""#, "Largest packet sent or accepted."),
@@ -244,8 +269,13 @@ pub const KEYS: &[Key] = &[
         "64",
         "Messages on their way at once; the broker may allow fewer.",
     ),
-    later("route[].max_qos", Kind::Integer { min: 0, max: 1, unit: "QoS" }, LINK, "Best quality of service the broker takes."),
-    later("route[].retain", Boolean, LINK, "Whether the broker keeps retained messages."),
+    may("route[].sas.key", Secret, "Device key of Azure IoT Hub, in base64: each login is a token signed with it."),
+    key(
+        "route[].sas.ttl",
+        duration(2 * MINUTE, 30 * DAY),
+        r#""1 h""#,
+        "How long a token is good for; the link is made anew before that.",
+    ),
     later("route[].compression", words(&["zstd"]), LINK, "Batches of the backlog are compressed."),
     // Routes of kinds to come.
     later("route[].map.*", Free, CHART, "Unit and label of a metric at the destination."),

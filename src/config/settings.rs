@@ -209,8 +209,13 @@ pub struct MqttSettings {
     pub port: u16,
     /// Absent: plain TCP, to this machine only.
     pub tls: Option<TlsSettings>,
+    /// Path of a WebSocket; absent: MQTT itself.
+    pub websocket: Option<String>,
+    pub proxy: Option<ProxySettings>,
+    pub protocol: Protocol,
     pub username: Option<String>,
     pub password: Option<SecretRef>,
+    pub sas: Option<SasSettings>,
     /// With `{gateway}`, `{device}` and `{metric}`.
     pub topic: String,
     pub settle: Settle,
@@ -219,12 +224,33 @@ pub struct MqttSettings {
     pub max_packet: u32,
     /// Publishes on their way at once.
     pub window: u16,
+    pub max_qos: u8,
+    pub retain: bool,
+    /// Whether the gateway's status goes there.
+    pub announce: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct ProxySettings {
+    pub host: String,
+    pub port: u16,
+    pub username: Option<String>,
+    pub password: Option<SecretRef>,
+}
+
+/// Logins by tokens that a device key signs.
+#[derive(Clone, Debug)]
+pub struct SasSettings {
+    pub key: SecretRef,
+    pub ttl: Duration,
 }
 
 #[derive(Clone, Debug)]
 pub struct TlsSettings {
     pub ca: PathBuf,
     pub client: Option<ClientCertificate>,
+    pub alpn: Vec<String>,
+    pub server_name: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -279,7 +305,7 @@ words! {
     Protocol { V5 = "5", V311 = "3.1.1" }
     Order { LiveFirst = "live-first", Strict = "strict" }
     /// What makes a message count as arrived.
-    Settle { Puback = "puback", Receipt = "receipt" }
+    Settle { Puback = "puback", Sent = "sent", Receipt = "receipt" }
     /// Where a new route begins in the log.
     Start { Now = "now", Oldest = "oldest" }
     Questionable { Send = "send", Hold = "hold" }

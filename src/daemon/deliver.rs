@@ -7,19 +7,17 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 use super::tasks::Tasks;
-use super::{DaemonError, Keys, bell};
+use super::{DaemonError, Keys, bell, link};
 use crate::api::{self, DeliverState};
 use crate::collect::CollectStatus;
-use crate::config::{self, Bind, MqttSettings, Questionable, Settings, Start, secret};
-use crate::deliver::mqtt::{LinkSettings, Login, MqttDestination, TopicTemplate, Will, connect, status};
+use crate::config::{self, Bind, MqttSettings, Questionable, Settings, Start};
+use crate::deliver::mqtt::{MqttDestination, TopicTemplate, connect, status};
 use crate::deliver::{
     Carry, Desk, DeskInputs, DeskRoute, DeskSettings, DeviceLabel, Route, RouteDevice, RouteInputs, RouteSettings, RouteStatus,
     Rules, StreamPreference,
 };
-use crate::net::{ClientIdentity, TlsSettings, client_config};
 use crate::radio::BootClock;
 use crate::reading::{METRICS, Timestamp};
 use crate::store::{AuditEntry, RouteRow, Store, WARD_FILE, WardStore};
@@ -60,7 +58,7 @@ pub fn start(
     let mut routes = Vec::new();
     for (route, row) in settings.routes.iter().zip(rows) {
         let Some(mqtt) = route.mqtt() else { continue };
-        let link = link_settings(settings, route, mqtt)?;
+        let link = link::settings(settings, route, mqtt)?;
         let (commands, from_desk) = mpsc::channel(4);
         let (publish, state) = watch::channel(RouteStatus::default());
         let inputs = RouteInputs {
@@ -75,7 +73,10 @@ pub fn start(
         desk_routes.insert(route.name.clone(), DeskRoute { bind: route.bind, commands, status: state });
         let topic: TopicTemplate =
             mqtt.topic.parse().map_err(|source| DaemonError::Topic { route: route.name.clone(), source })?;
-        let destination = MqttDestination::new(move || connect(&link), topic, mqtt.topic.clone(), gateway.id.clone());
+        let mut destination = MqttDestination::new(move || connect(&link), topic, mqtt.topic.clone(), gateway.id.clone());
+        if !mqtt.announce {
+            destination = destination.silent();
+        }
         let route = Route::new(route_settings(settings, route, mqtt), open()?, row, boot, inputs, destination)?;
         routes.push(route);
     }
@@ -171,39 +172,6 @@ fn gateway_status(settings: &Settings, collect: &CollectStatus, routes: &[watch:
         devices: collect.devices.iter().map(device).collect(),
         routes: routes.iter().map(route).collect(),
     }
-}
-
-fn link_settings(settings: &Settings, route: &config::RouteSettings, mqtt: &MqttSettings) -> Result<LinkSettings, DaemonError> {
-    let credentials = &settings.gateway.credentials;
-    let tls = match &mqtt.tls {
-        None => None,
-        Some(tls) => {
-            let client = match &tls.client {
-                None => None,
-                Some(client) => Some(ClientIdentity { cert: client.cert.clone(), key: secret::read(&client.key, credentials)? }),
-            };
-            Some(client_config(&TlsSettings { route: route.name.clone(), ca: Some(tls.ca.clone()), client, alpn: Vec::new() })?)
-        }
-    };
-    let login = match (&mqtt.username, &mqtt.password) {
-        (Some(username), password) => {
-            let password = password.as_ref().map(|password| secret::read(password, credentials)).transpose()?;
-            let text = password.map(|octets| String::from_utf8_lossy(&octets).trim_end_matches(['\r', '\n']).to_owned());
-            Some(Login { username: username.clone(), password: Zeroizing::new(text.unwrap_or_default()) })
-        }
-        (None, _) => None,
-    };
-    let will = Will {
-        topic: status::topic(&settings.gateway.id),
-        payload: status::offline(&settings.gateway.id, env!("CARGO_PKG_VERSION")),
-    };
-    let mut link = LinkSettings::new(mqtt.host.clone(), mqtt.port, tls, mqtt.client_id.clone());
-    link.login = login;
-    link.will = Some(will);
-    link.keep_alive = mqtt.keep_alive;
-    link.window = mqtt.window;
-    link.max_packet = mqtt.max_packet;
-    Ok(link)
 }
 
 fn route_settings(settings: &Settings, route: &config::RouteSettings, mqtt: &MqttSettings) -> RouteSettings {

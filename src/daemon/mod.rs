@@ -7,6 +7,7 @@ mod bell;
 mod collect;
 mod deliver;
 mod keys;
+mod link;
 mod tasks;
 
 use std::collections::VecDeque;
@@ -71,6 +72,8 @@ pub enum DaemonError {
     Secret(#[from] crate::config::SecretError),
     #[error("route \"{route}\": topic: {source}")]
     Topic { route: String, source: crate::deliver::mqtt::TopicError },
+    #[error("route \"{route}\": sas.key: {source}")]
+    Sas { route: String, source: crate::deliver::mqtt::NotBase64 },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("{path}: {source}; check that the directory exists and that bedrail may write there")]
@@ -88,7 +91,11 @@ impl DaemonError {
 
     pub const fn exit_code(&self) -> u8 {
         match self {
-            DaemonError::Config(_) | DaemonError::Tls(_) | DaemonError::Secret(_) | DaemonError::Topic { .. } => EXIT_CONFIG,
+            DaemonError::Config(_)
+            | DaemonError::Tls(_)
+            | DaemonError::Secret(_)
+            | DaemonError::Topic { .. }
+            | DaemonError::Sas { .. } => EXIT_CONFIG,
             DaemonError::Keys(error) => error.exit_code(),
             DaemonError::Store(StoreError::Locked { .. }) => EXIT_RUNTIME,
             DaemonError::Store(_) => EXIT_STORE,

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::link::{Login, LostReason};
 
 /// What a URL need not encode (RFC 3986, 2.3).
-const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// This version was made after it: a clock that shows less was never set.
 const NOT_BEFORE: Timestamp = Timestamp::constant(1_767_225_600, 0);
 

@@ -14,11 +14,18 @@ pub struct MqttDestination<L, C> {
     /// As written in the config, for messages.
     topic_text: String,
     gateway: String,
+    announces: bool,
 }
 
 impl<L: Link, C: FnMut() -> L + Send> MqttDestination<L, C> {
     pub fn new(connect: C, topic: TopicTemplate, topic_text: String, gateway: String) -> Self {
-        Self { connect, link: None, topic, topic_text, gateway }
+        Self { connect, link: None, topic, topic_text, gateway, announces: true }
+    }
+
+    /// Says nothing of the gateway there: a cloud's broker may hang up over a topic that is none of its own.
+    #[must_use]
+    pub fn silent(self) -> Self {
+        Self { announces: false, ..self }
     }
 }
 
@@ -45,6 +52,9 @@ impl<L: Link, C: FnMut() -> L + Send> Destination for MqttDestination<L, C> {
     }
 
     fn announce(&mut self, status: &status::Status) -> bool {
+        if !self.announces {
+            return true;
+        }
         let Some(link) = &mut self.link else { return false };
         link.publish(STATUS, Message::new(status::topic(&self.gateway), status::online(status)).retained()).is_ok()
     }
@@ -65,7 +75,7 @@ impl<L: Link, C: FnMut() -> L + Send> Destination for MqttDestination<L, C> {
 
     async fn close(&mut self, farewell: bool) {
         let Some(mut link) = self.link.take() else { return };
-        if farewell {
+        if farewell && self.announces {
             // The broker drops the will at an orderly end, so the gateway says itself that it is gone. Without room for it
             // the retained status stays behind; there is nobody left to wait.
             let offline = status::offline(&self.gateway, env!("CARGO_PKG_VERSION"));

@@ -50,20 +50,11 @@ pub struct Accepted {
     pub qos1: bool,
     pub retain: bool,
     pub keep_alive: Option<Duration>,
-    pub client_id: Option<String>,
 }
 
 impl Default for Accepted {
     fn default() -> Self {
-        Self {
-            resumed: false,
-            receive_maximum: None,
-            max_packet: None,
-            qos1: true,
-            retain: true,
-            keep_alive: None,
-            client_id: None,
-        }
+        Self { resumed: false, receive_maximum: None, max_packet: None, qos1: true, retain: true, keep_alive: None }
     }
 }
 

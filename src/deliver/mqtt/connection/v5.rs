@@ -127,7 +127,6 @@ fn accepted(ack: ConnAck) -> Accepted {
         accepted.qos1 = properties.max_qos != Some(0);
         accepted.retain = properties.retain_available != Some(0);
         accepted.keep_alive = properties.server_keep_alive.map(|seconds| Duration::from_secs(seconds.into()));
-        accepted.client_id = properties.assigned_client_identifier;
     }
     accepted
 }
