@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Actor;
 use crate::deliver::{DeskError, DeskRequest, Target};
-use crate::reading::{SubjectKey, Timestamp, UserIndex};
+use crate::reading::{Seq, SubjectKey, Timestamp, UserIndex};
 use crate::ward::Phi;
 
 /// A little more than the largest identity document.
@@ -34,6 +34,10 @@ pub fn router(state: DeliverState) -> Router {
         .route("/v1/routes/{name}/pause", post(pause_route))
         .route("/v1/routes/{name}/resume", post(resume_route))
         .route("/v1/routes/{name}/replay", post(replay_route))
+        .route("/v1/dead-letters", get(dead_letters))
+        .route("/v1/dead-letters/{route}/{seq}", get(dead_letter))
+        .route("/v1/dead-letters/{route}/retry", post(retry_letters))
+        .route("/v1/dead-letters/{route}/drop", post(drop_letters))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(state)
 }
@@ -152,6 +156,52 @@ async fn replay_route(
 
 async fn drop_route(State(state): State<DeliverState>, Actor(actor): Actor, Path(name): Path<String>) -> Response {
     state.ask(DeskRequest::DropRoute { name, actor }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LettersQuery {
+    route: Option<String>,
+    from: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn dead_letters(State(state): State<DeliverState>, Query(query): Query<LettersQuery>) -> Response {
+    let LettersQuery { route, from, limit } = query;
+    match from.map(|text| text.parse()).transpose() {
+        Ok(from) => state.ask(DeskRequest::DeadLetters { route, from, limit: limit.unwrap_or(usize::MAX) }).await,
+        Err(_) => bad_request("`from` is what `next` of the page before said"),
+    }
+}
+
+async fn dead_letter(State(state): State<DeliverState>, Path((route, seq)): Path<(String, u64)>) -> Response {
+    state.ask(DeskRequest::DeadLetter { route, seq: Seq(seq) }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LettersBody {
+    seqs: Vec<Seq>,
+    yes: Option<u64>,
+}
+
+async fn retry_letters(
+    State(state): State<DeliverState>,
+    Actor(actor): Actor,
+    Path(route): Path<String>,
+    Json(body): Json<LettersBody>,
+) -> Response {
+    state.ask(DeskRequest::RetryLetters { route, seqs: body.seqs, actor }).await
+}
+
+async fn drop_letters(
+    State(state): State<DeliverState>,
+    Actor(actor): Actor,
+    Path(route): Path<String>,
+    Json(body): Json<LettersBody>,
+) -> Response {
+    let Some(yes) = body.yes else { return bad_request("say by `yes` how many records are given up") };
+    state.ask(DeskRequest::DropLetters { route, seqs: body.seqs, yes, actor }).await
 }
 
 impl DeliverState {

@@ -3,6 +3,7 @@
 mod ask;
 pub mod assign;
 pub mod check;
+pub mod dead_letters;
 pub mod decode;
 pub mod key;
 pub mod patient;
@@ -49,6 +50,9 @@ enum Command {
     /// Routes: list, pause, resume, replay, drop
     #[command(subcommand)]
     Route(route::RouteCommand),
+    /// What destinations refused: list, show, retry, drop
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLettersCommand),
     /// The store: prepare, check, salvage, acknowledge, stats
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -92,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Assignments(args) => assign::assignments(args),
         Command::Patient(command) => patient::run(command),
         Command::Route(command) => route::run(command),
+        Command::DeadLetters(command) => dead_letters::run(command),
         Command::Store(command) => store::run(command),
         Command::Key(command) => key::run(command),
     }

@@ -74,7 +74,8 @@ pub fn run(command: RouteCommand) -> ExitCode {
         }
         RouteCommand::Drop { name, config } => {
             ask::ask(&config, Owner::Deliver, "DELETE", &path(&name, ""), Vec::new(), |answer| {
-                println!("route {name} dropped; {} records it had not sent will not be sent by it", answer["unsent"]);
+                let (unsent, dead) = (&answer["unsent"], &answer["dead"]);
+                println!("route {name} dropped; {unsent} records it had not sent and {dead} dead letters will not be sent by it");
             })
         }
     }

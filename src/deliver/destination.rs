@@ -33,6 +33,9 @@ pub trait Destination: Send {
     /// Renders a record and sends it; `token` comes back with the answer.
     fn send(&mut self, token: Token, item: &Item) -> Result<(), NotSent>;
 
+    /// Where a record would go and what would be sent, as text: shown to an operator, so without a patient's identifiers.
+    fn preview(&self, item: &Item) -> (String, String);
+
     /// Says how the gateway is, where the destination wants to know. `false`: not now.
     fn announce(&mut self, status: &Status) -> bool;
 

@@ -60,6 +60,13 @@ impl HeldRuns {
         self.growing.insert((lane, source), first);
     }
 
+    /// One that comes back from elsewhere: what lies beside it may have gone another way long ago.
+    pub fn hold_alone(&mut self, lane: Lane, seq: Seq, record: &Record, reason: HoldReason) {
+        self.passed(lane, record);
+        self.hold(lane, seq, record, reason);
+        self.passed(lane, record);
+    }
+
     /// A record of this source went another way: no run of the lane may reach over it.
     pub fn passed(&mut self, lane: Lane, record: &Record) {
         self.growing.remove(&(lane, (record.device, record.stream)));

@@ -14,11 +14,14 @@ mod sides;
 mod status;
 
 pub use decide::{Carry, Decision, Known, Rules, Settled, decide};
-pub use desk::{Desk, DeskError, DeskInputs, DeskRequest, DeskRoute, DeskSettings, Target};
+pub use desk::{Desk, DeskError, DeskInputs, DeskRequest, DeskRoute, DeskSettings, LetterPlace, Target};
 pub use destination::{Capabilities, Destination, Happened, NotSent, Verdict};
 pub use fault::{Fault, FaultClass};
 pub use item::{Choice, DeviceLabel, Item, Lane};
 pub use plan::{Planner, Token};
 pub use retry::Backoff;
-pub use route::{Route, RouteCommand, RouteDevice, RouteInputs, RouteSettings, StreamPreference};
+pub use route::{
+    LetterCommand, LettersDone, MAX_RETRIED, Preview, Route, RouteCommand, RouteDevice, RouteInputs, RouteSettings,
+    StreamPreference,
+};
 pub use status::{RouteState, RouteStatus};

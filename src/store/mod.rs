@@ -12,6 +12,7 @@ mod error;
 mod evict;
 mod frame;
 pub mod key;
+mod letters;
 pub mod lock;
 mod log;
 mod missing;
@@ -34,10 +35,11 @@ pub use check::{Finding, check};
 pub use error::StoreError;
 pub use evict::{EVICT_FRAMES, EVICT_OCTETS, EVICTIONS, Evicted};
 pub use frame::MAX_RECORDS;
+pub use letters::DeadRow;
 pub use log::{Appended, Draft, Identity};
 pub use prepare::{Prepared, prepare, prepare_thoroughly, suspect};
 pub use retention::Room;
-pub use routes::{BoundRow, DeadRow, Held, Lanes, RouteChange, RouteRow};
+pub use routes::{BoundRow, Held, Lanes, RouteChange, RouteRow};
 pub use runs::{OPEN, Runs};
 pub use salvage::Damage;
 pub use ward::{PatientRow, WardStore};
@@ -238,12 +240,37 @@ impl Store {
     }
 
     pub fn dead_count(&self, route: i64) -> Result<u64, StoreError> {
-        routes::dead_count(&self.connection, route)
+        letters::count(&self.connection, route)
+    }
+
+    /// Dead letters of a route with numbers from `first` on, `limit` of them (and never more than [`READ_LIMIT`]).
+    pub fn dead_letters(&self, route: i64, first: Seq, limit: usize) -> Result<Vec<DeadRow>, StoreError> {
+        letters::page(&self.connection, route, first, limit.min(READ_LIMIT))
+    }
+
+    /// Which records from `first` to `last` are dead letters of a route.
+    pub fn dead_among(&self, route: i64, first: Seq, last: Seq) -> Result<BTreeSet<Seq>, StoreError> {
+        letters::among(&self.connection, route, first, last)
+    }
+
+    /// Which were dead letters of a route and are pending again.
+    pub fn retried(&self, route: i64) -> Result<BTreeSet<Seq>, StoreError> {
+        letters::retried(&self.connection, route)
+    }
+
+    /// The record of a dead letter, or of what was one and is pending again, whatever became of it in the log.
+    pub fn kept_record(&self, route: i64, seq: Seq) -> Result<Option<Record>, StoreError> {
+        letters::record(&self.connection, route, seq)
     }
 
     /// Everything a route found out, in one commit.
     pub fn apply(&mut self, route: i64, change: &RouteChange) -> Result<(), StoreError> {
-        self.write(|tx, streams, _| routes::apply(tx, streams, route, change))
+        self.write(|tx, streams, minter| {
+            for entry in &change.audit {
+                audit::audit(tx, &minter.site_key, entry)?;
+            }
+            routes::apply(tx, streams, route, change)
+        })
     }
 
     /// The one door to the audit trail, for actions that change nothing else in this file.

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
+use super::letters::{self, DeadRow};
 use super::runs::{OPEN, Runs};
-use super::{StoreError, log::Streams, salvage};
+use super::{AuditEntry, StoreError, log::Streams, salvage};
 use crate::deliver::Lane;
-use crate::reading::{DeviceId, Placement, Record, Seq, StreamKey, SubjectKey};
+use crate::reading::{DeviceId, Placement, Seq, StreamKey, SubjectKey};
 use crate::ward::HoldReason;
 
 /// A route as the store knows it, whether or not the config still names it.
@@ -56,12 +57,25 @@ pub struct RouteChange {
     /// Rows as they are now; a longer run replaces the one with the same beginning.
     pub hold: Vec<Held>,
     pub bind: Vec<BoundRow>,
+    /// Dead letters that are pending again.
+    pub retry: Vec<Seq>,
+    /// Dead letters, or such as were pending again, whose rows are no longer wanted; applied before `dead`.
+    pub forget: Vec<Seq>,
     pub dead: Vec<DeadRow>,
     /// Counters by what was counted: `sent`, `filtered`, `superseded`, `history`, …
     pub tally: BTreeMap<String, u64>,
+    /// What people did of it, to be in the trail together with it.
+    pub audit: Vec<AuditEntry>,
 }
 
 impl RouteChange {
+    /// Whether nothing but the lanes may have changed.
+    pub fn is_empty(&self) -> bool {
+        let Self { lanes: _, release, hold, bind, retry, forget, dead, tally, audit } = self;
+        let rows = release.is_empty() && hold.is_empty() && bind.is_empty();
+        rows && retry.is_empty() && forget.is_empty() && dead.is_empty() && tally.is_empty() && audit.is_empty()
+    }
+
     /// Adds what became of held runs since; what was to be written and is gone again is not written.
     pub fn hold_on(&mut self, release: Vec<Held>, hold: Vec<Held>) {
         let same = |a: &Held, b: &Held| (a.device, a.stream, a.reason, a.first) == (b.device, b.stream, b.reason, b.first);
@@ -92,14 +106,6 @@ pub struct BoundRow {
     /// Numbers of the ward events it rests on.
     pub evidence: Vec<u64>,
     pub placement: Placement,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadRow {
-    pub seq: Seq,
-    pub record: Record,
-    pub reason: String,
-    pub detail: String,
 }
 
 /// Registers a route; a new one owns what is appended after `head`, or everything there is when `oldest`.
@@ -184,16 +190,14 @@ pub(super) fn apply(tx: &Transaction<'_>, streams: &mut Streams, route: i64, cha
     for bound in &change.bind {
         write_bound(tx, streams, route, bound)?;
     }
+    for seq in &change.retry {
+        letters::mark_retried(tx, route, *seq)?;
+    }
+    for seq in &change.forget {
+        letters::forget(tx, route, *seq)?;
+    }
     for dead in &change.dead {
-        let record = postcard::to_stdvec(&dead.record).expect("a record is plain data");
-        tx.prepare_cached("INSERT OR REPLACE INTO dead VALUES(?, ?, ?, ?, ?, ?)")?.execute(params![
-            route,
-            dead.seq.0 as i64,
-            record,
-            dead.record.version,
-            dead.reason,
-            dead.detail
-        ])?;
+        letters::bury(tx, route, dead)?;
     }
     for (what, n) in &change.tally {
         tx.prepare_cached("INSERT INTO tally VALUES(?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n")?
@@ -308,10 +312,6 @@ pub(super) fn tally(connection: &Connection, route: i64) -> Result<BTreeMap<Stri
     let mut statement = connection.prepare_cached("SELECT what, n FROM tally WHERE route = ?")?;
     let rows = statement.query_map([route], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?;
     Ok(rows.collect::<Result<_, _>>()?)
-}
-
-pub(super) fn dead_count(connection: &Connection, route: i64) -> Result<u64, StoreError> {
-    Ok(connection.query_row("SELECT count(*) FROM dead WHERE route = ?", [route], |row| row.get::<_, i64>(0))? as u64)
 }
 
 /// How far a reader of the log has come.

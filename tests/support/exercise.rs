@@ -348,6 +348,7 @@ impl State {
                     record: self.records.get(22)?.clone(),
                     reason: "payload".into(),
                     detail: "refused".into(),
+                    since: None,
                 };
                 Some(RouteChange { lanes, dead: vec![dead], ..RouteChange::default() })
             }

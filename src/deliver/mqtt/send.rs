@@ -51,6 +51,11 @@ impl<L: Link, C: FnMut() -> L + Send> Destination for MqttDestination<L, C> {
         })
     }
 
+    fn preview(&self, item: &Item) -> (String, String) {
+        let rendered = render(item, &self.topic);
+        (rendered.topic, String::from_utf8_lossy(&rendered.payload).into_owned())
+    }
+
     fn announce(&mut self, status: &status::Status) -> bool {
         if !self.announces {
             return true;

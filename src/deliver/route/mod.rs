@@ -1,10 +1,11 @@
 //! The shell of one route: it fetches what the planner names, decides, binds, hands it to its destination, and writes down
 //! what became of it. It runs on a thread of its own, so that reading the log never holds up a connection.
 
+mod letters;
 mod upkeep;
 mod work;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant as Moment;
 use tokio_util::sync::CancellationToken;
 
+pub use self::letters::{LetterCommand, LettersDone, MAX_RETRIED, Preview};
 use super::held::HeldRuns;
 use super::mqtt::status::Status;
 use super::retry::Backoff;
@@ -80,6 +82,7 @@ pub enum RouteCommand {
         records: Arc<Vec<(Seq, Record)>>,
         done: oneshot::Sender<u64>,
     },
+    Letters(LetterCommand),
 }
 
 /// Outside things a route follows.
@@ -99,6 +102,8 @@ pub struct Route<D: Destination> {
     row: RouteRow,
     planner: Planner,
     held: HeldRuns,
+    /// Dead letters that go again: their rows lend the record until it is taken.
+    retried: BTreeSet<Seq>,
     /// Who the last records of each stream went to.
     bound: BTreeMap<StreamKey, BoundRow>,
     change: RouteChange,
@@ -145,6 +150,7 @@ impl<D: Destination> Route<D> {
         let planner = Planner::new(settings.order, settings.window, store.lanes(row.n)?);
         let held = HeldRuns::new(store.held(row.n)?);
         let bound = store.bound_now(row.n)?.into_iter().map(|bound| (bound.stream, bound)).collect();
+        let retried = store.retried(row.n)?;
         let evictions = store.mark(EVICTIONS)?.unwrap_or(0);
         let (anchors, head, data_version) = (store.anchors()?, store.head()?, store.data_version()?);
         let mut status = RouteStatus { name: settings.name.clone(), kind: row.kind.clone(), ..RouteStatus::default() };
@@ -157,6 +163,7 @@ impl<D: Destination> Route<D> {
             row,
             planner,
             held,
+            retried,
             bound,
             change: RouteChange::default(),
             flying: BTreeMap::new(),

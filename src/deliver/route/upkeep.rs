@@ -64,10 +64,17 @@ impl<D: Destination> Route<D> {
                 let _ = done.send(count);
             }
             RouteCommand::Sent { records, done } => {
-                let _ = done.send(records.iter().filter(|(seq, record)| self.was_sent(*seq, record)).count() as u64);
+                let _ = done.send(self.count_sent(&records)?);
             }
+            RouteCommand::Letters(command) => self.letter_command(command)?,
         }
         Ok(())
+    }
+
+    fn count_sent(&self, records: &[(Seq, Record)]) -> Result<u64, StoreError> {
+        let (Some((first, _)), Some((last, _))) = (records.first(), records.last()) else { return Ok(0) };
+        let dead = self.dead_among(*first, *last)?;
+        Ok(records.iter().filter(|(seq, record)| !dead.contains(seq) && self.was_sent(*seq, record)).count() as u64)
     }
 
     /// Sent, or on its way and not known to have failed.
@@ -79,17 +86,19 @@ impl<D: Destination> Route<D> {
             || (ever && carries(record, &self.settings.rules) && !owed && !self.held.covers(seq, record))
     }
 
-    /// Owes again what arrived in a span of time; what is held stays held.
+    /// Owes again what arrived in a span of time; what is held stays held, and a dead letter one.
     fn replay(&mut self, from: Timestamp, to: Timestamp) -> Result<u64, StoreError> {
         let before = |boot, arrived| self.anchors.wall(boot, arrived).is_some_and(|wall| wall.at < from);
         let (mut next, mut count) = (self.store.first_after(before)?, 0);
         loop {
             let records = self.store.read(next, self.head, READ_LIMIT)?;
             let Some((last, _)) = records.last() else { return Ok(count) };
+            let dead = self.dead_among(next, *last)?;
             next = last.next();
             for (seq, record) in &records {
                 let arrived = self.anchors.wall(record.stamp.boot, record.stamp.arrived).map(|wall| wall.at);
-                if arrived.is_some_and(|at| from <= at && at < to) && !self.held.covers(*seq, record) {
+                let kept_back = self.held.covers(*seq, record) || dead.contains(seq);
+                if arrived.is_some_and(|at| from <= at && at < to) && !kept_back {
                     self.planner.owe(*seq, *seq);
                     count += 1;
                 }
@@ -127,12 +136,7 @@ impl<D: Destination> Route<D> {
         self.write_due = None;
         let (release, hold) = self.held.take_changes();
         self.change.hold_on(release, hold);
-        let nothing = self.change.release.is_empty()
-            && self.change.hold.is_empty()
-            && self.change.bind.is_empty()
-            && self.change.dead.is_empty()
-            && self.change.tally.is_empty();
-        if self.planner.is_dirty() || !nothing {
+        if self.planner.is_dirty() || !self.change.is_empty() {
             self.change.lanes = self.planner.lanes().clone();
             if let Err(error) = self.store.apply(self.row.n, &self.change) {
                 return self.not_written(error);
@@ -172,7 +176,7 @@ impl<D: Destination> Route<D> {
         self.evictions = evictions;
         self.recheck_due.get_or_insert(Moment::now() + RECHECK_EVICTED);
         for first in self.planner.lowest().into_iter().flatten() {
-            if first <= self.head && self.store.next_present(first)? != Some(first) {
+            if first <= self.head && self.next_to_have(first)? != Some(first) {
                 self.settle_evicted(first)?;
             }
         }

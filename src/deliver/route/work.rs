@@ -27,7 +27,7 @@ impl<D: Destination> Route<D> {
             }
             match decision {
                 Decision::Settle(settled) => self.settle(lane, seq, settled.name()),
-                Decision::Hold(reason) => self.hold(lane, seq, &record, reason),
+                Decision::Hold(reason) => self.hold(lane, seq, record, reason)?,
                 Decision::Backlog => self.planner.to_backlog(seq),
                 Decision::Cut(edges) => {
                     sides::make(&mut self.store, &self.anchors, self.boot, &self.settings, &record, &edges)?;
@@ -54,7 +54,7 @@ impl<D: Destination> Route<D> {
 
     /// Retention took it, and maybe more after it, and has put a gap record in the place.
     pub(super) fn settle_evicted(&mut self, seq: Seq) -> Result<(), StoreError> {
-        let next = self.store.next_present(seq.next())?.unwrap_or(self.head.next());
+        let next = self.next_to_have(seq.next())?.unwrap_or(self.head.next());
         let count = self.planner.gone(seq, Seq(next.0 - 1));
         *self.change.tally.entry("evicted".to_owned()).or_default() += count;
         self.due();
@@ -97,7 +97,7 @@ impl<D: Destination> Route<D> {
         }
     }
 
-    fn item(
+    pub(super) fn item(
         &self,
         seq: Seq,
         record: Record,
@@ -150,8 +150,9 @@ impl<D: Destination> Route<D> {
     pub(super) fn answered(&mut self, token: Token, verdict: Verdict) -> Option<String> {
         match verdict {
             Verdict::Settled => {
-                if self.planner.acknowledged(token).is_some() {
+                if let Some(seq) = self.planner.acknowledged(token) {
                     self.tally("sent");
+                    self.not_retried(seq);
                 }
                 self.refusal = None;
                 self.flying.remove(&token);
@@ -173,7 +174,10 @@ impl<D: Destination> Route<D> {
 
     fn bury(&mut self, seq: Seq, record: Record, reason: &str, detail: String) {
         tracing::warn!(route = %self.settings.name, %seq, reason, %detail, "dead letter");
-        self.change.dead.push(DeadRow { seq, record, reason: reason.to_owned(), detail });
+        let since = Some((self.boot.id(), self.boot.now()));
+        self.change.dead.push(DeadRow { seq, record, reason: reason.to_owned(), detail, since });
+        // The row that lent the record is written over.
+        self.retried.remove(&seq);
         self.status.dead += 1;
         self.due();
     }
@@ -199,7 +203,7 @@ impl<D: Destination> Route<D> {
     }
 
     /// Compares the streams of one patient: `None` when another one speaks, or none covers enough.
-    fn choose(&self, seq: Seq, record: &Record, binding: &Binding) -> Result<Option<Choice>, StoreError> {
+    pub(super) fn choose(&self, seq: Seq, record: &Record, binding: &Binding) -> Result<Option<Choice>, StoreError> {
         let ward = self.inputs.ward.borrow();
         let metric = record.stream.and_then(|stream| self.settings.preferences.get(&stream.metric));
         let preference = Preference {
@@ -211,14 +215,24 @@ impl<D: Destination> Route<D> {
         sides::choose(&self.store, &ward, seq, self.head, record, binding, &preference, labels)
     }
 
-    fn hold(&mut self, lane: Lane, seq: Seq, record: &Record, reason: HoldReason) {
-        self.held.hold(lane, seq, record, reason);
+    fn hold(&mut self, lane: Lane, seq: Seq, record: Record, reason: HoldReason) -> Result<(), StoreError> {
         self.planner.settled(lane, seq);
+        if !self.retried.contains(&seq) {
+            self.held.hold(lane, seq, &record, reason);
+        } else if self.store.next_present(seq)? == Some(seq) {
+            self.held.hold_alone(lane, seq, &record, reason);
+            self.not_retried(seq);
+        } else {
+            // A hold is a run of the log, and this is no longer in it.
+            self.bury(seq, record, "held", format!("it may not go now: {}", reason.name()));
+        }
         self.due();
+        Ok(())
     }
 
     fn settle(&mut self, lane: Lane, seq: Seq, what: &str) {
         self.planner.settled(lane, seq);
+        self.not_retried(seq);
         self.tally(what);
         self.due();
     }
@@ -234,6 +248,10 @@ impl<D: Destination> Route<D> {
             *ahead = self.store.read(seq, end, READ_AHEAD)?.into();
         }
         let found = ahead.front().is_some_and(|(front, _)| *front == seq);
-        Ok(found.then(|| ahead.pop_front()).flatten().map(|(_, record)| record))
+        match found.then(|| ahead.pop_front()).flatten() {
+            Some((_, record)) => Ok(Some(record)),
+            None if self.retried.contains(&seq) => self.store.kept_record(self.row.n, seq),
+            None => Ok(None),
+        }
     }
 }

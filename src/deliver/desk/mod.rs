@@ -1,0 +1,240 @@
+//! Where people's requests are carried out: who measures whom, who is who, and which route may send. It owns `ward.db`,
+//! keeps the folded ward that all routes follow, and audits what it does.
+
+mod letters;
+mod routes;
+mod ward;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use self::letters::LetterPlace;
+use super::route::RouteCommand;
+use super::status::RouteStatus;
+use crate::config::Bind;
+use crate::radio::BootClock;
+use crate::reading::{DeviceId, Seq, SubjectKey, Timestamp, UserIndex};
+use crate::store::{AuditEntry, Store, StoreError, WardStore};
+use crate::ward::{Change, Phi, Wanted, Ward, WardEvent};
+
+/// The ward's config is applied as soon as the clock is known; it is looked at this often until then.
+const TICK: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Debug)]
+pub struct DeskSettings {
+    pub gateway: String,
+    pub devices: BTreeMap<String, DeviceId>,
+    pub beds: Vec<String>,
+    pub zones: BTreeMap<DeviceId, TimeZone>,
+    pub default_zone: TimeZone,
+    pub back_dating: Duration,
+    /// What the config says about who measures whom.
+    pub wanted: Vec<Wanted>,
+    pub patients: Vec<(SubjectKey, bool)>,
+}
+
+/// A route, as the desk sees it.
+pub struct DeskRoute {
+    pub bind: Bind,
+    pub commands: mpsc::Sender<RouteCommand>,
+    pub status: watch::Receiver<RouteStatus>,
+}
+
+pub struct DeskInputs {
+    pub requests: mpsc::Receiver<(DeskRequest, oneshot::Sender<Result<Value, DeskError>>)>,
+    pub routes: BTreeMap<String, DeskRoute>,
+    pub ward: watch::Sender<Arc<Ward>>,
+    pub stop: CancellationToken,
+}
+
+/// What is assigned to a patient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    Device { name: String, user: Option<UserIndex> },
+    Bed(String),
+}
+
+#[derive(Debug)]
+pub enum DeskRequest {
+    Assign { target: Target, patient: SubjectKey, from: Option<Timestamp>, yes: Option<u64>, actor: String },
+    Unassign { target: Target, at: Option<Timestamp>, yes: Option<u64>, actor: String },
+    Assignments { at: Option<Timestamp> },
+    Patients,
+    SetPatient { key: SubjectKey, document: Phi<Vec<u8>>, actor: String },
+    ForgetPatient { key: SubjectKey, actor: String },
+    Routes,
+    PauseRoute { name: String, reason: String, actor: String },
+    ResumeRoute { name: String, actor: String },
+    ReplayRoute { name: String, from: Timestamp, to: Timestamp, actor: String },
+    DropRoute { name: String, actor: String },
+    DeadLetters { route: Option<String>, from: Option<LetterPlace>, limit: usize },
+    DeadLetter { route: String, seq: Seq },
+    RetryLetters { route: String, seqs: Vec<Seq>, actor: String },
+    DropLetters { route: String, seqs: Vec<Seq>, yes: u64, actor: String },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DeskError {
+    #[error("no device is called \"{0}\"; `bedrail status` lists them")]
+    UnknownDevice(String),
+    #[error("no bed is called \"{0}\"; beds are named in the config as [[bed]]")]
+    UnknownBed(String),
+    #[error("no route is called \"{0}\"; `bedrail route list` lists them")]
+    UnknownRoute(String),
+    #[error(
+        "nobody is known as \"{0}\"; `bedrail patient list` lists the keys; a new one enters by [[patient]] or `bedrail patient set`"
+    )]
+    UnknownPatient(SubjectKey),
+    #[error("the gateway does not know the time yet, so it cannot say from when; try again when `bedrail status` shows a clock")]
+    NoClock,
+    #[error("{0} lies in the future; assignments begin now or earlier")]
+    Future(Timestamp),
+    #[error("{at} is longer ago than back-dating allows ({} min, ward.back_dating)", limit.as_secs() / 60)]
+    TooLongAgo { at: Timestamp, limit: Duration },
+    #[error("this changes whose {count} readings are ({hours}); if that is meant, repeat it with --yes {count}")]
+    NeedsYes { count: u64, hours: String },
+    #[error(
+        "{count} of these readings were already sent to a chart by route \"{route}\"; they can't be taken back yet, so the past stays as it is: leave out the time to begin now"
+    )]
+    AlreadySent { count: u64, route: String },
+    #[error("the identifiers are {0} octets; a document of at most 65,536 octets is kept")]
+    IdentityTooLarge(usize),
+    #[error("the identifiers are not a JSON object")]
+    IdentityNotJson,
+    #[error("route \"{0}\" is in the config; take it out and restart before dropping it")]
+    RouteInUse(String),
+    #[error("record {seq} is no dead letter of route \"{route}\"; `bedrail dead-letters list` shows which are")]
+    NoDeadLetter { route: String, seq: Seq },
+    #[error("{0} records were named and {1} confirmed; nothing was dropped")]
+    WrongYes(usize, u64),
+    #[error("at most {limit} records are named at once, not {0}", limit = letters::MAX_NAMED)]
+    TooMany(usize),
+    #[error("route \"{0}\" is not in the config: it sends nothing; `bedrail route drop` forgets it with its dead letters")]
+    NotInConfig(String),
+    #[error("route \"{0}\" does not answer")]
+    RouteSilent(String),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+pub struct Desk {
+    settings: DeskSettings,
+    store: Store,
+    ward_store: WardStore,
+    events: Vec<WardEvent>,
+    boot: BootClock,
+    inputs: DeskInputs,
+    /// The config's assignments are in the log.
+    synced: bool,
+    /// The last change of the past that was shown and not made: what, from when, and when it was shown.
+    shown: Option<(Change, Timestamp, Timestamp)>,
+}
+
+impl Desk {
+    pub fn new(
+        settings: DeskSettings,
+        store: Store,
+        mut ward_store: WardStore,
+        boot: BootClock,
+        inputs: DeskInputs,
+    ) -> Result<Self, StoreError> {
+        for (key, test) in &settings.patients {
+            ward_store.know_patient(key, *test)?;
+        }
+        let events = ward_store.events()?;
+        inputs.ward.send_replace(Arc::new(Ward::fold(&events)));
+        Ok(Self { settings, store, ward_store, events, boot, inputs, synced: false, shown: None })
+    }
+
+    /// Runs until told to stop. Only a store that fails ends it with an error.
+    pub async fn run(mut self) -> Result<(), StoreError> {
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.inputs.stop.cancelled() => return Ok(()),
+                _ = tick.tick(), if !self.synced => match self.apply_config().await {
+                    // What was applied is in the log; the rest follows when the disk takes it.
+                    Err(error) if error.is_passing() => self.synced = false,
+                    done => done?,
+                },
+                Some((request, done)) = self.inputs.requests.recv() => {
+                    let answer = match self.answer(request).await {
+                        Err(DeskError::Store(error)) if !error.is_passing() => return Err(error),
+                        answer => answer,
+                    };
+                    // Whoever asked may have gone; what was asked is done all the same.
+                    let _ = done.send(answer);
+                }
+            }
+        }
+    }
+
+    async fn answer(&mut self, request: DeskRequest) -> Result<Value, DeskError> {
+        match request {
+            DeskRequest::Assign { target, patient, from, yes, actor } => {
+                let change = self.assignment(&target, &patient)?;
+                self.change_ward(change, from, yes, &actor, "assign", &target.to_string(), patient.as_str()).await
+            }
+            DeskRequest::Unassign { target, at, yes, actor } => {
+                let change = self.end(&target)?;
+                self.change_ward(change, at, yes, &actor, "unassign", &target.to_string(), "").await
+            }
+            DeskRequest::Assignments { at } => self.assignments(at),
+            DeskRequest::Patients => self.patients(),
+            DeskRequest::SetPatient { key, document, actor } => self.set_patient(&key, &document, &actor),
+            DeskRequest::ForgetPatient { key, actor } => self.forget_patient(&key, &actor),
+            DeskRequest::Routes => self.routes(),
+            DeskRequest::PauseRoute { name, reason, actor } => self.pause(&name, Some(reason), &actor).await,
+            DeskRequest::ResumeRoute { name, actor } => self.pause(&name, None, &actor).await,
+            DeskRequest::ReplayRoute { name, from, to, actor } => self.replay(&name, from, to, &actor).await,
+            DeskRequest::DropRoute { name, actor } => self.drop_route(&name, &actor),
+            DeskRequest::DeadLetters { route, from, limit } => self.dead_letters(route.as_deref(), from, limit),
+            DeskRequest::DeadLetter { route, seq } => self.dead_letter(&route, seq).await,
+            DeskRequest::RetryLetters { route, seqs, actor } => self.retry_letters(&route, seqs, &actor).await,
+            DeskRequest::DropLetters { route, seqs, yes, actor } => self.drop_letters(&route, seqs, yes, &actor).await,
+        }
+    }
+
+    fn now(&self) -> Result<Timestamp, DeskError> {
+        let wall = self.store.anchors()?.wall(self.boot.id(), self.boot.now());
+        wall.map(|wall| wall.at).ok_or(DeskError::NoClock)
+    }
+
+    fn audit(&mut self, actor: &str, action: &str, object: &str, detail: &str) -> Result<(), StoreError> {
+        let entry = self.entry(actor, action, object, detail);
+        self.store.audit(&entry)
+    }
+
+    fn entry(&self, actor: &str, action: &str, object: &str, detail: &str) -> AuditEntry {
+        AuditEntry {
+            boot: self.boot.id(),
+            at: self.boot.now(),
+            wall: self.now().ok(),
+            actor: actor.to_owned(),
+            action: action.to_owned(),
+            object: object.to_owned(),
+            detail: detail.to_owned(),
+        }
+    }
+}
+
+async fn ask(name: &str, route: &DeskRoute, command: RouteCommand) -> Result<(), DeskError> {
+    route.commands.send(command).await.map_err(|_| DeskError::RouteSilent(name.to_owned()))
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Target::Device { name, user: None } => write!(f, "device {name}"),
+            Target::Device { name, user: Some(user) } => write!(f, "device {name} user {user}"),
+            Target::Bed(bed) => write!(f, "bed {bed}"),
+        }
+    }
+}
