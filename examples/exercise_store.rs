@@ -1,10 +1,10 @@
-//! A store to be killed: runs the script of `tests/support/exercise.rs` and says after each step what it has promised.
+//! A store to be killed: runs the script of `tests/support/exercise` and says after each step what it has promised.
 //! For the tests of kills, power cuts and failing cards; not part of any release.
 //!
 //!     exercise_store run DIRECTORY            prints `DONE …` lines; exit 3 and a `FAILED …` line when a step fails
 //!     exercise_store verify DIRECTORY FILE    holds the directory against the `DONE …` lines in FILE; exit 1 and the reason
 
-#[path = "../tests/support/exercise.rs"]
+#[path = "../tests/support/exercise/mod.rs"]
 mod exercise;
 
 use std::io::Write as _;

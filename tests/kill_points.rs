@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/exercise.rs"]
+#[path = "support/exercise/mod.rs"]
 mod exercise;
 #[path = "support/exerciser.rs"]
 mod exerciser;

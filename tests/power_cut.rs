@@ -5,7 +5,7 @@
 
 #[path = "support/disk.rs"]
 mod disk;
-#[path = "support/exercise.rs"]
+#[path = "support/exercise/mod.rs"]
 mod exercise;
 #[path = "support/exerciser.rs"]
 mod exerciser;
