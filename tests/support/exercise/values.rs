@@ -1,6 +1,7 @@
 //! The values the script writes: devices, records, holds, bindings, audit rows.
 
 use bedrail::reading::*;
+use bedrail::store::retention::Rule;
 use bedrail::store::{AuditEntry, BoundRow, Draft, Held, Identity};
 use bedrail::ward::{Change, EventSource, HoldReason, WardEvent};
 
@@ -17,6 +18,13 @@ pub const MARK: &str = "windows";
 pub const LOG_KEY: [u8; 32] = [7; 32];
 pub const WARD_KEY: [u8; 32] = [8; 32];
 
+/// When retention runs, and what it goes by: nothing is old.
+pub const NOW: Timestamp = Timestamp(1_700_000_100_000);
+pub const RULE: Rule = Rule { now: Some(NOW), horizon_ms: i64::MAX, keep_ms: i64::MAX };
+/// It needs the room of what was committed up to here: a settled frame, one of which a part is owed, what a device can send
+/// again, and windows.
+pub const EVICTED_TO: Seq = Seq(69);
+
 pub fn site_key() -> SiteKey {
     SiteKey::new(&[1; 32])
 }
@@ -25,7 +33,7 @@ pub fn drafts(step: Step) -> Vec<Draft> {
     match step {
         Step::CommitOne => vec![arrival(STRAP, 1)],
         Step::CommitBurst => (2..66).map(|n| arrival(STRAP, n)).collect(),
-        Step::CommitAtOnce => at_once(),
+        Step::CommitAtOnce => at_once().into_iter().map(|(_, draft)| draft).collect(),
         Step::Windows => vec![window(0), window(60_000)],
         Step::CommitOverOldLog => (100..108).map(|n| arrival(STRAP, n)).collect(),
         Step::AmendWindow => vec![window(0)],
@@ -60,13 +68,13 @@ pub fn arrival(device: DeviceId, n: i64) -> Draft {
     }
 }
 
-/// Two values a cuff indicates once and may be asked for again.
-pub fn at_once() -> Vec<Draft> {
+/// Two values a cuff indicates once and may be asked for again, under their ids.
+pub fn at_once() -> Vec<(RecordId, Draft)> {
     (1..=2u8)
         .map(|n| {
             let id = site_key().sent_id(CUFF, None, 0x2A35, Some(n.into()), Some(b"base"), Metric::PulseRateCuff, 0);
             let identity = Identity::Sent { id, digest: [n; 8], conflict: site_key().conflict_id(id, &[n]) };
-            Draft { identity, ..arrival(CUFF, n.into()) }
+            (id, Draft { identity, ..arrival(CUFF, n.into()) })
         })
         .collect()
 }
@@ -110,6 +118,12 @@ pub fn bound() -> BoundRow {
 
 pub fn anchor() -> Anchor {
     Anchor { boot: BOOT, at: BootMillis(70), wall: Timestamp(1_700_000_000_000), quality: ClockQuality::Ntp, uncertainty_ms: 5 }
+}
+
+/// By the one anchor there is.
+pub fn wall(arrived: BootMillis) -> Timestamp {
+    let Anchor { at, wall, .. } = anchor();
+    wall.plus_ms(arrived.0 as i64 - at.0 as i64)
 }
 
 pub fn entry(action: &str) -> AuditEntry {
