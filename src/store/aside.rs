@@ -34,9 +34,12 @@ pub(super) fn complete(path: &Path, number: u64) -> Result<(), StoreError> {
 pub(super) fn finish(path: &Path) -> Result<(), StoreError> {
     let Some((number, ready)) = siblings(path, ".salvaged-").into_iter().max() else { return Ok(()) };
     let step = || -> std::io::Result<()> {
-        for suffix in ["-wal", "-shm", ""] {
-            let (from, to) = (beside(path, suffix), beside(path, &format!(".damaged-{number}{suffix}")));
-            if from.exists() {
+        // A journal that stayed would be rolled back into the new file.
+        for suffix in ["-journal", "-wal", "-shm", ""] {
+            let from = beside(path, suffix);
+            // Nothing goes over what was set aside before: somebody may have opened the file, or restored one, meanwhile.
+            let to = (number..).map(|n| beside(path, &format!(".damaged-{n}{suffix}"))).find(|to| !to.exists());
+            if let Some(to) = to.filter(|_| from.exists()) {
                 std::fs::rename(from, to)?;
             }
         }
@@ -45,6 +48,14 @@ pub(super) fn finish(path: &Path) -> Result<(), StoreError> {
         sync_directory(path)
     };
     step().map_err(StoreError::io(path))
+}
+
+/// What lies at `path` counts no more, or not yet, while a salvage is not finished: nothing may be read from it or promised in it.
+pub(super) fn refuse_unfinished(path: &Path) -> Result<(), StoreError> {
+    match siblings(path, ".salvaged-").is_empty() {
+        true => Ok(()),
+        false => Err(StoreError::Unfinished { path: path.into() }),
+    }
 }
 
 /// Removes what an interrupted salvage had begun to build; nothing else knows of it.

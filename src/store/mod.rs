@@ -76,6 +76,7 @@ impl Store {
     /// Opens a log that `store prepare` has made; never creates, migrates or repairs one.
     pub fn open(state_dir: &Path, key: &DataKey, site_key: SiteKey, gateway: &str) -> Result<Self, StoreError> {
         let path = state_dir.join(LOG_FILE);
+        aside::refuse_unfinished(&path)?;
         let connection = db::open(&path, key)?;
         schema::check(&connection, &path)?;
         let log = connection.query_row("SELECT value FROM meta WHERE name = 'log'", [], |row| row.get(0))?;

@@ -94,7 +94,12 @@ impl Rescue<'_> {
         if !wanted.is_empty() {
             let mut taker = Taker { tx: &tx, frames: &mut self.frames, bad: Vec::new(), failed: None };
             reader.strays(&mut |row| {
-                if let Some((table, shape)) = wanted.iter().find(|(_, shape)| fits(shape, &row.1)) {
+                let is_of = |table: &str, shape: &str| {
+                    let mut columns = row.1.clone();
+                    schema::bring_up_row(table, &mut columns);
+                    fits(shape, &columns)
+                };
+                if let Some((table, shape)) = wanted.iter().find(|(table, shape)| is_of(table, shape)) {
                     taker.take(table, shape, row);
                 }
             });
@@ -176,6 +181,7 @@ impl Taker<'_> {
         if self.failed.is_some() {
             return;
         }
+        schema::bring_up_row(table, &mut columns);
         if !fits(shape, &columns) {
             self.bad.push((i64::MIN, i64::MAX));
             return;

@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::key::DataKey;
-use super::{StoreError, damage, db, schema};
+use super::{StoreError, aside, damage, db, schema};
 use crate::reading::{SubjectKey, Timestamp};
 use crate::ward::{Change, EventSource, Phi, WardEvent};
 
@@ -24,6 +24,7 @@ pub struct PatientRow {
 
 impl WardStore {
     pub fn open(path: &Path, key: &DataKey) -> Result<Self, StoreError> {
+        aside::refuse_unfinished(path)?;
         let connection = db::open(path, key)?;
         schema::check(&connection, path)?;
         Ok(Self { connection })
