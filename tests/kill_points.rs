@@ -54,7 +54,7 @@ fn a_migration_that_is_killed_anywhere_is_done_or_not_begun() {
     for script in [Script::Migration, Script::MigrationWithLog] {
         let given = Given::new(script);
         kill_everywhere(&given);
-        kill_recoveries(&given, "pwrite64", if long() { 5 } else { 61 });
+        kill_recoveries(&given, "pwrite64", if long() { 9 } else { 61 });
     }
 }
 
@@ -67,7 +67,7 @@ fn a_salvage_that_is_killed_anywhere_keeps_what_can_be_read_and_counts_the_rest_
     let given = Given::new(Script::Salvage);
     kill_everywhere(&given);
     kill_recoveries(&given, "?rename,?renameat,?renameat2", if long() { 1 } else { 4 });
-    kill_recoveries(&given, "pwrite64", if long() { 15 } else { 97 });
+    kill_recoveries(&given, "pwrite64", if long() { 29 } else { 97 });
 }
 
 /// Kills a script at each of its calls, and looks at what is left.
