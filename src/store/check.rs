@@ -10,7 +10,7 @@ use super::key::DataKey;
 use super::rescue::pages::{PAGE, Pages, wal_is_damaged};
 use super::runs::{OPEN, Runs};
 use super::schema::{self, Database};
-use super::{LOG_FILE, StoreError, WARD_FILE, audit, db, frame, log, salvage};
+use super::{LOG_FILE, StoreError, WARD_FILE, aside, audit, damage, db, frame, log, salvage};
 use crate::reading::{Body, Seq, SiteKey};
 
 /// Long work says how far it is this often.
@@ -63,6 +63,7 @@ fn file(
     site_key: &SiteKey,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Vec<Finding>, StoreError> {
+    aside::refuse_unfinished(path)?;
     if path.exists() && wal_is_damaged(path) {
         return Err(StoreError::damaged(path, "commits behind a bad page of the write-ahead log"));
     }
@@ -74,7 +75,7 @@ fn file(
         if let Err(n) = audit::verify(&connection, site_key)? {
             list.damage(format!("the audit trail does not hold from row {n} on"));
         }
-        for damage in salvage::damage(&connection)? {
+        for damage in damage::all(&connection)? {
             list.note(format!("{}; `bedrail store acknowledge` puts this away", damage.summary()));
         }
     }

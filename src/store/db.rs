@@ -64,10 +64,10 @@ fn connect(path: &Path, key: &DataKey, flags: OpenFlags, salt: &str) -> Result<C
     connection.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", JOURNAL_SIZE_LIMIT)?;
     assert_mode(&connection, path)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     if !flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
         keep_log_name(&connection, path)?;
     }
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     Ok(connection)
 }
 

@@ -27,6 +27,8 @@ pub enum StoreError {
         "{path}: was here and is gone; restore it from a backup, or, to begin with an empty one, remove {made} and run `bedrail store prepare`"
     )]
     Gone { path: PathBuf, made: PathBuf },
+    #[error("{path}: its salvage was cut short; run `bedrail store prepare`, which finishes it")]
+    Unfinished { path: PathBuf },
     #[error("{path}: missing; run `bedrail store prepare` first")]
     Missing { path: PathBuf },
     #[error(

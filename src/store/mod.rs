@@ -4,9 +4,11 @@
 //! short transaction, and nothing it returned `Ok` for is lost by a crash or a power cut.
 
 mod anchors;
+mod aside;
 mod audit;
 pub mod ballast;
 mod check;
+mod damage;
 mod db;
 mod error;
 mod evict;
@@ -32,6 +34,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 pub use audit::AuditEntry;
 pub use check::{Finding, check};
+pub use damage::Damage;
 pub use error::StoreError;
 pub use evict::{EVICT_FRAMES, EVICT_OCTETS, EVICTIONS, Evicted};
 pub use frame::MAX_RECORDS;
@@ -41,7 +44,6 @@ pub use prepare::{Prepared, prepare, prepare_thoroughly, suspect};
 pub use retention::Room;
 pub use routes::{BoundRow, Held, Lanes, RouteChange, RouteRow};
 pub use runs::{OPEN, Runs};
-pub use salvage::Damage;
 pub use ward::{PatientRow, WardStore};
 
 use crate::reading::{Anchor, Anchors, BootId, BootMillis, Record, RecordId, Seq, SiteKey, Stamp, StreamKey, Timestamp};
@@ -76,6 +78,7 @@ impl Store {
     /// Opens a log that `store prepare` has made; never creates, migrates or repairs one.
     pub fn open(state_dir: &Path, key: &DataKey, site_key: SiteKey, gateway: &str) -> Result<Self, StoreError> {
         let path = state_dir.join(LOG_FILE);
+        aside::refuse_unfinished(&path)?;
         let connection = db::open(&path, key)?;
         schema::check(&connection, &path)?;
         let log = connection.query_row("SELECT value FROM meta WHERE name = 'log'", [], |row| row.get(0))?;
@@ -202,7 +205,7 @@ impl Store {
                 .iter()
                 .map(|(name, kind, oldest)| routes::register(tx, name, kind, head, *oldest))
                 .collect::<Result<_, _>>()?;
-            salvage::routes_are_known(tx)?;
+            damage::routes_are_known(tx)?;
             Ok(rows)
         })
     }
@@ -290,12 +293,12 @@ impl Store {
 
     /// What was salvaged and is not acknowledged yet; empty when the store is sound.
     pub fn damage(&self) -> Result<Vec<Damage>, StoreError> {
-        salvage::damage(&self.connection)
+        damage::all(&self.connection)
     }
 
     /// Somebody has read what the damage was.
     pub fn acknowledge_damage(&mut self, entry: &AuditEntry) -> Result<(), StoreError> {
-        self.audited(entry, |tx, _| salvage::acknowledge(tx))
+        self.audited(entry, |tx, _| damage::acknowledge(tx))
     }
 
     pub fn stats(&self) -> Result<StoreStats, StoreError> {

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::letters::{self, DeadRow};
 use super::runs::{OPEN, Runs};
-use super::{AuditEntry, StoreError, log::Streams, salvage};
+use super::{AuditEntry, StoreError, damage, log::Streams};
 use crate::deliver::Lane;
 use crate::reading::{DeviceId, Placement, Seq, StreamKey, SubjectKey};
 use crate::ward::HoldReason;
@@ -119,7 +119,7 @@ pub(super) fn register(tx: &Transaction<'_>, name: &str, kind: &str, head: Seq, 
     // What retention took before it came was never its own. After a salvage that lost the routes, one that seems new may not
     // be: it begins at the oldest, since a value that comes twice is recognised and one that never comes is not.
     let first: Option<i64> = tx.query_row("SELECT min(first) FROM frame", [], |row| row.get(0))?;
-    let oldest = oldest || salvage::routes_were_lost(tx)?;
+    let oldest = oldest || damage::routes_were_lost(tx)?;
     let from = if oldest { Seq(first.unwrap_or(1) as u64) } else { head.next() };
     tx.execute("INSERT INTO pending VALUES(?, ?, 0, ?, ?)", params![n, lane_number(Lane::Live), from.0 as i64, OPEN.0 as i64])?;
     Ok(RouteRow { n, name: name.to_owned(), kind: kind.to_owned(), paused: None, orphaned: false })

@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::key::DataKey;
-use super::{StoreError, db, salvage, schema};
+use super::{StoreError, aside, damage, db, schema};
 use crate::reading::{SubjectKey, Timestamp};
 use crate::ward::{Change, EventSource, Phi, WardEvent};
 
@@ -24,6 +24,7 @@ pub struct PatientRow {
 
 impl WardStore {
     pub fn open(path: &Path, key: &DataKey) -> Result<Self, StoreError> {
+        aside::refuse_unfinished(path)?;
         let connection = db::open(path, key)?;
         schema::check(&connection, path)?;
         Ok(Self { connection })
@@ -31,12 +32,12 @@ impl WardStore {
 
     /// Events were lost to damage, and no route has been paused for it yet.
     pub fn is_incomplete(&self) -> Result<bool, StoreError> {
-        salvage::ward_is_incomplete(&self.connection)
+        damage::ward_is_incomplete(&self.connection)
     }
 
     /// The routes that bind to patients are paused; a person resumes them.
     pub fn is_seen_to(&mut self) -> Result<(), StoreError> {
-        salvage::ward_is_seen_to(&self.connection)
+        damage::ward_is_seen_to(&self.connection)
     }
 
     pub fn events(&self) -> Result<Vec<WardEvent>, StoreError> {
