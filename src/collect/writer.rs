@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::trouble::{Reaction, Ring, Trouble, decide};
+use super::trouble::{Missed, Reaction, Ring, Trouble, decide};
 use super::{
     AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, Retain, RetainSettings, StoreStatus, Taken,
     Windows, take,
@@ -71,6 +71,8 @@ pub struct Collector {
     /// The write-ahead log was written back in this attempt, to be used again from its beginning.
     written_back: bool,
     unwritten_anchors: Vec<Anchor>,
+    /// Until it is in the log.
+    missed: Option<Missed>,
     retain: Retain,
     ballast: Ballast,
     /// Ticks until the next look at retention.
@@ -119,6 +121,7 @@ impl Collector {
             trouble: None,
             written_back: false,
             unwritten_anchors: Vec::new(),
+            missed: None,
             retain,
             ballast,
             rest: 0,
@@ -127,6 +130,12 @@ impl Collector {
             publish,
             bell,
         })
+    }
+
+    /// The store could not be opened before now: told in the log as soon as the clock says since when.
+    pub fn after(mut self, missed: Option<Missed>) -> Self {
+        self.missed = missed;
+        self
     }
 
     /// Runs until told to stop; then commits what it holds.
@@ -153,6 +162,7 @@ impl Collector {
         while let Ok(event) = radio.try_recv() {
             self.radio(event, &mut radio)?;
         }
+        self.tell_missed();
         self.commit()?;
         if !self.ring.is_empty() {
             tracing::error!(readings = self.ring.len(), "the disk takes nothing, and these readings end with the process");
@@ -249,7 +259,7 @@ impl Collector {
 
     /// `false`: the disk does not take it now; it is tried again later.
     fn commit_some(&mut self) -> Result<bool, CollectError> {
-        let now = Stamp { boot: self.boot.id(), arrived: self.boot.now(), device_time: None, device_clock: None, stored: false };
+        let now = self.stamp();
         let mut drafts = self.ring.front(COMMIT);
         let taken = drafts.len();
         let sources: Vec<DeviceId> = drafts.iter().map(|draft| draft.device).collect();
@@ -300,8 +310,10 @@ impl Collector {
         if first {
             tracing::error!(%error, "degraded: what is new waits in memory until the disk takes it");
         }
+        let state_dir = &self.settings.retain.state_dir;
+        let told = error.disk_fault().map_or_else(|| error.to_string(), |fault| error.of_disk(fault, state_dir));
         let disk = &mut self.status.disk;
-        disk.degraded = Some(error.to_string());
+        disk.degraded = Some(told);
         disk.state = match reaction {
             Reaction::MakeRoom => DiskState::Full,
             Reaction::Hold => DiskState::ReadOnly,
@@ -417,9 +429,27 @@ impl Collector {
         Ok(())
     }
 
-    /// An anchor is kept when the clock is first known, gets better or worse, or was moved; never just because time passes.
     fn clock(&mut self, report: ClockReport) -> Result<(), CollectError> {
         self.status.clock = report.quality.name().to_owned();
+        self.anchor(report)?;
+        if self.tell_missed() && self.trouble.is_none() {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// `true`: there was something to tell.
+    fn tell_missed(&mut self) -> bool {
+        let gap = self.missed.take().map(|missed| missed.gap(self.stamp(), &self.anchors));
+        gap.map(|gap| self.ring.push(gap, true)).is_some()
+    }
+
+    fn stamp(&self) -> Stamp {
+        Stamp { boot: self.boot.id(), arrived: self.boot.now(), device_time: None, device_clock: None, stored: false }
+    }
+
+    /// An anchor is kept when the clock is first known, gets better or worse, or was moved; never just because time passes.
+    fn anchor(&mut self, report: ClockReport) -> Result<(), CollectError> {
         let boot = self.boot.id();
         let known = self.anchors.iter().filter(|anchor| anchor.boot == boot).last().copied();
         let moved = known.is_none_or(|anchor| {

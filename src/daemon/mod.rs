@@ -7,6 +7,7 @@ mod bell;
 mod collect;
 mod deliver;
 mod keys;
+mod outage;
 mod tasks;
 
 use std::collections::VecDeque;
@@ -19,9 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use keys::{Keys, KeysError, name as credential_name};
 
+use crate::collect::Missed;
 use crate::config::{self, ConfigErrors, Loaded, Settings};
 use crate::radio::BootClock;
-use crate::store::{StoreError, ballast, lock, prepare, suspect};
+use crate::store::{DiskFault, Store, StoreError, WARD_FILE, WardStore, ballast, lock, prepare, suspect};
+use outage::Outage;
 use tasks::Tasks;
 
 /// Exit codes: the config has to be changed, it failed while running, the store needs `store prepare` or a person.
@@ -86,6 +89,11 @@ impl DaemonError {
         matches!(self, DaemonError::Store(error) if error.is_damage())
     }
 
+    fn disk_fault(&self) -> Option<(DiskFault, &StoreError)> {
+        let DaemonError::Store(error) = self else { return None };
+        error.disk_fault().map(|fault| (fault, error))
+    }
+
     pub const fn exit_code(&self) -> u8 {
         match self {
             DaemonError::Config(_) | DaemonError::Tls(_) | DaemonError::Secret(_) | DaemonError::Topic { .. } => EXIT_CONFIG,
@@ -113,16 +121,22 @@ fn start(path: &std::path::Path, halves: Halves) -> Result<(), DaemonError> {
     loaded.runnable()?;
     let settings = loaded.settings;
     let keys = Keys::read(&settings)?;
-    ballast::make_way(&settings.gateway.state_dir);
+    let boot = BootClock::read().map_err(|error| DaemonError::Failed(format!("the kernel's boot id: {error}")))?;
     let mut mended: VecDeque<Instant> = VecDeque::new();
+    let mut outage: Option<Outage> = None;
     loop {
-        if halves == Halves::Both {
-            prepare(&settings.gateway.state_dir, &keys.log, &keys.ward()?)?;
+        let (began, waited) = (Instant::now(), outage.as_ref().map(Outage::next_wait));
+        let Err(error) = run_once(&settings, &keys, halves, boot, &mut outage) else { return Ok(()) };
+        if let Some((fault, cause)) = error.disk_fault() {
+            let outage = outage.get_or_insert_with(|| Outage::new(boot.now(), began.elapsed(), waited));
+            if !outage.wait(&settings, halves, fault, cause)? {
+                return Ok(());
+            }
+            continue;
         }
-        let error = match run_halves(&settings, &keys, halves) {
-            Err(error) if error.is_damage() => error,
-            result => return result,
-        };
+        if !error.is_damage() {
+            return Err(error);
+        }
         // Whoever prepares the store next, we or systemd, looks at every page of it.
         suspect(&settings.gateway.state_dir);
         mended.retain(|at| at.elapsed() < MENDS_WITHIN);
@@ -134,44 +148,88 @@ fn start(path: &std::path::Path, halves: Halves) -> Result<(), DaemonError> {
     }
 }
 
-fn run_halves(settings: &Settings, keys: &Keys, halves: Halves) -> Result<(), DaemonError> {
+/// From an open store to its end. `outage`, until the halves are there, is how long there was none.
+fn run_once(
+    settings: &Settings,
+    keys: &Keys,
+    halves: Halves,
+    boot: BootClock,
+    outage: &mut Option<Outage>,
+) -> Result<(), DaemonError> {
     let state_dir = &settings.gateway.state_dir;
-    let _shared = lock::shared(state_dir)?;
+    ballast::make_way(state_dir);
+    if halves == Halves::Both {
+        prepare(state_dir, &keys.log, &keys.ward()?)?;
+    }
     let _once = halves.names().iter().map(|half| lock::only(state_dir, half)).collect::<Result<Vec<_>, _>>()?;
+    if outage.as_ref().is_some_and(Outage::distrusts_writes) {
+        Store::open(state_dir, &keys.log, keys.site.clone(), &settings.gateway.id)?.begin_log_anew()?;
+        if halves.delivers() {
+            WardStore::open(&state_dir.join(WARD_FILE), &keys.ward()?)?.begin_log_anew()?;
+        }
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| DaemonError::Failed(format!("no threads: {error}")))?;
-    let result = runtime.block_on(supervise(settings.clone(), keys, halves));
-    // Whatever did not end by itself is not waited for.
+    let result = runtime.block_on(supervise(settings.clone(), keys, halves, boot, outage));
+    // Whatever did not end by itself is not waited for: as long as it has a database open, nobody prepares the store.
     runtime.shutdown_background();
     result
 }
 
-async fn supervise(settings: Settings, keys: &Keys, halves: Halves) -> Result<(), DaemonError> {
-    let boot = BootClock::read().map_err(|error| DaemonError::Failed(format!("the kernel's boot id: {error}")))?;
+async fn supervise(
+    settings: Settings,
+    keys: &Keys,
+    halves: Halves,
+    boot: BootClock,
+    outage: &mut Option<Outage>,
+) -> Result<(), DaemonError> {
     let stop = CancellationToken::new();
     let mut tasks = Tasks::new();
-    if halves.delivers() {
-        deliver::start(&settings, keys, boot, &stop, &mut tasks)?;
-    }
-    if halves.collects() {
-        collect::start(&settings, keys, boot, &stop, &mut tasks)?;
-    }
+    let missed = outage.as_ref().map(Outage::missed);
+    let started = start_halves(&settings, keys, halves, boot, missed, &stop, &mut tasks);
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| DaemonError::Failed(format!("signals: {error}")))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| DaemonError::Failed(format!("signals: {error}")))?;
-    tracing::info!(gateway = %settings.gateway.id, version = env!("CARGO_PKG_VERSION"), "started");
-    // Outside systemd there is nobody to tell.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let first = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        ended = tasks.next() => ended,
+    let first = match started {
+        Err(error) => Some(Err(error)),
+        Ok(()) => {
+            *outage = None;
+            tracing::info!(gateway = %settings.gateway.id, version = env!("CARGO_PKG_VERSION"), "started");
+            // Outside systemd there is nobody to tell.
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("running")]);
+            tokio::select! {
+                _ = terminate.recv() => None,
+                _ = interrupt.recv() => None,
+                ended = tasks.next() => ended,
+            }
+        }
     };
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    // After a failure it may go on in this process.
+    if first.is_none() {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    }
     stop.cancel();
     let rest = tasks.join().await;
     tracing::info!("stopped");
     first.into_iter().chain(rest).find_map(Result::err).map_or(Ok(()), Err)
+}
+
+fn start_halves(
+    settings: &Settings,
+    keys: &Keys,
+    halves: Halves,
+    boot: BootClock,
+    missed: Option<Missed>,
+    stop: &CancellationToken,
+    tasks: &mut Tasks,
+) -> Result<(), DaemonError> {
+    if halves.delivers() {
+        deliver::start(settings, keys, boot, stop, tasks)?;
+    }
+    if halves.collects() {
+        collect::start(settings, keys, boot, missed, stop, tasks)?;
+    }
+    Ok(())
 }

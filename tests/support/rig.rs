@@ -43,6 +43,8 @@ pub struct Rig {
     pub identity: Identity,
     /// What the daemon logs.
     pub log_filter: &'static str,
+    /// What else is in the daemon's environment.
+    pub environment: Vec<(String, String)>,
     shape: Shape,
 }
 
@@ -78,6 +80,7 @@ impl Rig {
             workers: devices.iter().cloned().map(Worker::new).collect(),
             identity: gateway,
             log_filter: "info,bedrail=debug",
+            environment: Vec::new(),
             shape: Shape::OneProcess,
             site,
             bus,
@@ -111,24 +114,30 @@ impl Rig {
     }
 
     pub fn start(&mut self, shape: Shape) {
+        if shape == Shape::TwoProcesses {
+            let prepared = self.bedrail(&["store", "prepare"]);
+            assert!(prepared.status == Some(0), "{prepared:?}");
+        }
+        self.launch(shape);
+        for daemon in &mut self.daemons {
+            daemon.wait_for_line("started", START);
+        }
+    }
+
+    /// Starts the processes and waits for nothing.
+    pub fn launch(&mut self, shape: Shape) {
         self.shape = shape;
         let halves: &[&[&str]] = match shape {
             Shape::OneProcess => &[&["run"]],
-            Shape::TwoProcesses => {
-                let prepared = self.bedrail(&["store", "prepare"]);
-                assert!(prepared.status == Some(0), "{prepared:?}");
-                &[&["run", "collect"], &["run", "deliver"]]
-            }
+            Shape::TwoProcesses => &[&["run", "collect"], &["run", "deliver"]],
         };
         let config = self.site.config_file().display().to_string();
         for (number, half) in halves.iter().enumerate() {
             let arguments = [half, &["--config", &config][..]].concat();
             let log = self.site.path(format!("daemon-{number}.log"));
-            let environment = [("RUST_LOG", self.log_filter)];
+            let further = self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            let environment: Vec<(&str, &str)> = [("RUST_LOG", self.log_filter)].into_iter().chain(further).collect();
             self.daemons.push(Daemon::start(&self.binary, &arguments, &log, &self.bus.address(), &environment));
-        }
-        for daemon in &mut self.daemons {
-            daemon.wait_for_line("started", START);
         }
     }
 
