@@ -180,8 +180,8 @@ fn waits(rig: &mut Rig, what: &str, state: &str) -> String {
     assert!(refused.contains(what), "{refused}");
     rig.measure(|_| true);
     assert!(rig.made().iter().rev().take(2).all(|value| !value.sent), "somebody listens to a device");
-    // Longer than the first retries.
-    std::thread::sleep(Duration::from_millis(3_500));
+    // It has looked again meanwhile.
+    std::thread::sleep(Duration::from_millis(1_500));
     for daemon in &mut rig.daemons {
         assert!(daemon.ended().is_none(), "it ended:\n{}", daemon.log());
         assert_eq!(daemon.log_since_start().matches("degraded: ").count(), 1, "{}", daemon.log());

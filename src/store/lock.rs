@@ -1,4 +1,4 @@
-//! Who may do what with the store's files: halves share it for life, `store prepare` wants it alone.
+//! Who may do what with the store's files: every open database shares it for life, `store prepare` wants it alone.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,15 @@ const POLL: Duration = Duration::from_millis(50);
 
 pub fn shared(state_dir: &Path) -> Result<StoreLock, StoreError> {
     acquire(state_dir.join(STORE), File::try_lock_shared, PATIENCE)
+}
+
+/// For a database that is to be opened; where none was ever prepared, nothing is made.
+pub(super) fn shared_of(database: &Path) -> Result<StoreLock, StoreError> {
+    let state_dir = database.parent().unwrap_or(Path::new("."));
+    if !database.exists() && !state_dir.join(STORE).exists() {
+        return Err(StoreError::Missing { path: database.into() });
+    }
+    shared(state_dir)
 }
 
 pub fn exclusive(state_dir: &Path) -> Result<StoreLock, StoreError> {

@@ -78,7 +78,7 @@ impl Store {
     /// thread has it, nobody prepares the store.
     pub fn open(state_dir: &Path, key: &DataKey, site_key: SiteKey, gateway: &str) -> Result<Self, StoreError> {
         let path = state_dir.join(LOG_FILE);
-        let _shared = lock::shared(state_dir)?;
+        let _shared = lock::shared_of(&path)?;
         let connection = db::open(&path, key)?;
         schema::check(&connection, &path)?;
         let log = connection.query_row("SELECT value FROM meta WHERE name = 'log'", [], |row| row.get(0))?;

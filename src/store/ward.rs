@@ -27,7 +27,7 @@ pub struct PatientRow {
 
 impl WardStore {
     pub fn open(path: &Path, key: &DataKey) -> Result<Self, StoreError> {
-        let _shared = lock::shared(path.parent().unwrap_or(Path::new(".")))?;
+        let _shared = lock::shared_of(path)?;
         let connection = db::open(path, key)?;
         schema::check(&connection, path)?;
         Ok(Self { connection, _shared })
