@@ -50,9 +50,10 @@ fn wrong_from_the_start(name: &str, offset_s: i64, fault: &str) {
             .with_config(&format!("patient = \"p-anna\"\nfrom = {an_hour_ago:.0}")),
         VirtualDevice::new(Kind::OximeterContinuous, "00:1C:05:00:00:02", "oximeter"),
     ];
-    let mut rig = Rig::new(env!("CARGO_BIN_EXE_bedrail"), &devices, "", SHORT_LIFE);
+    let rest = format!("{SHORT_LIFE}\n{PATIENTS}");
+    let mut rig = Rig::new(env!("CARGO_BIN_EXE_bedrail"), &devices, "", &rest);
     let chart = rig.route("chart", "bind = \"patient\"\ntopic = \"bedrail/chart/{device}/{metric}\"");
-    rig.configure(&(rig.route("live", "") + &chart), &format!("{SHORT_LIFE}\n{PATIENTS}"));
+    rig.configure(&(rig.route("live", "") + &chart), &rest);
     let Some(clock) = FakedClock::of(&mut rig, offset_s) else { return skip(name, "no libfaketime") };
     rig.clock.change(|clock| (clock.synchronized, clock.rtc_offset_us) = (false, None));
     rig.start(Shape::OneProcess);

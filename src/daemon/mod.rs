@@ -11,7 +11,7 @@ mod outage;
 mod tasks;
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,11 @@ pub const EXIT_STORE: u8 = 75;
 /// damaging it is for a person.
 const MENDS: usize = 3;
 const MENDS_WITHIN: Duration = Duration::from_secs(3_600);
+
+/// When the store is prepared again: a command such as `store stats` lets go of it in moments, a thread that was left behind in
+/// the middle of an fsync in seconds.
+const LET_GO_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Halves {
@@ -106,7 +111,7 @@ impl DaemonError {
 }
 
 /// Runs until SIGTERM or SIGINT, or until something fails that a restart by systemd should mend.
-pub fn run(path: &std::path::Path, halves: Halves) -> ExitCode {
+pub fn run(path: &Path, halves: Halves) -> ExitCode {
     match start(path, halves) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -116,7 +121,7 @@ pub fn run(path: &std::path::Path, halves: Halves) -> ExitCode {
     }
 }
 
-fn start(path: &std::path::Path, halves: Halves) -> Result<(), DaemonError> {
+fn start(path: &Path, halves: Halves) -> Result<(), DaemonError> {
     let loaded: Loaded = config::load(path)?;
     loaded.runnable()?;
     let settings = loaded.settings;
@@ -124,9 +129,12 @@ fn start(path: &std::path::Path, halves: Halves) -> Result<(), DaemonError> {
     let boot = BootClock::read().map_err(|error| DaemonError::Failed(format!("the kernel's boot id: {error}")))?;
     let mut mended: VecDeque<Instant> = VecDeque::new();
     let mut outage: Option<Outage> = None;
+    // At first, another bedrail that runs is told at once.
+    let mut patience = Duration::ZERO;
     loop {
         let (began, waited) = (Instant::now(), outage.as_ref().map(Outage::next_wait));
-        let Err(error) = run_once(&settings, &keys, halves, boot, &mut outage) else { return Ok(()) };
+        let Err(error) = run_once(&settings, &keys, halves, boot, patience, &mut outage) else { return Ok(()) };
+        patience = LET_GO_WITHIN;
         if let Some((fault, cause)) = error.disk_fault() {
             let outage = outage.get_or_insert_with(|| Outage::new(boot.now(), began.elapsed(), waited));
             if !outage.wait(&settings, halves, fault, cause)? {
@@ -154,12 +162,13 @@ fn run_once(
     keys: &Keys,
     halves: Halves,
     boot: BootClock,
+    patience: Duration,
     outage: &mut Option<Outage>,
 ) -> Result<(), DaemonError> {
     let state_dir = &settings.gateway.state_dir;
     ballast::make_way(state_dir);
     if halves == Halves::Both {
-        prepare(state_dir, &keys.log, &keys.ward()?)?;
+        prepare_within(patience, state_dir, keys)?;
     }
     let _once = halves.names().iter().map(|half| lock::only(state_dir, half)).collect::<Result<Vec<_>, _>>()?;
     if outage.as_ref().is_some_and(Outage::distrusts_writes) {
@@ -177,6 +186,16 @@ fn run_once(
     // Whatever did not end by itself is not waited for: as long as it has a database open, nobody prepares the store.
     runtime.shutdown_background();
     result
+}
+
+fn prepare_within(patience: Duration, state_dir: &Path, keys: &Keys) -> Result<(), DaemonError> {
+    let (began, ward_key) = (Instant::now(), keys.ward()?);
+    loop {
+        match prepare(state_dir, &keys.log, &ward_key) {
+            Err(StoreError::Locked { .. }) if began.elapsed() < patience => std::thread::sleep(LOOK_EVERY),
+            prepared => return prepared.map(drop).map_err(DaemonError::Store),
+        }
+    }
 }
 
 async fn supervise(
