@@ -11,8 +11,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 # To compile and link: SQLCipher, D-Bus.
 BUILD_PACKAGES := gcc libc6-dev pkg-config libssl-dev libdbus-1-dev
 # To run what the tests and the demo talk to: a bus, a broker and its clients, certificates, the example receiver, system
-# calls that fail, time zones.
-TEST_PACKAGES := dbus-daemon mosquitto mosquitto-clients openssl python3 strace tzdata
+# calls that fail, file systems, wrong clocks, time zones.
+TEST_PACKAGES := dbus-daemon e2fsprogs faketime mosquitto mosquitto-clients openssl python3 strace tzdata
 # libFuzzer is C++.
 FUZZ_PACKAGES := g++
 

@@ -340,7 +340,8 @@ fn a_salvage_that_was_cut_short_is_finished_or_begun_again() {
             let from = dir.path().join(format!("bedrail.db{suffix}"));
             std::fs::rename(from, dir.path().join(format!("bedrail.db.damaged-1{suffix}"))).unwrap();
         }
-        assert!(matches!(open(dir.path()), Err(StoreError::Unfinished { .. })), "what is promised in it now would be lost");
+        let opened = open(dir.path()).map(drop);
+        assert!(matches!(opened, Err(StoreError::Unfinished { .. })), "what is promised in it now would be lost: {opened:?}");
         if renamed == 1 {
             // Somebody looked at it meanwhile.
             std::fs::write(dir.path().join("bedrail.db-wal"), b"").unwrap();

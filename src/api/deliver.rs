@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Actor;
-use crate::deliver::{DeskError, DeskRequest, Target};
+use crate::deliver::{DeskError, DeskRequest, RouteStatus, Target};
 use crate::reading::{Seq, SubjectKey, Timestamp, UserIndex};
 use crate::ward::Phi;
 
@@ -40,6 +40,13 @@ pub fn router(state: DeliverState) -> Router {
         .route("/v1/dead-letters/{route}/drop", post(drop_letters))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(state)
+}
+
+/// While there is no desk: the routes as they are given, and to anything else why not.
+pub fn router_without_desk(routes: Vec<RouteStatus>, why: String) -> Router {
+    let listed = get(move || std::future::ready(Json(routes.clone())));
+    let refused = move || std::future::ready((StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": why }))));
+    Router::new().route("/v1/status", listed.clone()).route("/v1/routes", listed).fallback(refused)
 }
 
 #[derive(Deserialize)]

@@ -54,6 +54,8 @@ pub enum DiskState {
     /// The ballast is given away, or a write found no room.
     Full,
     ReadOnly,
+    /// Reading, writing or syncing fails: the store is not open.
+    Failing,
 }
 
 /// `damaged` until somebody acknowledges what a salvage reported.

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::trouble::{Reaction, Ring, Trouble, decide};
+use super::trouble::{Missed, Reaction, Ring, Trouble, decide};
 use super::{
     AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, Retain, RetainSettings, StoreStatus, Taken,
     Windows, take,
@@ -26,6 +26,8 @@ const TICK: Duration = Duration::from_secs(1);
 const RETAIN_EVERY: u32 = 10;
 /// Drafts in one commit at most, gaps not counted.
 const COMMIT: usize = MAX_RECORDS / 2;
+/// Twice what the write-ahead log may hold before SQLite writes it back by itself.
+const WRITE_BACK_BELOW: u64 = 8 << 20;
 /// Written after trouble.
 const PROBE: &str = "writable";
 /// Clock anchors that wait for a disk that takes no writes.
@@ -71,6 +73,8 @@ pub struct Collector {
     /// The write-ahead log was written back in this attempt, to be used again from its beginning.
     written_back: bool,
     unwritten_anchors: Vec<Anchor>,
+    /// Until it is in the log.
+    missed: Option<Missed>,
     retain: Retain,
     ballast: Ballast,
     /// Ticks until the next look at retention.
@@ -119,6 +123,7 @@ impl Collector {
             trouble: None,
             written_back: false,
             unwritten_anchors: Vec::new(),
+            missed: None,
             retain,
             ballast,
             rest: 0,
@@ -127,6 +132,12 @@ impl Collector {
             publish,
             bell,
         })
+    }
+
+    /// The store could not be opened before now: told in the log as soon as the clock says since when.
+    pub fn after(mut self, missed: Option<Missed>) -> Self {
+        self.missed = missed;
+        self
     }
 
     /// Runs until told to stop; then commits what it holds.
@@ -153,6 +164,7 @@ impl Collector {
         while let Ok(event) = radio.try_recv() {
             self.radio(event, &mut radio)?;
         }
+        self.tell_missed();
         self.commit()?;
         if !self.ring.is_empty() {
             tracing::error!(readings = self.ring.len(), "the disk takes nothing, and these readings end with the process");
@@ -249,7 +261,7 @@ impl Collector {
 
     /// `false`: the disk does not take it now; it is tried again later.
     fn commit_some(&mut self) -> Result<bool, CollectError> {
-        let now = Stamp { boot: self.boot.id(), arrived: self.boot.now(), device_time: None, device_clock: None, stored: false };
+        let now = self.stamp();
         let mut drafts = self.ring.front(COMMIT);
         let taken = drafts.len();
         let sources: Vec<DeviceId> = drafts.iter().map(|draft| draft.device).collect();
@@ -264,6 +276,7 @@ impl Collector {
         };
         self.ring.written(taken);
         self.recovered()?;
+        self.write_back_while_there_is_room()?;
         self.status.commits += 1;
         for (record, source) in appended.records.iter().zip(sources) {
             match record {
@@ -275,6 +288,19 @@ impl Collector {
             (self.bell)();
         }
         Ok(true)
+    }
+
+    /// On the last of a disk the write-ahead log is not let grow: one that can't be written back for want of room leaves none
+    /// to delete in either.
+    fn write_back_while_there_is_room(&mut self) -> Result<(), CollectError> {
+        if self.retain.disk().free >= WRITE_BACK_BELOW {
+            return Ok(());
+        }
+        match self.store.checkpoint() {
+            Err(error) if decide(&error) == Reaction::End => Err(error.into()),
+            // What is committed is durable where it is.
+            _ => Ok(()),
+        }
     }
 
     /// A write failed: what it means is decided in [`decide`]. `true`: there may be room now.
@@ -300,8 +326,10 @@ impl Collector {
         if first {
             tracing::error!(%error, "degraded: what is new waits in memory until the disk takes it");
         }
+        let state_dir = &self.settings.retain.state_dir;
+        let told = error.disk_fault().map_or_else(|| error.to_string(), |fault| error.of_disk(fault, state_dir));
         let disk = &mut self.status.disk;
-        disk.degraded = Some(error.to_string());
+        disk.degraded = Some(told);
         disk.state = match reaction {
             Reaction::MakeRoom => DiskState::Full,
             Reaction::Hold => DiskState::ReadOnly,
@@ -417,9 +445,27 @@ impl Collector {
         Ok(())
     }
 
-    /// An anchor is kept when the clock is first known, gets better or worse, or was moved; never just because time passes.
     fn clock(&mut self, report: ClockReport) -> Result<(), CollectError> {
         self.status.clock = report.quality.name().to_owned();
+        self.anchor(report)?;
+        if self.tell_missed() && self.trouble.is_none() {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// `true`: there was something to tell.
+    fn tell_missed(&mut self) -> bool {
+        let gap = self.missed.take().map(|missed| missed.gap(self.stamp(), &self.anchors));
+        gap.map(|gap| self.ring.push(gap, true)).is_some()
+    }
+
+    fn stamp(&self) -> Stamp {
+        Stamp { boot: self.boot.id(), arrived: self.boot.now(), device_time: None, device_clock: None, stored: false }
+    }
+
+    /// An anchor is kept when the clock is first known, gets better or worse, or was moved; never just because time passes.
+    fn anchor(&mut self, report: ClockReport) -> Result<(), CollectError> {
         let boot = self.boot.id();
         let known = self.anchors.iter().filter(|anchor| anchor.boot == boot).last().copied();
         let moved = known.is_none_or(|anchor| {

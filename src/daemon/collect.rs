@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::tasks::Tasks;
 use super::{DaemonError, Keys, bell};
 use crate::api;
-use crate::collect::{CollectSettings, CollectStatus, CollectedDevice, Collector, RetainSettings, Windows, watch_clock};
+use crate::collect::{CollectSettings, CollectStatus, CollectedDevice, Collector, Missed, RetainSettings, Windows, watch_clock};
 use crate::config::{Bond, Settings};
 use crate::gatt;
 use crate::radio::{self, BootClock, Deadlines, RadioDevice, RadioSettings};
@@ -26,6 +26,7 @@ pub fn start(
     settings: &Settings,
     keys: &Keys,
     boot: BootClock,
+    missed: Option<Missed>,
     stop: &CancellationToken,
     tasks: &mut Tasks,
 ) -> Result<(), DaemonError> {
@@ -37,6 +38,7 @@ pub fn start(
     let (publish, status) = watch::channel(CollectStatus::default());
     let ring = bell::ringer(gateway.runtime_dir.join(bell::NAME));
     let collector = Collector::new(collect_settings(settings), store, windows, boot, publish, ring).map_err(collect_error)?;
+    let collector = collector.after(missed);
 
     let path = gateway.runtime_dir.join(api::COLLECT_SOCKET);
     let listener = api::bind(&path).map_err(|source| DaemonError::Socket { path: path.clone(), source })?;

@@ -107,7 +107,7 @@ pub(super) fn at_start(connection: &Connection, path: &Path) -> Result<(), Store
     Ok(())
 }
 
-/// Every page by its code, the structure by SQLite's own check, and in the log every frame and run.
+/// Every page by its code; if all are sound, the structure by SQLite's own check, and in the log every frame and run.
 pub(super) fn every_page(
     connection: &Connection,
     path: &Path,
@@ -121,6 +121,14 @@ pub(super) fn every_page(
     for page in bad_pages(path, key, &mut ticker)? {
         list.damage(format!("page {page} does not bear its code"));
     }
+    // SQLite gives up at the first of them, and from there on calls every other page bad too.
+    if list.findings.is_empty() {
+        structure(connection, log, &mut list, &mut ticker)?;
+    }
+    Ok(list.findings)
+}
+
+fn structure(connection: &Connection, log: bool, list: &mut List, ticker: &mut Ticker<'_>) -> Result<(), StoreError> {
     let mut statement = connection.prepare("PRAGMA quick_check(20)")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -131,9 +139,9 @@ pub(super) fn every_page(
     }
     drop(rows);
     if log && schema::version(connection)? == schema::VERSION {
-        frames(connection, &mut list, &mut ticker)?;
+        frames(connection, list, ticker)?;
     }
-    Ok(list.findings)
+    Ok(())
 }
 
 /// A gateway at work moves pages from the write-ahead log while they are read: a page is bad when it is bad twice.

@@ -9,6 +9,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use super::StoreError;
+use super::error::is_damage;
 use super::key::{DataKey, hex};
 use super::rescue::pages::salt_for;
 
@@ -46,8 +47,18 @@ pub fn begin(connection: &mut Connection) -> Result<Transaction<'_>, StoreError>
     Ok(connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
 }
 
+/// Puts all that is in the write-ahead log into the database and begins the log from its first octet.
+pub fn begin_log_anew(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0))?;
+    if busy == 0 { Ok(()) } else { Err(StoreError::Locked { path: path.into() }) }
+}
+
 fn connect(path: &Path, key: &DataKey, flags: OpenFlags, salt: &str) -> Result<Connection, StoreError> {
-    let damaged = |source| StoreError::Damaged { path: path.into(), source };
+    // A full or read-only disk is not the file's fault.
+    let damaged = |source| match StoreError::Sql(source) {
+        StoreError::Sql(source) if is_damage(&source) => StoreError::Damaged { path: path.into(), source },
+        error => error,
+    };
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     // A file that turns out to be damaged, or another's, is left as it is: closing must not write the log back into it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;

@@ -35,7 +35,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 pub use audit::AuditEntry;
 pub use check::{Finding, check};
 pub use damage::Damage;
-pub use error::StoreError;
+pub use error::{DiskFault, StoreError};
 pub use evict::{EVICT_FRAMES, EVICT_OCTETS, EVICTIONS, Evicted};
 pub use frame::MAX_RECORDS;
 pub use letters::DeadRow;
@@ -48,6 +48,7 @@ pub use ward::{PatientRow, WardStore};
 
 use crate::reading::{Anchor, Anchors, BootId, BootMillis, Record, RecordId, Seq, SiteKey, Stamp, StreamKey, Timestamp};
 use key::DataKey;
+use lock::StoreLock;
 use log::{Minter, Streams};
 use retention::{Frame, Open, Turn, Worth};
 
@@ -63,6 +64,8 @@ pub struct Store {
     path: PathBuf,
     streams: Streams,
     minter: Minter,
+    /// Last, so that the connection is closed before it is let go.
+    _shared: StoreLock,
 }
 
 /// Size and shape, cheap enough to ask every second.
@@ -75,15 +78,16 @@ pub struct StoreStats {
 }
 
 impl Store {
-    /// Opens a log that `store prepare` has made; never creates, migrates or repairs one.
+    /// Opens a log that `store prepare` has made; never creates, migrates or repairs one. As long as it is open, whichever
+    /// thread has it, nobody prepares the store.
     pub fn open(state_dir: &Path, key: &DataKey, site_key: SiteKey, gateway: &str) -> Result<Self, StoreError> {
         let path = state_dir.join(LOG_FILE);
-        aside::refuse_unfinished(&path)?;
+        let _shared = lock::shared_of(&path)?;
         let connection = db::open(&path, key)?;
         schema::check(&connection, &path)?;
         let log = connection.query_row("SELECT value FROM meta WHERE name = 'log'", [], |row| row.get(0))?;
         let streams = Streams::load(&connection)?;
-        Ok(Self { connection, path, streams, minter: Minter { site_key, gateway: gateway.to_owned(), log } })
+        Ok(Self { connection, path, streams, minter: Minter { site_key, gateway: gateway.to_owned(), log }, _shared })
     }
 
     pub fn site_key(&self) -> &SiteKey {
@@ -180,6 +184,12 @@ impl Store {
         let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
         let (busy, log, done) = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], row)?;
         Ok(busy == 0 && log == done)
+    }
+
+    /// Writes the write-ahead log back and begins it anew: after a failed fsync what is in it may be in memory only, and what
+    /// follows must not depend on it.
+    pub fn begin_log_anew(&self) -> Result<(), StoreError> {
+        db::begin_log_anew(&self.connection, &self.path)
     }
 
     /// How large the file is and how much of it is unused; `disk_free` is left to the caller.

@@ -178,9 +178,9 @@ impl Daemon {
 fn spawn(binary: &Path, arguments: &[String], environment: &[(String, String)], log: &Path) -> (usize, Process) {
     let log_start = std::fs::metadata(log).map_or(0, |metadata| metadata.len());
     let mut command = Command::new(binary);
-    command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
     // Otherwise a test run under systemd would make the daemon log to the journal.
     command.env_remove("JOURNAL_STREAM").env_remove("NOTIFY_SOCKET").env_remove("CREDENTIALS_DIRECTORY");
+    command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
     let process = Process::start(command, "bedrail", log).expect("the daemon's binary starts");
     (usize::try_from(log_start).expect("a log that fits"), process)
 }

@@ -13,6 +13,7 @@ pub mod bus;
 pub mod chaos;
 pub mod daemon;
 pub mod devices;
+pub mod faults;
 pub mod ledger;
 pub mod pki;
 pub mod process;
