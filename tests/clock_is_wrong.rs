@@ -80,6 +80,7 @@ fn wrong_from_the_start(name: &str, offset_s: i64, fault: &str) {
     rounds(&mut rig, 20);
     rig.proxy.pass();
     let report = all_arrive(&rig, LIVE);
+    assert_eq!(report.duplicated, 0, "nothing had gone out before: {}", report.line(None));
     told_when_measured(&rig, LIVE, &report, |_| true);
     let strap = rig.made().iter().filter(|value| value.device == "A4:C1:38:00:00:01").count();
     let chart = rig.wait_for_records(CHART, LIMIT, |chart| chart.len() >= strap);
@@ -117,7 +118,7 @@ fn a_clock_set_in_mid_buffer_loses_reorders_and_evicts_nothing() {
     let tries = rig.logs().matches("link down").count();
     rounds(&mut rig, 20);
     // Retention looks every ten seconds; everything is ten years old by this clock.
-    std::thread::sleep(Duration::from_secs(11));
+    std::thread::sleep(Duration::from_secs(11).saturating_sub(stepped_at.elapsed().unwrap()));
     nothing_went(&rig);
     let more = rig.logs().matches("link down").count() - tries;
     assert!(more <= 8, "the step set off {more} attempts:\n{}", rig.logs());
@@ -152,7 +153,6 @@ fn all_arrive(rig: &Rig, prefix: &str) -> Report {
     let messages = rig.wait_for_records(prefix, LIMIT, |live| compare(&made, live).arrived == made.len());
     let report = compare(&made, &messages);
     report.assert_sound();
-    assert_eq!(report.duplicated, 0, "{}", report.line(None));
     report
 }
 
