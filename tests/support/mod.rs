@@ -17,5 +17,7 @@ pub mod ledger;
 pub mod pki;
 pub mod process;
 pub mod rig;
+pub mod room;
 pub mod subscriber;
 pub mod timedate;
+pub mod vm;

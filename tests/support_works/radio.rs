@@ -29,6 +29,7 @@ fn strap() -> DeviceSpec {
     DeviceSpec {
         address: STRAP.to_owned(),
         random_address: true,
+        privacy: false,
         name: "Strap".to_owned(),
         advertised: vec![uuid16(0x180d)],
         services: vec![
