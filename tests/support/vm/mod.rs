@@ -22,10 +22,14 @@ const VARIABLE: &str = "BEDRAIL_VM";
 pub fn wanted(test: &str) -> bool {
     let wanted = std::env::var_os(VARIABLE).is_some();
     if !wanted {
-        // Past libtest, which shows nothing of what passes.
-        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: it boots a virtual machine; run `make test-vm`");
+        skipped(test, "it boots a virtual machine; run `make test-vm`");
     }
     wanted
+}
+
+/// Past libtest, which shows nothing of what passes.
+pub fn skipped(test: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
 }
 
 fn prepared(part: &str) -> PathBuf {
