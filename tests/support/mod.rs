@@ -15,6 +15,7 @@ pub mod daemon;
 pub mod devices;
 pub mod ledger;
 pub mod pki;
+pub mod probe;
 pub mod process;
 pub mod rig;
 pub mod room;
