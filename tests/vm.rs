@@ -113,7 +113,7 @@ fn a_passkey_from_the_config_bonds_and_a_wrong_one_does_not() {
     let credentials = [("right-passkey", &b"123456"[..]), ("wrong-passkey", b"111111")];
     let mut ward = VmWard::with_credentials(&devices, &credentials);
     let check = ward.try_bedrail(&["check"]);
-    if check.status != 0 && check.output.contains("not yet") {
+    if check.output.contains("not yet") {
         vm::skipped("a_passkey_from_the_config_bonds_and_a_wrong_one_does_not", "bond = \"passkey\" is not built yet");
         return;
     }
@@ -210,7 +210,7 @@ fn malformed_and_empty_packets_are_counted_and_nothing_dies() {
     ward.start_gateway();
     ward.advertise();
     let devices: Vec<VirtualDevice> = ward.workers.iter().map(|worker| worker.device.clone()).collect();
-    let packets: [&[u8]; 5] = [&[], &[0xff], &[0xff, 0x3c, 0, 0], &[0x1e, 0x42, 0x12], &[0xff; 60]];
+    let packets: [&[u8]; 5] = [&[], &[0xff], &[0xff, 0x3c, 0, 0], &[0x1e, 0x42, 0x12], &[0xff; 6]];
     for packet in packets {
         for device in &devices {
             assert!(ward.air.notify(&device.address, device.characteristic(), packet));
@@ -271,24 +271,26 @@ fn bluetoothd_killed_and_an_adapter_pulled_out_or_switched_off_cost_no_reading_t
         ward.measure_rounds(3, SECOND / 2);
         // What is in flight at that moment has left the device and may be lost.
         std::thread::sleep(SECOND * 2);
+        let connected = || [STRAP, THERMOMETER].map(|device| ward.air.count(device, "connected"));
+        let before = connected();
         match trouble {
             "killed" => drop(ward.guest().must("kill -KILL $(cat /run/bluetoothd.pid)")),
             "pulled out" => {
                 ward.air.set_plugged(false);
                 ward.guest().unplug_adapter();
-                ward.measure_rounds(2, SECOND);
                 ward.air.set_plugged(true);
                 ward.guest().plug_adapter();
                 ward.guest().set_powered(true);
             }
             _ => {
                 ward.guest().set_powered(false);
-                ward.measure_rounds(2, SECOND);
                 ward.guest().set_powered(true);
             }
         }
+        // The kernel holds on to a link for 2 s after its owner died, and the device to its subscription.
         let begun = std::time::Instant::now();
-        std::thread::sleep(SECOND);
+        let again = |limit| support::process::wait_until(limit, || connected().iter().zip(before).all(|(now, then)| *now > then));
+        assert!(again(vm::ward::CONNECT * 2), "{trouble}: not connected again:\n{}", ward.told());
         ward.wait_until_heard(vm::ward::CONNECT * 2);
         println!("{trouble}: both heard again after {:.1} s", begun.elapsed().as_secs_f64());
         ward.empty_devices(vm::ward::CONNECT);
@@ -306,7 +308,7 @@ fn thirty_devices_stream_at_once_and_none_is_starved() {
     const EACH: usize = 20;
     let kind = |n: usize| if n.is_multiple_of(2) { Kind::HeartRateStrap } else { Kind::OximeterContinuous };
     let devices: Vec<VirtualDevice> =
-        (0..30).map(|n| VirtualDevice::new(kind(n), &format!("00:1C:05:00:01:{n:02X}"), &format!("device {n}"))).collect();
+        (0..30).map(|n| VirtualDevice::new(kind(n), &format!("00:1C:05:00:01:{n:02X}"), &format!("device-{n}"))).collect();
     let mut ward = VmWard::new(&devices);
     ward.start_gateway();
     let begun = std::time::Instant::now();
@@ -332,7 +334,7 @@ fn a_device_with_private_addresses_is_known_by_its_own_once_it_is_bonded() {
         return;
     }
     const OWN: &str = "C4:52:49:47:06:00";
-    let private = VirtualDevice { privacy: true, ..VirtualDevice::new(Kind::Thermometer, OWN, "private thermometer") };
+    let private = VirtualDevice { privacy: true, ..VirtualDevice::new(Kind::Thermometer, OWN, "private-thermometer") };
     let mut ward = VmWard::new(&[bonding(private, Security::JustWorks, JUST_WORKS)]);
     ward.start_gateway();
     ward.air.advertise(OWN);

@@ -152,6 +152,7 @@ impl Guest {
     pub fn bus(&self) -> String {
         let to = "UNIX-CONNECT:/run/dbus/system_bus_socket";
         self.keep("bus", &format!("socat TCP-LISTEN:{BUS_PORT},fork,reuseaddr {to}"));
+        self.wait_for("the bus", Duration::from_secs(10), &format!("netstat -ltn | grep -q ':{BUS_PORT} '"));
         format!("tcp:host=127.0.0.1,port={}", self.bus_port)
     }
 

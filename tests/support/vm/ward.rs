@@ -114,7 +114,8 @@ impl VmWard {
         let script = format!("#!/bin/sh\nexport RUST_LOG=info,bedrail=debug\nexec su -s /bin/sh bedrail -c '{command}'\n");
         self.guest().must(&format!("cat >/usr/bin/gateway <<'END'\n{script}END\nchmod 755 /usr/bin/gateway"));
         self.guest().keep("bedrail", "gateway");
-        self.guest().wait_for("the gateway", START, "grep -q started /run/log/bedrail");
+        self.guest().wait_for("the gateway", START, "grep -q -e started -e 'bedrail ended' /run/log/bedrail");
+        assert_eq!(self.gateway_ended(), 0, "{}", self.told());
     }
 
     /// Every device is in range and advertises, and is waited for until the gateway listens to it.
