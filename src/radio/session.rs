@@ -74,6 +74,8 @@ const QUICK_RETRIES: u32 = 3;
 /// BlueZ going away in the middle of an attempt is a coincidence this often in a row; then the attempt is taken for the cause:
 /// connecting to a device that lost its bond crashes bluetoothd on some kernels, and all other devices with it.
 const COINCIDENCES: u32 = 1;
+/// BlueZ that goes away within this of an attempt went with it: the answer that it failed may come first.
+const WITH_IT: Duration = Duration::from_secs(2);
 /// Each attempt with which BlueZ went away makes the wait before the next so much longer.
 const SUSPICION: u32 = 4;
 
@@ -86,6 +88,8 @@ pub struct Session {
     resolved: bool,
     holds_turn: bool,
     quick_retries: u32,
+    /// When the last attempt was under way.
+    tried: Option<Instant>,
     /// Attempts in a row with which BlueZ went away.
     taken_along: u32,
     delay: Duration,
@@ -103,6 +107,7 @@ impl Session {
             resolved: false,
             holds_turn: false,
             quick_retries: 0,
+            tried: None,
             taken_along: 0,
             delay: deadlines.retry_first,
             dice: Dice(seed),
@@ -111,6 +116,9 @@ impl Session {
 
     pub fn poll(&mut self, now: Instant, event: Event) -> Vec<Action> {
         let was_up = self.link;
+        if !matches!(self.state, State::Idle | State::Queued | State::Ready | State::BackingOff { .. }) {
+            self.tried = Some(now);
+        }
         self.note(&event);
         let mut actions = self.step(now, &event, was_up);
         if self.state == State::Idle && self.heard {
@@ -166,7 +174,8 @@ impl Session {
             (State::Resolving { .. }, Event::Resolved) => self.subscribe(now),
             (State::Subscribing { .. }, Event::Subscribed) => {
                 self.state = State::Ready;
-                (self.quick_retries, self.taken_along, self.delay) = (0, 0, self.deadlines.retry_first);
+                (self.quick_retries, self.taken_along, self.tried) = (0, 0, None);
+                self.delay = self.deadlines.retry_first;
                 vec![Action::ReportReady]
             }
             (State::Connecting { since }, Event::Failed(failure)) => {
@@ -221,7 +230,7 @@ impl Session {
         let reported = matches!(self.state, State::Idle | State::Queued | State::Disconnecting { .. } | State::BackingOff { .. });
         let was_idle = self.state == State::Idle;
         self.state = match self.state {
-            State::Connecting { .. } | State::Resolving { .. } | State::Subscribing { .. } => self.suspect(now),
+            _ if self.tried.take().is_some_and(|tried| now.saturating_duration_since(tried) <= WITH_IT) => self.suspect(now),
             State::BackingOff { until } if self.taken_along > COINCIDENCES => State::BackingOff { until },
             _ => State::Idle,
         };
@@ -411,8 +420,10 @@ mod tests {
     fn a_device_that_takes_bluez_along_each_time_is_tried_ever_more_seldom_until_it_once_is_ready() {
         let (mut session, mut now) = (session(), Instant::now());
         let mut waits = vec![];
-        for _ in 0..8 {
-            feed(&mut session, now, &[Event::Seen, Event::Turn, Event::LinkUp, Event::Gone]);
+        for round in 0..8 {
+            // Sometimes the failure is told before bluetoothd is gone.
+            let told = [failed(true), Event::Disconnected];
+            feed(&mut session, now, &[&[Event::Seen, Event::Turn, Event::LinkUp], &told[..round % 3], &[Event::Gone]].concat());
             let until = session.timeout().unwrap_or(now);
             waits.push((until - now).as_secs());
             if until > now {

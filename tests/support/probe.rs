@@ -58,7 +58,7 @@ impl Probe {
             let mut builder = zbus::connection::Builder::address(bus.as_str()).serve_at(AGENT, agent);
             if bus.starts_with("tcp:") {
                 // Whoever forwards it is root at the other end.
-                builder = builder.user_id(0);
+                builder = builder.auth_mechanism(zbus::conn::AuthMechanism::External).user_id(0);
             }
             let connection = builder.build().await?;
             let stream = MessageStream::from(&connection);
@@ -193,7 +193,7 @@ impl Transcript {
                     Type::Error => {
                         let text: String = body.deserialize().unwrap_or_default();
                         let name = header.error_name().map(|name| name.as_str().to_owned()).unwrap_or_default();
-                        format!("{} ({text})", name.rsplit('.').next().unwrap_or_default())
+                        format!("{} ({})", name.rsplit('.').next().unwrap_or_default(), text.trim())
                     }
                     _ => match body.deserialize::<Vec<u8>>() {
                         Ok(octets) => hex(&octets),

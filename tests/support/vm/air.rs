@@ -56,9 +56,7 @@ impl Air {
     }
 
     pub fn place(&self, spec: &DeviceSpec) {
-        let characteristic = |c: &super::super::bluez::CharacteristicSpec| {
-            json!({ "uuid": short(c.uuid), "flags": c.flags, "value": hex(&c.value), "encrypted": c.encrypted })
-        };
+        let characteristic = |c: &super::super::bluez::CharacteristicSpec| json!({ "uuid": short(c.uuid), "flags": c.flags, "value": hex(&c.value), "encrypted": c.encrypted });
         let services: Vec<Value> = spec
             .services
             .iter()

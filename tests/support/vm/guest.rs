@@ -77,8 +77,7 @@ impl Guest {
         assert!(heard.is_ok() && up.starts_with("up "), "the guest does not boot ({heard:?}, {up:?}):\n{}", said());
         stream.get_ref().set_read_timeout(Some(SCRIPT)).expect("a time limit");
         let took = started.elapsed();
-        let guest =
-            Self { directory, qemu, control: Mutex::new(Control { stream, asked: 0 }), bus_port, took, _only: only };
+        let guest = Self { directory, qemu, control: Mutex::new(Control { stream, asked: 0 }), bus_port, took, _only: only };
         guest.must("date -s @$(date +%s) >/dev/null; ulimit -c 0");
         guest
     }
@@ -89,8 +88,7 @@ impl Guest {
         control.asked += 1;
         let line = format!("{} {}\n", control.asked, hex(script));
         let mut answer = String::new();
-        let asked =
-            control.stream.get_mut().write_all(line.as_bytes()).and_then(|()| control.stream.read_line(&mut answer));
+        let asked = control.stream.get_mut().write_all(line.as_bytes()).and_then(|()| control.stream.read_line(&mut answer));
         let mut parts = answer.split_whitespace();
         let number = parts.next().and_then(|number| number.parse::<u64>().ok());
         assert!(

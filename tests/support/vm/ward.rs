@@ -218,7 +218,12 @@ impl VmWard {
         devices.filter(|device| device["address"] == address).cloned().next().unwrap_or_else(|| panic!("{status:#}"))
     }
 
-    pub fn wait_for_status(&self, address: &str, limit: Duration, is_it: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+    pub fn wait_for_status(
+        &self,
+        address: &str,
+        limit: Duration,
+        is_it: impl Fn(&serde_json::Value) -> bool,
+    ) -> serde_json::Value {
         let mut status = serde_json::Value::Null;
         let came = wait_until(limit, || {
             status = self.device_status(address);
