@@ -71,11 +71,14 @@ fn devices(script: &Script) -> Vec<(&'static str, VirtualDevice)> {
 struct Patience {
     limit: Duration,
     quiet: Duration,
+    /// For how long the kernel keeps a link whose owner died.
+    link_dies: Duration,
 }
 
-const FAKE: Patience = Patience { limit: Duration::from_secs(5), quiet: Duration::from_millis(60) };
+const FAKE: Patience = Patience { limit: Duration::from_secs(2), quiet: Duration::from_millis(60), link_dies: Duration::ZERO };
 /// Emulated, and a real disconnect takes 2 s.
-const REAL: Patience = Patience { limit: Duration::from_secs(12), quiet: Duration::from_millis(400) };
+const REAL: Patience =
+    Patience { limit: Duration::from_secs(5), quiet: Duration::from_millis(400), link_dies: Duration::from_secs(3) };
 
 /// Runs a script; what was told, where that is not what it says.
 fn run(script: &Script, room: &dyn Room, bus: &str, patience: Patience) -> Result<(), String> {
@@ -90,7 +93,7 @@ fn run(script: &Script, room: &dyn Room, bus: &str, patience: Patience) -> Resul
     probe.lines(&[], Duration::ZERO, patience.quiet);
     let mut told = Vec::new();
     for step in &script.steps {
-        take(step, room, &probe, address);
+        take(step, room, &probe, address, patience);
         let expected: Vec<&str> = step.told.iter().map(String::as_str).collect();
         let lines = probe.lines(&expected, patience.limit, patience.quiet);
         let verdict = if lines == step.told { "" } else { "    # told otherwise" };
@@ -105,7 +108,7 @@ fn run(script: &Script, room: &dyn Room, bus: &str, patience: Patience) -> Resul
     if told.iter().any(|line| line.ends_with("# told otherwise")) { Err(told.join("\n")) } else { Ok(()) }
 }
 
-fn take(step: &Step, room: &dyn Room, probe: &Probe, address: impl Fn(&str) -> String) {
+fn take(step: &Step, room: &dyn Room, probe: &Probe, address: impl Fn(&str) -> String, patience: Patience) {
     let value = |name: &str| if name == "strap" { HEART_RATE } else { TEMPERATURE };
     let words: Vec<&str> = step.what.split(' ').collect();
     match *words.as_slice() {
@@ -129,6 +132,8 @@ fn take(step: &Step, room: &dyn Room, probe: &Probe, address: impl Fn(&str) -> S
         ["tell", name, octets] => drop(room.devices().notify(&address(name), value(name), &from_hex(octets))),
         ["agent"] => probe.register_agent("KeyboardDisplay"),
         ["kill"] => room.kill_bluetoothd(),
+        ["stop"] => room.stop_bluetoothd(),
+        ["pause"] => std::thread::sleep(patience.link_dies),
         ["start"] => room.start_bluetoothd(),
         ["unplug"] => room.unplug_adapter(),
         ["plug"] => room.plug_adapter(),

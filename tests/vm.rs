@@ -171,7 +171,8 @@ fn a_device_that_lost_its_bond_is_never_paired_again_and_the_others_go_on() {
     ward.measure(|device| device.address == STRAP);
     ward.settle(SETTLE);
     assert_eq!(ward.air.count(CUFF, "paired"), 1, "it never pairs again by itself:\n{}", ward.told());
-    assert!(heard > 0, "the strap was never heard:\n{}", ward.told());
+    // Tried anew at once each time, the cuff let the strap be heard for 6 of the 60 s.
+    assert!(heard >= 40, "the strap was heard {heard} s:\n{}", ward.told());
     assert_eq!(ward.gateway_ended(), 0, "{}", ward.told());
 }
 

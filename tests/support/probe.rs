@@ -19,7 +19,8 @@ const DEVICE: &str = "org.bluez.Device1";
 const CHARACTERISTIC: &str = "org.bluez.GattCharacteristic1";
 const AGENT: &str = "/probe/agent";
 /// What is told of each object; everything else depends on the room.
-const TOLD: [&str; 8] = ["Powered", "Discovering", "Connected", "ServicesResolved", "Paired", "Bonded", "Notifying", "Value"];
+/// One signal is one line.
+const TOLD: [&str; 8] = ["Bonded", "Connected", "Discovering", "Notifying", "Paired", "Powered", "ServicesResolved", "Value"];
 
 type Objects = HashMap<OwnedObjectPath, HashMap<String, HashMap<String, OwnedVariant>>>;
 
@@ -78,20 +79,21 @@ impl Probe {
         Self { runtime, connection, transcript }
     }
 
-    /// What was written since it was last asked, once that is `expected` or `limit` has passed, and then nothing for `quiet`.
+    /// What was written since it was last asked, once that is `expected`, or nothing was for `limit`; and then nothing for `quiet`.
     pub fn lines(&self, expected: &[&str], limit: Duration, quiet: Duration) -> Vec<String> {
-        let end = Instant::now() + limit;
+        let asked = Instant::now();
         loop {
-            let (are_there, still) = {
+            let (are_there, since) = {
                 let written = self.transcript.lock();
-                (written.lines == expected, written.last.is_none_or(|last| last.elapsed() >= quiet))
+                let last = written.last.unwrap_or(asked).max(asked);
+                (written.lines == expected, last.elapsed())
             };
-            if (are_there && still) || Instant::now() >= end {
+            if are_there || since >= limit {
                 break;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        // Nothing is expected as well as something: there is time for what should not come.
+        // Time for what should not come.
         std::thread::sleep(quiet);
         std::mem::take(&mut self.transcript.lock().lines)
     }
@@ -227,14 +229,17 @@ impl Transcript {
                 let path = header.path().map(|path| path.to_string()).unwrap_or_default();
                 let changed = body.deserialize::<(String, HashMap<String, OwnedVariant>, Vec<String>)>();
                 let (Some(name), Ok((_, properties, _))) = (self.name(&path), changed) else { return };
+                let mut told = Vec::new();
                 for property in TOLD.iter().filter(|property| properties.contains_key(**property)) {
                     let value = &properties[*property];
-                    let text = match (value.downcast_ref::<bool>(), Vec::<u8>::try_from(value.clone())) {
-                        (Ok(flag), _) => flag.to_string(),
-                        (_, Ok(octets)) => hex(&octets),
-                        _ => continue,
-                    };
-                    self.write(format!("{name} {property}={text}"));
+                    match (value.downcast_ref::<bool>(), Vec::<u8>::try_from(value.clone())) {
+                        (Ok(flag), _) => told.push(format!("{property}={flag}")),
+                        (_, Ok(octets)) => told.push(format!("{property}={}", hex(&octets))),
+                        _ => {}
+                    }
+                }
+                if !told.is_empty() {
+                    self.write(format!("{name} {}", told.join(" ")));
                 }
             }
             _ => {}

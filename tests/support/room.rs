@@ -32,6 +32,8 @@ pub trait Room {
     fn devices(&self) -> &dyn Devices;
     /// It goes without a word.
     fn kill_bluetoothd(&self);
+    /// By the signal systemd sends.
+    fn stop_bluetoothd(&self);
     fn start_bluetoothd(&self);
     fn unplug_adapter(&self);
     fn plug_adapter(&self);
@@ -74,6 +76,10 @@ impl Room for FakeBluez {
 
     fn kill_bluetoothd(&self) {
         self.crash();
+    }
+
+    fn stop_bluetoothd(&self) {
+        self.stop();
     }
 
     fn start_bluetoothd(&self) {

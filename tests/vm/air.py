@@ -24,7 +24,7 @@ import sys
 import time
 
 from bumble import hci, ll
-from bumble.att import Attribute
+from bumble.att import ATT_Error, Attribute, ErrorCode
 from bumble.controller import Controller
 from bumble.core import UUID, AdvertisingData
 from bumble.device import Device, DeviceConfiguration
@@ -300,7 +300,8 @@ class Peripheral:
                 wanted |= Attribute.WRITE_REQUIRES_AUTHENTICATION
         key = spec["uuid"]
         self.characteristics[key] = [None, bytes.fromhex(spec.get("value", ""))]
-        value = CharacteristicValue(read=lambda connection: self.value(key), write=lambda connection, octets: self.written(key, octets))
+        # [bumble] lets anybody read what says that nobody may.
+        value = CharacteristicValue(read=lambda connection: self.read(key), write=lambda connection, octets: self.written(key, octets))
         made = Characteristic(uuid, properties, permissions, value)
         if "notify" in flags or "indicate" in flags:
             # [bumble] adds this descriptor itself, readable and writable by anybody.
@@ -309,6 +310,11 @@ class Peripheral:
             made.on("subscription", lambda bearer, notify, indicate: self.note("subscribed", uuid=key, on=bool(notify or indicate)))
         self.characteristics[key][0] = made
         return made
+
+    def read(self, key):
+        if not self.characteristics[key][0].properties & Characteristic.Properties.READ:
+            raise ATT_Error(ErrorCode.READ_NOT_PERMITTED)
+        return self.value(key)
 
     def value(self, key):
         if key not in self.clocks:

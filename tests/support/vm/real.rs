@@ -62,6 +62,10 @@ impl Room for RealBluez {
         self.guest.leave("bluetoothd", "KILL");
     }
 
+    fn stop_bluetoothd(&self) {
+        self.guest.leave("bluetoothd", "TERM");
+    }
+
     fn start_bluetoothd(&self) {
         self.guest.start_bluetoothd();
         self.guest.set_powered(true);
