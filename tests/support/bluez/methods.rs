@@ -128,7 +128,9 @@ fn adapter(world: &mut World, call: &Call, member: &str, message: &Message) -> O
                 return error(FAILED, "No discovery started");
             }
             let (path, sender) = (call.path.clone(), call.sender.clone());
-            world.later(move |world| drop(world.stop_discovery(&path, &sender)));
+            world.later(move |world| {
+                world.stop_discovery(&path, &sender);
+            });
         }
         "RemoveDevice" => {
             let path = message.body().deserialize::<OwnedObjectPath>().map(|path| path.to_string()).unwrap_or_default();
@@ -232,12 +234,13 @@ async fn connect(shared: &Shared, call: &Call) -> Outcome {
     Ok(Answer::Nothing)
 }
 
-/// device.c dev_disconnect: also ends a pending Connect.
+/// device.c dev_disconnect: also ends a pending Connect, which is answered first.
 async fn disconnect(shared: &Shared, call: &Call) -> Outcome {
     let address = address_of(&call.path).unwrap_or_default();
+    shared.lock().cancel_connect(&address);
+    tokio::task::yield_now().await;
     let delay = {
-        let mut world = shared.lock();
-        world.cancel_connect(&address);
+        let world = shared.lock();
         if !world.is(&call.path, DEVICE, "Connected") {
             // [ran, 5.66] Also when there was nothing to end.
             return Ok(Answer::Nothing);
@@ -361,8 +364,16 @@ async fn pair(connection: &Connection, shared: &Shared, call: &Call) -> Outcome 
     if world.agents.is_empty() {
         return error(AUTHENTICATION_FAILED, "Authentication Failed");
     }
-    bonded(&mut world, &address);
-    world.resolve(&address, link);
+    if let Some(device) = world.devices.get_mut(&address) {
+        device.paired = true;
+    }
+    world.set(&call.path, DEVICE, [("Bonded", variant(true))]);
+    if world.awaits_services(&address, link) {
+        world.set(&call.path, DEVICE, [("Paired", variant(true)), ("ServicesResolved", variant(true))]);
+        world.export_services(&address);
+    } else {
+        world.set(&call.path, DEVICE, [("Paired", variant(true))]);
+    }
     Ok(Answer::Nothing)
 }
 
@@ -386,6 +397,8 @@ async fn ask_agent(connection: &Connection, shared: &Shared, address: &str) -> R
         let Some(agent) = world.agents.last().map(|agent| (agent.sender.clone(), agent.path.clone())) else { return Ok(false) };
         (agent, world.path(address).unwrap_or_default(), world.devices[address].spec.behaviour.passkey)
     };
+    // What was told before has to leave before the question, which takes another way.
+    sleep(LOOK_EVERY).await;
     let question = if passkey.is_some() { "RequestPasskey" } else { "RequestAuthorization" };
     let asked = connection
         .call_method(Some(agent.0.as_str()), agent.1.as_str(), Some("org.bluez.Agent1"), question, &object_path(&device))

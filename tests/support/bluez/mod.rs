@@ -64,6 +64,7 @@ impl FakeBluez {
             paired: false,
             trusted: false,
             stored: false,
+            exported: None,
             connecting: None,
             link: 0,
             live_values: Default::default(),
@@ -91,11 +92,10 @@ impl FakeBluez {
         self.shared.lock().link_down(address);
     }
 
-    /// Link loss with all attributes under new handles afterwards, as after a firmware update of the device.
+    /// Link loss with all attributes under new handles in the next connection, as after a firmware update of the device.
     pub fn move_handles(&self, address: &str, base: u16) {
         let mut world = self.shared.lock();
         world.link_down(address);
-        world.forget_attributes(address);
         world.devices.get_mut(address).expect("add_device came first").spec.behaviour.handle_base = base;
     }
 

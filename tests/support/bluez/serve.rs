@@ -122,7 +122,7 @@ async fn run(
         {
             let mut world = shared.lock();
             let adapters: Vec<String> = world.adapters.keys().cloned().collect();
-            adapters.iter().for_each(|hci| world.remove_tree(&adapter_path(hci)));
+            adapters.iter().for_each(|hci| world.take_leave(hci));
         }
         while let Ok(signal) = signals.try_recv() {
             let _ = connection.send(&signal).await;

@@ -51,6 +51,8 @@ pub struct Device {
     pub trusted: bool,
     /// Somebody called Connect or Pair: known again after bluetoothd restarts [ran, 5.66: device.c takes `temporary` off].
     pub stored: bool,
+    /// The first handle its attributes were last seen under.
+    pub exported: Option<u16>,
     /// A Connect that has no answer yet; sending an error into it cancels it.
     pub connecting: Option<oneshot::Sender<BluezError>>,
     /// Counts links, so that a late step of an old one does not touch the next.
@@ -72,6 +74,8 @@ pub struct World {
     pub calls: Vec<Call>,
     pub outbox: Option<mpsc::UnboundedSender<Message>>,
     later: Vec<Change>,
+    /// Adapters that an orderly end left without power.
+    switched_off: BTreeSet<String>,
 }
 
 type Change = Box<dyn FnOnce(&mut World) + Send>;
@@ -155,13 +159,14 @@ impl World {
 
     pub fn plug_adapter(&mut self, hci: &str) {
         let Some(spec) = self.adapters.get(hci).cloned() else { return };
+        let off = self.switched_off.remove(hci);
         let mut held = properties([
             ("Address", variant(spec.address)),
             ("AddressType", variant("public")),
             ("Name", variant("gateway")),
             ("Alias", variant("gateway")),
             ("Class", variant(0u32)),
-            ("Powered", variant(spec.powered)),
+            ("Powered", variant(spec.powered && !off)),
             ("Discoverable", variant(false)),
             ("Pairable", variant(true)),
             ("Discovering", variant(false)),
@@ -180,6 +185,9 @@ impl World {
         for address in stored {
             self.show_device(&address, None);
         }
+        if off && spec.powered {
+            self.power_told(&adapter_path(hci), true);
+        }
     }
 
     /// [ran, 5.66] The kernel powers it off first, and that is told.
@@ -188,6 +196,15 @@ impl World {
         self.power_told(&path, false);
         self.links_down(hci);
         self.remove_tree(&path);
+    }
+
+    /// [ran, 5.66] bluetoothd switches it off on its way out, and on again when it starts (main.conf `AutoEnable`).
+    pub fn take_leave(&mut self, hci: &str) {
+        let path = adapter_path(hci);
+        self.links_down(hci);
+        self.power_told(&path, false);
+        self.remove_tree(&path);
+        self.switched_off.insert(hci.to_owned());
     }
 
     /// Links and discovery end with the power, devices nobody connected are forgotten; nobody resumes any of it. [ran, 5.66]
@@ -210,11 +227,12 @@ impl World {
     }
 
     fn power_told(&mut self, path: &str, on: bool) {
-        self.set(path, ADAPTER, [("Powered", variant(on))]);
-        if !on {
+        if on {
+            self.set(path, ADAPTER, [("Powered", variant(true))]);
+        } else {
             self.discovering.remove(path);
-            // Also when it was not.
-            self.set(path, ADAPTER, [("Discovering", variant(false))]);
+            // Both together, also when it was not discovering.
+            self.set(path, ADAPTER, [("Discovering", variant(false)), ("Powered", variant(false))]);
         }
     }
 
@@ -324,12 +342,27 @@ impl World {
 
     /// gatt-client.c: services, characteristics and descriptors are exported, then ServicesResolved turns true.
     pub fn resolve(&mut self, address: &str, link: u64) {
-        let Some(device) = self.devices.get(address).filter(|device| device.link == link) else { return };
-        if !self.device_is(address, "Connected") || self.device_is(address, "ServicesResolved") {
-            return;
+        if self.awaits_services(address, link) {
+            self.export_services(address);
+            let path = self.path(address).expect("it is connected");
+            self.set(&path, DEVICE, [("ServicesResolved", variant(true))]);
         }
+    }
+
+    /// The link is still the one that was made, and its services are not known.
+    pub fn awaits_services(&self, address: &str, link: u64) -> bool {
+        let this_link = self.devices.get(address).is_some_and(|device| device.link == link);
+        this_link && self.device_is(address, "Connected") && !self.device_is(address, "ServicesResolved")
+    }
+
+    pub fn export_services(&mut self, address: &str) {
+        let Some(device) = self.devices.get(address) else { return };
         let (root, spec) = (device_path(&device.hci, address), device.spec.clone());
         let mut handle = spec.behaviour.handle_base;
+        // [ran, 5.66] What moved is noticed when the services are looked up.
+        if self.devices.get_mut(address).and_then(|device| device.exported.replace(handle)).is_some_and(|held| held != handle) {
+            self.forget_attributes(address);
+        }
         for service in &spec.services {
             let service_path = format!("{root}/service{handle:04x}");
             handle += 1;
@@ -365,7 +398,6 @@ impl World {
         }
         let uuids: Vec<String> = spec.services.iter().map(|service| service.uuid.to_string()).collect();
         self.set(&root, DEVICE, [("UUIDs", variant(uuids))]);
-        self.set(&root, DEVICE, [("ServicesResolved", variant(true))]);
     }
 
     fn export(&mut self, path: &str, interface: &str, held: Properties) {
