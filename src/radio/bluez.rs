@@ -139,3 +139,18 @@ async fn limited(call: impl Future<Output = Result<(), CallError>>) -> Result<()
 pub fn address() -> String {
     std::env::var(ADDRESS_VARIABLE).unwrap_or_else(|_| DEFAULT_ADDRESS.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_next_try_usually_does_not_see_is_told_from_what_it_will() {
+        let said = |name: &str, text: &str| CallError { name: format!("org.bluez.Error.{name}"), text: text.to_owned() };
+        assert!(said("Failed", "le-connection-abort-by-local").is_passing());
+        assert!(said("InProgress", "In Progress").is_passing());
+        assert!(said("Failed", "Operation already in progress").is_passing());
+        assert!(!said("Failed", "Input/output error").is_passing());
+        assert!(!said("NotReady", "Resource Not Ready").is_passing());
+    }
+}

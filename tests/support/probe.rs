@@ -79,14 +79,14 @@ impl Probe {
         Self { runtime, connection, transcript }
     }
 
-    /// What was written since it was last asked, once that is `expected`, or nothing was for `limit`; and then nothing for `quiet`.
-    pub fn lines(&self, expected: &[&str], limit: Duration, quiet: Duration) -> Vec<String> {
+    /// What was written since it was last asked, once that `is_it`, or nothing was for `limit`; and then what comes in `quiet`.
+    pub fn lines(&self, is_it: impl Fn(&[String]) -> bool, limit: Duration, quiet: Duration) -> Vec<String> {
         let asked = Instant::now();
         loop {
             let (are_there, since) = {
                 let written = self.transcript.lock();
                 let last = written.last.unwrap_or(asked).max(asked);
-                (written.lines == expected, last.elapsed())
+                (is_it(&written.lines), last.elapsed())
             };
             if are_there || since >= limit {
                 break;

@@ -214,8 +214,8 @@ impl VmWard {
     /// What the gateway says of a device.
     pub fn device_status(&self, address: &str) -> serde_json::Value {
         let status = self.status();
-        let devices = status["collect"]["devices"].as_array().into_iter().flatten();
-        devices.filter(|device| device["address"] == address).cloned().next().unwrap_or_else(|| panic!("{status:#}"))
+        let mut devices = status["collect"]["devices"].as_array().into_iter().flatten();
+        devices.find(|device| device["address"] == address).cloned().unwrap_or_else(|| panic!("{status:#}"))
     }
 
     pub fn wait_for_status(
