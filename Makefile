@@ -15,8 +15,10 @@ BUILD_PACKAGES := gcc libc6-dev pkg-config libssl-dev libdbus-1-dev
 TEST_PACKAGES := dbus-daemon e2fsprogs faketime mosquitto mosquitto-clients openssl python3 strace tzdata
 # libFuzzer is C++.
 FUZZ_PACKAGES := g++
+# A guest with a real bluetoothd: the machine, what unpacks and packs its image, and the Python of the devices around it.
+VM_PACKAGES := qemu-system-x86 binutils kmod cpio e2fsprogs xz-utils python3 python3-venv
 
-.PHONY: help need test long-powercut long-kill long-damage demo bench fmt-check clippy fuzz-smoke
+.PHONY: help need test test-vm test-vm-smoke vm-need long-powercut long-kill long-damage demo bench fmt-check clippy fuzz-smoke
 
 help: ## This list
 	@echo "bedrail: make TARGET"
@@ -27,6 +29,15 @@ need: ## Install the Debian packages that are missing to build and test (says wh
 
 test: need ## Run all tests; fails on a skipped one that tests/skips.allowed does not name
 	@scripts/test.sh
+
+vm-need: need
+	@scripts/need.sh $(VM_PACKAGES)
+
+test-vm: vm-need ## The gateway beside a real bluetoothd in a virtual machine, with virtual devices (amd64; a quarter of an hour)
+	@scripts/test-vm.sh
+
+test-vm-smoke: vm-need ## The first of these alone: values of four kinds from the air to a broker (a minute)
+	@scripts/test-vm.sh --test vm -- values_of_four_kinds_reach_the_broker_as_they_were_sent
 
 long-powercut: need ## Cut the power at every moment of the store's script and open all it could leave (minutes)
 	BEDRAIL_LONG=1 cargo test --locked --test power_cut -- --nocapture

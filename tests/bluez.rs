@@ -69,6 +69,7 @@ fn impatient() -> Deadlines {
         disconnect: Duration::from_secs(3),
         retry_first: Duration::from_millis(10),
         retry_most: Duration::from_millis(200),
+        retry_suspect: Duration::from_secs(1),
         retry_quick: Duration::from_millis(10),
     }
 }

@@ -38,7 +38,9 @@ pub struct CallError {
 impl CallError {
     /// The next try usually works: the controller dropped the attempt, or BlueZ is still busy with an older one.
     pub fn is_passing(&self) -> bool {
-        self.text.contains("abort-by-local") || self.name.ends_with(".InProgress")
+        // 5.66 calls a Connect beside another one `Failed` with the text of EALREADY.
+        let texts = ["abort-by-local", "already in progress"];
+        self.name.ends_with(".InProgress") || texts.iter().any(|text| self.text.contains(text))
     }
 
     fn is(&self, name: &str) -> bool {
@@ -136,4 +138,19 @@ async fn limited(call: impl Future<Output = Result<(), CallError>>) -> Result<()
 /// Where the system bus was looked for.
 pub fn address() -> String {
     std::env::var(ADDRESS_VARIABLE).unwrap_or_else(|_| DEFAULT_ADDRESS.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_next_try_usually_does_not_see_is_told_from_what_it_will() {
+        let said = |name: &str, text: &str| CallError { name: format!("org.bluez.Error.{name}"), text: text.to_owned() };
+        assert!(said("Failed", "le-connection-abort-by-local").is_passing());
+        assert!(said("InProgress", "In Progress").is_passing());
+        assert!(said("Failed", "Operation already in progress").is_passing());
+        assert!(!said("Failed", "Input/output error").is_passing());
+        assert!(!said("NotReady", "Resource Not Ready").is_passing());
+    }
 }

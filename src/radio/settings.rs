@@ -52,8 +52,10 @@ pub struct Deadlines {
     pub disconnect: Duration,
     /// Before the first retry of a connection that did not come about.
     pub retry_first: Duration,
-    /// No device waits longer than this between two tries.
+    /// No device waits longer than this between two tries, but one whose tries BlueZ did not live through.
     pub retry_most: Duration,
+    /// And such a one no longer than this: by then somebody has been told, and may have mended it.
+    pub retry_suspect: Duration,
     /// After a failure that the next try usually does not see.
     pub retry_quick: Duration,
 }
@@ -67,6 +69,7 @@ impl Default for Deadlines {
             disconnect: Duration::from_secs(10),
             retry_first: Duration::from_secs(1),
             retry_most: Duration::from_secs(60),
+            retry_suspect: Duration::from_secs(15 * 60),
             retry_quick: Duration::from_millis(300),
         }
     }

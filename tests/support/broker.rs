@@ -59,6 +59,11 @@ impl Broker {
         self.port
     }
 
+    /// Its own, with room for what belongs to the same test.
+    pub fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
     /// New options, valid from the next start.
     pub fn configure(&self, options: &BrokerOptions) {
         let file = |name: &str| self.directory.path().join(name);

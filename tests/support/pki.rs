@@ -57,6 +57,11 @@ impl Pki {
         self.leaf("server", "localhost", "DNS:localhost,IP:127.0.0.1", "20350101000000Z")
     }
 
+    /// The same for a guest of this machine, which knows it under another address.
+    pub fn server_at(&self, address: &str) -> Identity {
+        self.leaf("server-at", "localhost", &format!("DNS:localhost,IP:127.0.0.1,IP:{address}"), "20350101000000Z")
+    }
+
     pub fn server_of_another_host(&self) -> Identity {
         self.leaf("elsewhere", "elsewhere.example", "DNS:elsewhere.example", "20350101000000Z")
     }

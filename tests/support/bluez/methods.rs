@@ -46,13 +46,14 @@ fn error<T>(name: &'static str, text: &str) -> Result<T, BluezError> {
 
 pub async fn answer(connection: Connection, shared: Shared, call: Call, message: Message) {
     let outcome = run(&connection, &shared, &call, &message).await;
-    let world = shared.lock();
+    let mut world = shared.lock();
     match outcome {
         Ok(Answer::Nothing) => reply(&world, &message, &()),
         Ok(Answer::Octets(octets)) => reply(&world, &message, &octets),
         Ok(Answer::Silence) => {}
         Err((name, text)) => reply_error(&world, &message, name, &text),
     }
+    world.after_the_answer();
 }
 
 async fn run(connection: &Connection, shared: &Shared, call: &Call, message: &Message) -> Outcome {
@@ -105,7 +106,7 @@ fn detail(message: &Message, member: &str) -> String {
 
 /// adapter.c
 fn adapter(world: &mut World, call: &Call, member: &str, message: &Message) -> Outcome {
-    if matches!(member, "StartDiscovery" | "StopDiscovery") && !world.is(&call.path, ADAPTER, "Powered") {
+    if matches!(member, "SetDiscoveryFilter" | "StartDiscovery" | "StopDiscovery") && !world.is(&call.path, ADAPTER, "Powered") {
         return error(NOT_READY, "Resource Not Ready");
     }
     match member {
@@ -115,17 +116,21 @@ fn adapter(world: &mut World, call: &Call, member: &str, message: &Message) -> O
             if !new {
                 return error(IN_PROGRESS, "Operation already in progress");
             }
-            world.set(&call.path, ADAPTER, [("Discovering", variant(true))]);
-            let hci = last(&call.path);
-            let addresses: Vec<String> = world.devices.iter().filter(|(_, d)| d.hci == hci).map(|(a, _)| a.clone()).collect();
-            for address in addresses {
-                world.heard(&address);
-            }
+            // [ran, 5.66] Answered first; gdbus tells of properties when it is idle.
+            let path = call.path.clone();
+            world.later(move |world| {
+                world.set(&path, ADAPTER, [("Discovering", variant(true))]);
+                world.of_adapter(last(&path)).iter().for_each(|address| world.heard(address));
+            });
         }
         "StopDiscovery" => {
-            if !world.stop_discovery(&call.path, &call.sender) {
+            if !world.discovering.get(&call.path).is_some_and(|clients| clients.contains(&call.sender)) {
                 return error(FAILED, "No discovery started");
             }
+            let (path, sender) = (call.path.clone(), call.sender.clone());
+            world.later(move |world| {
+                world.stop_discovery(&path, &sender);
+            });
         }
         "RemoveDevice" => {
             let path = message.body().deserialize::<OwnedObjectPath>().map(|path| path.to_string()).unwrap_or_default();
@@ -133,10 +138,18 @@ fn adapter(world: &mut World, call: &Call, member: &str, message: &Message) -> O
                 return error("org.bluez.Error.DoesNotExist", "Does Not Exist");
             };
             world.cancel_connect(&address);
-            world.link_down(&address);
-            world.remove_tree(&path);
             if let Some(device) = world.devices.get_mut(&address) {
-                (device.paired, device.trusted) = (false, false);
+                (device.paired, device.trusted, device.stored) = (false, false, false);
+            }
+            if world.is(&path, DEVICE, "Connected") {
+                // [ran, 5.66] The object goes with its link, after the answer.
+                world.unresolve(&address);
+                world.later(move |world| {
+                    world.link_down(&address);
+                    world.remove_tree(&path);
+                });
+            } else {
+                world.remove_tree(&path);
             }
         }
         _ => return error("org.freedesktop.DBus.Error.UnknownMethod", member),
@@ -155,15 +168,18 @@ async fn connect(shared: &Shared, call: &Call) -> Outcome {
         let mut world = shared.lock();
         let adapter = world.devices.get(&address).map(|device| adapter_path(&device.hci)).unwrap_or_default();
         if !world.is(&adapter, ADAPTER, "Powered") {
-            return error(NOT_READY, "Resource Not Ready");
+            // [ran, 5.66] strerror of what the socket says; only the adapter's own methods say NotReady.
+            return error(FAILED, "Input/output error");
         }
         let connected = world.is(&call.path, DEVICE, "Connected");
         let Some(device) = world.devices.get_mut(&address) else { return error(FAILED, "no such device") };
         if connected {
             return Ok(Answer::Nothing);
         }
+        device.stored = true;
         if device.connecting.is_some() {
-            return error(IN_PROGRESS, "In Progress");
+            // [ran, 5.66] strerror(EALREADY) of device_connect_le.
+            return error(FAILED, "Operation already in progress");
         }
         if let Some(next) = device.spec.behaviour.connect_errors.pop_front() {
             return Err(next);
@@ -218,20 +234,23 @@ async fn connect(shared: &Shared, call: &Call) -> Outcome {
     Ok(Answer::Nothing)
 }
 
-/// device.c dev_disconnect: also ends a pending Connect.
+/// device.c dev_disconnect: also ends a pending Connect, which is answered first.
 async fn disconnect(shared: &Shared, call: &Call) -> Outcome {
     let address = address_of(&call.path).unwrap_or_default();
+    shared.lock().cancel_connect(&address);
+    tokio::task::yield_now().await;
     let delay = {
-        let mut world = shared.lock();
-        let pending = world.devices.get(&address).is_some_and(|device| device.connecting.is_some());
-        world.cancel_connect(&address);
+        let world = shared.lock();
         if !world.is(&call.path, DEVICE, "Connected") {
-            return if pending { Ok(Answer::Nothing) } else { error("org.bluez.Error.NotConnected", "Not Connected") };
+            // [ran, 5.66] Also when there was nothing to end.
+            return Ok(Answer::Nothing);
         }
         world.devices.get(&address).map(|device| device.spec.behaviour.disconnect_delay).unwrap_or_default()
     };
+    // [ran, 5.66] The services are gone at once, the link after the answer.
+    shared.lock().unresolve(&address);
     sleep(delay).await;
-    shared.lock().link_down(&address);
+    shared.lock().later(move |world| world.link_down(&address));
     Ok(Answer::Nothing)
 }
 
@@ -306,53 +325,80 @@ fn characteristic_of(world: &World, path: &str) -> Option<(String, Characteristi
     all.find(|spec| spec.uuid == uuid).cloned().map(|spec| (address, spec))
 }
 
-/// device.c pair_device
+/// device.c pair_device; what is told in which order is [ran, 5.66].
 async fn pair(connection: &Connection, shared: &Shared, call: &Call) -> Outcome {
     let address = address_of(&call.path).unwrap_or_default();
     let link = {
         let mut world = shared.lock();
-        let Some(device) = world.devices.get(&address) else { return error(FAILED, "no such device") };
+        let Some(device) = world.devices.get_mut(&address) else { return error(FAILED, "no such device") };
         if device.paired {
-            return error("org.bluez.Error.AlreadyExists", "Already Exists");
+            // It tries the other bearer then, BR/EDR, which none of these has.
+            return error(AUTHENTICATION_FAILED, "Authentication Failed");
         }
         if !device.in_range {
             return error("org.bluez.Error.ConnectionAttemptFailed", "Page Timeout");
         }
+        device.stored = true;
         if world.is(&call.path, DEVICE, "Connected") { world.devices[&address].link } else { world.link_up(&address) }
     };
-    let outcome = match has_passkey(shared, &address) {
-        true => secure(connection, shared, &address).await,
-        // [ran, 5.66] An explicit Pair asks no agent for Just Works, but needs one to be there.
-        false if shared.lock().agents.is_empty() => Ok(false),
-        false => Ok(true),
-    };
-    let mut world = shared.lock();
-    match outcome {
-        Ok(true) => {
-            bonded(&mut world, &address);
-            world.resolve(&address, link);
-            Ok(Answer::Nothing)
-        }
-        Ok(false) => error(AUTHENTICATION_FAILED, "Authentication Failed"),
-        Err(why) => {
-            // [ran, 5.66] A wrong passkey also costs the link.
-            world.link_down(&address);
-            Err(why)
-        }
+    if has_passkey(shared, &address) {
+        // While somebody reads the passkey, the services are looked up.
+        let known = shared.clone();
+        let resolve = || known.lock().resolve(&address, link);
+        return match ask_agent(connection, shared, &address).await {
+            Ok(true) => {
+                resolve();
+                bonded(&mut shared.lock(), &address);
+                Ok(Answer::Nothing)
+            }
+            Ok(false) => error(AUTHENTICATION_FAILED, "Authentication Failed"),
+            Err(why) => {
+                // A wrong passkey also costs the link.
+                shared.lock().later(move |world| world.link_down(&address));
+                Err(why)
+            }
+        };
     }
+    // An explicit Pair asks no agent for Just Works, but needs one to be there.
+    let mut world = shared.lock();
+    if world.agents.is_empty() {
+        return error(AUTHENTICATION_FAILED, "Authentication Failed");
+    }
+    if let Some(device) = world.devices.get_mut(&address) {
+        device.paired = true;
+    }
+    world.set(&call.path, DEVICE, [("Bonded", variant(true))]);
+    if world.awaits_services(&address, link) {
+        world.set(&call.path, DEVICE, [("Paired", variant(true)), ("ServicesResolved", variant(true))]);
+        world.export_services(&address);
+    } else {
+        world.set(&call.path, DEVICE, [("Paired", variant(true))]);
+    }
+    Ok(Answer::Nothing)
 }
 
 fn has_passkey(shared: &Shared, address: &str) -> bool {
     shared.lock().devices.get(address).is_some_and(|device| device.spec.behaviour.passkey.is_some())
 }
 
-/// Asks the newest agent (agent.c: the default one); `Ok(false)` when there is none.
+/// Bonds, if the agent says so; `Ok(false)` when there is none.
 async fn secure(connection: &Connection, shared: &Shared, address: &str) -> Result<bool, BluezError> {
+    let granted = ask_agent(connection, shared, address).await?;
+    if granted {
+        bonded(&mut shared.lock(), address);
+    }
+    Ok(granted)
+}
+
+/// Asks the newest agent (agent.c: the default one); `Ok(false)` when there is none.
+async fn ask_agent(connection: &Connection, shared: &Shared, address: &str) -> Result<bool, BluezError> {
     let (agent, device, passkey) = {
         let world = shared.lock();
         let Some(agent) = world.agents.last().map(|agent| (agent.sender.clone(), agent.path.clone())) else { return Ok(false) };
         (agent, world.path(address).unwrap_or_default(), world.devices[address].spec.behaviour.passkey)
     };
+    // What was told before has to leave before the question, which takes another way.
+    sleep(LOOK_EVERY).await;
     let question = if passkey.is_some() { "RequestPasskey" } else { "RequestAuthorization" };
     let asked = connection
         .call_method(Some(agent.0.as_str()), agent.1.as_str(), Some("org.bluez.Agent1"), question, &object_path(&device))
@@ -361,7 +407,6 @@ async fn secure(connection: &Connection, shared: &Shared, address: &str) -> Resu
     if passkey.is_some_and(|wanted| said.body().deserialize::<u32>().ok() != Some(wanted)) {
         return error(AUTHENTICATION_FAILED, "Authentication Failed");
     }
-    bonded(&mut shared.lock(), address);
     Ok(true)
 }
 

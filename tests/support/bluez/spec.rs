@@ -30,6 +30,8 @@ impl AdapterSpec {
 pub struct DeviceSpec {
     pub address: String,
     pub random_address: bool,
+    /// It advertises under private addresses, and `address` is known to who bonded; the fake knows no such.
+    pub privacy: bool,
     pub name: String,
     pub advertised: Vec<Uuid>,
     pub services: Vec<ServiceSpec>,
