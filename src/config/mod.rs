@@ -24,8 +24,9 @@ pub use keys::{KEYS, Key, Preset, Status};
 pub use secret::{CredentialsDir, SecretError, SecretRef};
 pub use settings::{
     Agreement, BedSettings, Bind, Bond, Carry, ClientCertificate, DeviceKind, DeviceSettings, Environment, FilterSettings,
-    GatewaySettings, History, MetricSettings, Mode, MqttSettings, Order, PatientSettings, Questionable, RadioSettings, RouteKind,
-    RouteSettings, Settings, Settle, Start, StoreSettings, Target, TlsSettings, Use, WardSettings, When,
+    GatewaySettings, History, MetricSettings, Mode, MonitorSettings, MqttSettings, Order, PatientSettings, Questionable,
+    RadioSettings, RouteKind, RouteSettings, Settings, Settle, Start, StoreSettings, Target, TlsSettings, Use, WardSettings,
+    When,
 };
 pub use value::{Kind, TOPIC_FIELDS};
 

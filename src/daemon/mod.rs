@@ -7,6 +7,7 @@ mod bell;
 mod collect;
 mod deliver;
 mod keys;
+mod monitor;
 mod tasks;
 
 use std::collections::VecDeque;

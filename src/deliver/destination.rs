@@ -3,8 +3,8 @@
 
 use std::future::Future;
 
-use super::mqtt::status::Status;
 use super::{Item, Token};
+use crate::monitor::Notice;
 
 /// What a kind can do with what it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,14 +33,15 @@ pub trait Destination: Send {
     /// Renders a record and sends it; `token` comes back with the answer.
     fn send(&mut self, token: Token, item: &Item) -> Result<(), NotSent>;
 
-    /// Says how the gateway is, where the destination wants to know. `false`: not now.
-    fn announce(&mut self, status: &Status) -> bool;
+    /// Publishes a notice that whoever comes later finds too, whatever it says; [`Happened::Announced`] answers. `false`:
+    /// not now.
+    fn announce(&mut self, notice: &Notice) -> bool;
 
     /// The next thing that happened. Cancel safe.
     fn event(&mut self) -> impl Future<Output = Happened> + Send;
 
-    /// Ends the connection in order; `farewell` when the gateway itself stops.
-    fn close(&mut self, farewell: bool) -> impl Future<Output = ()> + Send;
+    /// Ends the connection in order, after a last notice.
+    fn close(&mut self, farewell: Option<&Notice>) -> impl Future<Output = ()> + Send;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub enum Happened {
         token: Token,
         verdict: Verdict,
     },
+    /// The notice was taken, or refused with a text that says what to do.
+    Announced(Result<(), String>),
     /// The connection ended, or never came to be; the text says why and what to do.
     Down(String),
 }

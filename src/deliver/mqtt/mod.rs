@@ -1,4 +1,4 @@
-//! The MQTT route: `render`, `status` and `topic` are pure, `connection` is the one file that knows the client library, and
+//! The MQTT route: `render` and `topic` are pure, `connection` is the one file that knows the client library, and
 //! `link` is all the rest of bedrail sees of it.
 
 pub mod connection;
@@ -6,7 +6,6 @@ mod json;
 mod link;
 pub mod render;
 mod send;
-pub mod status;
 mod topic;
 
 pub use connection::{MqttLink, connect};
