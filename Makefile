@@ -13,10 +13,12 @@ BUILD_PACKAGES := gcc libc6-dev pkg-config libssl-dev libdbus-1-dev
 # To run what the tests and the demo talk to: a bus, a broker and its clients, certificates, the example receiver, system
 # calls that fail, time zones.
 TEST_PACKAGES := dbus-daemon mosquitto mosquitto-clients openssl python3 strace tzdata
+# To install a Home Assistant beside the system's Python.
+HA_PACKAGES := python3-venv
 # libFuzzer is C++.
 FUZZ_PACKAGES := g++
 
-.PHONY: help need test long-powercut long-kill demo bench fmt-check clippy fuzz-smoke
+.PHONY: help need test long-powercut long-kill long-ha demo bench fmt-check clippy fuzz-smoke
 
 help: ## This list
 	@echo "bedrail: make TARGET"
@@ -33,6 +35,10 @@ long-powercut: need ## Cut the power at every moment of the store's script and o
 
 long-kill: need ## Kill the store at every write and sync, and again in its recovery; fail every fsync (minutes)
 	BEDRAIL_LONG=1 cargo test --locked --test kill_points -- --nocapture
+
+long-ha: need ## Hold the discovery configs against the newest Home Assistant that PYTHON (python3) installs from PyPI (a minute)
+	@scripts/need.sh $(HA_PACKAGES)
+	@scripts/home-assistant.sh
 
 demo: need ## Run the real binary for a minute against simulated devices and a broker that is cut, and print the ledger
 	cargo build --locked --bin bedrail
