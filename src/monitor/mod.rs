@@ -4,6 +4,7 @@
 mod board;
 pub mod certificate;
 mod condition;
+pub mod fleet;
 pub mod home_assistant;
 pub mod logs;
 pub mod machine;
