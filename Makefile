@@ -13,12 +13,14 @@ BUILD_PACKAGES := gcc libc6-dev pkg-config libssl-dev libdbus-1-dev
 # To run what the tests and the demo talk to: a bus, a broker and its clients, certificates, the example receiver, system
 # calls that fail, file systems, wrong clocks, time zones.
 TEST_PACKAGES := dbus-daemon e2fsprogs faketime mosquitto mosquitto-clients openssl python3 strace tzdata
+# To install a Home Assistant beside the system's Python.
+HA_PACKAGES := python3-venv
 # libFuzzer is C++.
 FUZZ_PACKAGES := g++
 # A guest with a real bluetoothd: the machine, what unpacks and packs its image, and the Python of the devices around it.
 VM_PACKAGES := qemu-system-x86 binutils kmod cpio e2fsprogs xz-utils python3 python3-venv
 
-.PHONY: help need test test-vm test-vm-smoke vm-need long-powercut long-kill long-damage demo bench fmt-check clippy fuzz-smoke
+.PHONY: help need test test-vm test-vm-smoke vm-need long-powercut long-kill long-damage long-ha demo bench fmt-check clippy fuzz-smoke
 
 help: ## This list
 	@echo "bedrail: make TARGET"
@@ -47,6 +49,10 @@ long-kill: need ## Kill the store at every write and sync, and again in its reco
 
 long-damage: need ## Flip, zero and cut off every page of a store and of its write-ahead log, and salvage it each time (minutes)
 	BEDRAIL_LONG=1 cargo test --locked --test damage -- --nocapture
+
+long-ha: need ## Hold the discovery configs against the newest Home Assistant that PYTHON (python3) installs from PyPI (a minute)
+	@scripts/need.sh $(HA_PACKAGES)
+	@scripts/home-assistant.sh
 
 demo: need ## Run the real binary for a minute against simulated devices and a broker that is cut, and print the ledger
 	cargo build --locked --bin bedrail

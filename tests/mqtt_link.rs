@@ -10,8 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bedrail::deliver::mqtt::{
-    AckReason, Link, LinkEvent, LinkSettings, Login, LostReason, Message, MqttLink, RefusalCode, Will, connect, status,
+    AckReason, Link, LinkEvent, LinkSettings, Login, LostReason, Message, MqttLink, RefusalCode, Will, connect,
 };
+use bedrail::monitor::{Absence, offline};
 use bedrail::net::{ClientIdentity, TlsFault, TlsSettings, classify, client_config};
 use zeroize::Zeroizing;
 
@@ -176,8 +177,8 @@ async fn a_message_the_broker_would_hang_up_over_is_not_sent() {
 #[tokio::test(flavor = "multi_thread")] // what waits for the subscriber must not stop the dropped connection from closing
 async fn the_last_will_is_published_only_for_a_gateway_that_left_without_a_word() {
     let broker = Broker::start("");
-    let topic = status::topic("gw");
-    let will = Some(Will { topic: topic.clone(), payload: status::offline("gw", "0.1.0") });
+    let topic = "bedrail/gw/status".to_owned();
+    let will = Some(Will { topic: topic.clone(), payload: offline("gw", Absence::Lost) });
     let settings = LinkSettings { will, ..broker.settings("gw") };
 
     let mut link = connect(&settings);
@@ -190,7 +191,7 @@ async fn the_last_will_is_published_only_for_a_gateway_that_left_without_a_word(
     let mut link = connect(&settings);
     connected(&mut link).await;
     drop(link);
-    let offline = String::from_utf8(status::offline("gw", "0.1.0")).unwrap();
+    let offline = String::from_utf8(offline("gw", Absence::Lost)).unwrap();
     assert!(broker.subscribe(&topic).lines_until(&offline).contains(&offline));
 }
 

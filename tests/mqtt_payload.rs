@@ -200,7 +200,7 @@ fn the_example_consumer_files_every_value_once_and_at_its_last_version() {
 #[test]
 fn the_example_consumer_understands_what_is_rendered() {
     let retracted = Item { op: Op::Retract, ..temperature() };
-    let status = r#"{"schema":"bedrail.status/1","gateway":"3w-gw-01","version":"0.1.0","state":"online"}"#;
+    let status = r#"{"schema":"bedrail.gateway/1","gateway":"3w-gw-01","version":"0.1.0","state":"online"}"#;
     let lines = [text_of(&temperature()), text_of(&gap()), status.to_owned(), text_of(&retracted), text_of(&temperature())];
     assert_eq!(consume(&(lines.join("\n") + "\n")), "add body_temperature 36.60 Cel\nremove body_temperature\n");
 }

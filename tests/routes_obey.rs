@@ -13,7 +13,7 @@ use support::devices::{Kind, VirtualDevice};
 use support::ledger::compare;
 use support::process::wait_until;
 use support::rig::{Rig, Shape};
-use support::subscriber::{Message, Receiver, Subscriber};
+use support::subscriber::Message;
 
 const SOON: Duration = Duration::from_secs(30);
 const LIVE: &str = "bedrail/gw-test/";
@@ -196,42 +196,4 @@ fn new_routes_begin_where_they_are_told(rig: &mut Rig) {
         wait_until(SOON, || arrived(rig, "bedrail/oldest/") == made.len() && arrived(rig, "bedrail/now/") >= made.len() - old);
     assert!(came, "oldest {}, now {}\n{}", arrived(rig, "bedrail/oldest/"), arrived(rig, "bedrail/now/"), rig.logs());
     assert_eq!(arrived(rig, "bedrail/now/"), made.len() - old, "it began in the past");
-}
-
-#[test]
-fn the_retained_status_tells_online_from_offline() {
-    let mut rig = started(Shape::TwoProcesses);
-    let statuses = |rig: &Rig| -> Vec<Value> {
-        let messages = rig.subscriber.messages().into_iter().filter(|message| message.topic == "bedrail/gw-test/status");
-        messages.map(|message| message.payload).collect()
-    };
-    let wait_for = |rig: &Rig, state: &str| {
-        let said = wait_until(SOON, || statuses(rig).last().is_some_and(|status| status["state"] == state));
-        assert!(said, "the last status is not {state}: {:#?}\n{}", statuses(rig), rig.logs());
-    };
-    wait_for(&rig, "online");
-    let connected = wait_until(SOON, || {
-        let status = statuses(&rig).pop().unwrap();
-        let up = status["routes"][0]["state"] == "up";
-        up && status["devices"].as_array().unwrap().iter().all(|device| device["state"] == "connected")
-    });
-    assert!(connected, "{:#?}", statuses(&rig).last());
-
-    rig.daemons[1].kill9();
-    wait_for(&rig, "offline");
-    rig.daemons[1].restart();
-    wait_for(&rig, "online");
-    rig.stop();
-    wait_for(&rig, "offline");
-    let offline = statuses(&rig).pop().unwrap();
-    assert!(offline.get("devices").is_none() && offline.get("routes").is_none(), "{offline}");
-
-    let late = Subscriber::start(Receiver {
-        port: rig.broker.port(),
-        client_id: "latecomer".to_owned(),
-        topic: "bedrail/gw-test/status".to_owned(),
-        tls: Some((rig.pki.ca(), Some(rig.pki.client("reader")))),
-        login: None,
-    });
-    assert!(late.wait_until(SOON, |messages| messages.iter().any(|it| it.retained && it.payload["state"] == "offline")));
 }

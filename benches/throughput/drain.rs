@@ -201,13 +201,12 @@ async fn drained(store: Store, row: bedrail::store::RouteRow, link: LinkSettings
     let (_ward, ward) = watch::channel(Arc::new(Ward::default()));
     let (_bell, bell) = watch::channel(0);
     let (_commands, commands) = mpsc::channel(1);
-    let (_status, gateway_status) = watch::channel(None);
     let (publish, _state) = watch::channel(RouteStatus::default());
-    let inputs = RouteInputs { ward, bell, commands, gateway_status, publish, stop: stop.clone() };
+    let inputs = RouteInputs { ward, bell, commands, announce: None, publish, stop: stop.clone() };
     let counted = seen.clone();
     let connector = move || Counted { link: connect(&link), seen: counted.clone() };
     let topic = TOPIC.parse().expect("a topic");
-    let destination = MqttDestination::new(connector, topic, TOPIC.into(), GATEWAY.into());
+    let destination = MqttDestination::new(connector, topic, TOPIC.into());
     let route = Route::new(settings(), store, row, boot(), inputs, destination).expect("a route");
     let runtime = tokio::runtime::Handle::current();
     let thread = std::thread::spawn(move || runtime.block_on(route.run()));

@@ -7,6 +7,7 @@
 mod drain;
 mod ingest;
 mod machine;
+mod monitoring;
 mod process;
 mod table;
 mod world;
@@ -34,12 +35,13 @@ fn main() {
     let mut table = Table::new();
     // `cargo bench -- drain` measures one part; cargo itself passes `--bench`.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let parts: [(&str, Measure); 5] = [
+    let parts: [(&str, Measure); 6] = [
         ("machine", machine::measure),
         ("ingest", ingest::measure),
         ("written", written::measure),
         ("drain", drain::measure),
         ("process", process::measure),
+        ("monitoring", monitoring::measure),
     ];
     for (name, measure) in parts {
         if wanted.is_empty() || wanted.iter().any(|part| part == name) {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::ConfigArg;
 use super::ask::{self, Owner};
 use crate::daemon::EXIT_RUNTIME;
+use crate::monitor::{ConditionName, ListedCondition};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct StatusArgs {
@@ -27,10 +28,14 @@ pub fn run(args: StatusArgs) -> ExitCode {
         }
     }
     let [collect, deliver] = halves.try_into().expect("two halves were asked");
+    let conditions = match ask::socket(&args.config, Owner::Deliver) {
+        Ok(socket) => ask::call(&socket, "GET", "/v1/conditions", Vec::new()).map_err(|error| error.to_string()),
+        Err(code) => return code,
+    };
     let complete = collect.is_ok() && deliver.is_ok();
     if args.json {
         let half = |answer: &Result<Value, String>| answer.clone().unwrap_or_else(|error| json!({ "error": error }));
-        println!("{:#}", json!({ "collect": half(&collect), "routes": half(&deliver) }));
+        println!("{:#}", json!({ "collect": half(&collect), "routes": half(&deliver), "conditions": half(&conditions) }));
     } else {
         match &collect {
             Ok(status) => print_collect(status),
@@ -40,6 +45,9 @@ pub fn run(args: StatusArgs) -> ExitCode {
         match &deliver {
             Ok(routes) => print_routes(routes),
             Err(error) => println!("deliver: {error}"),
+        }
+        if let Ok(conditions) = &conditions {
+            print_conditions(conditions);
         }
     }
     if complete { ExitCode::SUCCESS } else { ExitCode::from(EXIT_RUNTIME) }
@@ -94,6 +102,22 @@ fn print_disk(disk: &Value) {
     if let Some(degraded) = disk["degraded"].as_str() {
         println!("degraded: {degraded}; {} values wait in memory, {} had no room there", disk["waiting"], disk["dropped"]);
     }
+}
+
+/// What somebody should look at; nothing where there is nothing.
+fn print_conditions(conditions: &Value) {
+    let raised: Vec<ListedCondition> = serde_json::from_value(conditions.clone()).unwrap_or_default();
+    if raised.is_empty() {
+        return;
+    }
+    println!();
+    let rows = raised.into_iter().map(|condition| {
+        let says = ConditionName::from_name(&condition.name).map_or("", |name| name.says(condition.level.unwrap_or(1)));
+        let subject = condition.device.or(condition.route).unwrap_or_else(|| "gateway".to_owned());
+        let since = condition.since.map_or_else(|| "-".to_owned(), |since| since.to_string());
+        vec![condition.name, subject, since, says.to_owned()]
+    });
+    ask::table(&["CONDITION", "OF", "SINCE", "WHAT"], &rows.collect::<Vec<_>>());
 }
 
 pub fn print_routes(routes: &Value) {

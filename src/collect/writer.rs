@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -15,6 +16,7 @@ use super::{
     AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, Retain, RetainSettings, StoreStatus, Taken,
     Windows, take,
 };
+use crate::monitor::machine::Process;
 use crate::radio::{BootClock, Heard, InformationField, RadioEvent};
 use crate::reading::{Anchor, Anchors, Body, ClockQuality, DeviceId, Metric, Stamp, Value};
 use crate::store::ballast::Ballast;
@@ -57,6 +59,8 @@ pub struct CollectedDevice {
     pub id: DeviceId,
     pub name: String,
     pub kind: String,
+    /// Of its clock.
+    pub zone: TimeZone,
 }
 
 pub struct Collector {
@@ -107,6 +111,7 @@ impl Collector {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             clock: ClockQuality::Unsynced.name().to_owned(),
             devices: devices.collect(),
+            listened_from_ms: boot.now().0,
             ..CollectStatus::default()
         };
         let retain = Retain::new(settings.retain.clone());
@@ -231,7 +236,9 @@ impl Collector {
 
     fn note(&mut self, place: usize, heard: &Heard, taken: &Taken) {
         let at = self.anchors.wall(self.boot.id(), heard.arrived).map(|wall| wall.at.to_string());
+        let offset = self.clock_offset_s(place, heard);
         let device = &mut self.status.devices[place];
+        device.clock_offset_s = offset.or(device.clock_offset_s);
         taken.discarded.iter().for_each(|reason| count(&mut device.rejected, reason.name()));
         taken.warnings.iter().for_each(|warning| count(&mut device.warnings, warning));
         for draft in &taken.drafts {
@@ -243,9 +250,16 @@ impl Collector {
                 _ => {
                     device.readings += 1;
                     device.last_reading_at.clone_from(&at);
+                    device.heard_ms = Some(heard.arrived.0);
                 }
             }
         }
+    }
+
+    fn clock_offset_s(&self, place: usize, heard: &Heard) -> Option<i64> {
+        let (shown, read_at) = heard.device_clock?;
+        let wall = self.anchors.wall(self.boot.id(), read_at)?.at;
+        Some((shown.in_zone(&self.settings.devices[place].zone)?.0 - wall.0) / 1_000)
     }
 
     /// Puts everything that waits on the card, oldest first.
@@ -378,6 +392,7 @@ impl Collector {
         }
         self.status.disk.waiting = if self.trouble.is_some() { self.ring.len() as u64 } else { 0 };
         self.status.disk.ballast = self.ballast.is_kept();
+        self.status.process = Process::current();
         self.publish.send_replace(self.status.clone());
         Ok(())
     }

@@ -5,9 +5,9 @@ use super::document::{Document, Section};
 use super::keys::{self, Key, Status};
 use super::secret::CredentialsDir;
 use super::settings::{
-    BedSettings, ClientCertificate, DeviceSettings, FilterSettings, GatewaySettings, MetricSettings, MqttSettings,
-    PatientSettings, ProxySettings, RadioSettings, RouteKind, RouteSettings, SasSettings, Settings, StoreSettings, Target,
-    TlsSettings, WardSettings,
+    BedSettings, ClientCertificate, DeviceSettings, FilterSettings, GatewaySettings, MetricSettings, MonitorSettings,
+    MqttSettings, PatientSettings, ProxySettings, RadioSettings, RouteKind, RouteSettings, SasSettings, Settings, StoreSettings,
+    Target, TlsSettings, WardSettings,
 };
 use super::typed::{FromValue, WindowLength};
 use super::{Env, Explained, Origin};
@@ -16,6 +16,7 @@ use crate::reading::METRICS;
 /// Only for a document without errors.
 pub fn settings(document: &Document, env: &Env) -> Settings {
     let gateway = gateway(document, env);
+    let monitor = monitor(document);
     let all = |schema| document.sections(schema);
     Settings {
         store: store(document),
@@ -23,10 +24,11 @@ pub fn settings(document: &Document, env: &Env) -> Settings {
         radio: RadioSettings { adapter: Of(document, document.single("radio")).get("adapter") },
         beds: all("bed[]").map(|section| BedSettings { id: Of(document, section).need("id") }).collect(),
         patients: all("patient[]").map(|section| patient(document, section)).collect(),
-        devices: all("device[]").map(|section| device(document, section, &gateway)).collect(),
+        devices: all("device[]").map(|section| device(document, section, &gateway, &monitor)).collect(),
         metrics: METRICS.iter().map(|row| (row.metric, metric(document, row.name))).collect(),
         routes: all("route[]").map(|section| route(document, section, &gateway.id)).collect(),
         gateway,
+        monitor,
     }
 }
 
@@ -68,12 +70,23 @@ fn ward(document: &Document) -> WardSettings {
     WardSettings { key: ward.need("key"), back_dating: ward.need("back_dating") }
 }
 
+fn monitor(document: &Document) -> MonitorSettings {
+    let monitor = Of(document, document.single("monitor"));
+    MonitorSettings {
+        topic: monitor.need("topic"),
+        silent_after: monitor.need("silent_after"),
+        battery_low: monitor.need("battery_low"),
+        route_down_after: monitor.need("route_down_after"),
+        held_after: monitor.need("held_after"),
+    }
+}
+
 fn patient(document: &Document, section: &Section) -> PatientSettings {
     let patient = Of(document, section);
     PatientSettings { key: patient.need("key"), test: patient.need("test") }
 }
 
-fn device(document: &Document, section: &Section, gateway: &GatewaySettings) -> DeviceSettings {
+fn device(document: &Document, section: &Section, gateway: &GatewaySettings, monitor: &MonitorSettings) -> DeviceSettings {
     let device = Of(document, section);
     DeviceSettings {
         name: device.need("name"),
@@ -91,6 +104,7 @@ fn device(document: &Document, section: &Section, gateway: &GatewaySettings) -> 
         passkey: device.get("passkey"),
         set_clock: device.need("set_clock"),
         timezone: device.get("timezone").unwrap_or_else(|| gateway.timezone.clone()),
+        silent_after: device.get("silent_after").unwrap_or(monitor.silent_after),
     }
 }
 
@@ -160,12 +174,13 @@ fn mqtt(route: &Of<'_>, gateway: &str) -> MqttSettings {
         topic: route.need("topic"),
         settle: route.need("settle"),
         client_id: route.get("client_id").unwrap_or_else(|| format!("{gateway}-{}", route.need::<String>("name"))),
+        announce: route.need("announce"),
+        home_assistant: route.get("home_assistant"),
         keep_alive: route.need("keep_alive"),
         max_packet: route.need("max_packet"),
         window: route.need("window"),
         max_qos: route.need("max_qos"),
         retain: route.need("retain"),
-        announce: route.need("announce"),
     }
 }
 
@@ -183,7 +198,8 @@ impl Of<'_> {
 
 /// The effective value of every key that has one, in the order of the table of keys.
 pub fn explain(document: &Document, env: &Env) -> Vec<Explained> {
-    let schemas = ["gateway", "store", "ward", "radio", "adt", "scan", "bed[]", "patient[]", "device[]", "metric.*", "route[]"];
+    let schemas =
+        ["gateway", "store", "ward", "monitor", "radio", "adt", "scan", "bed[]", "patient[]", "device[]", "metric.*", "route[]"];
     let other_metrics = Section { label: "metric (any other)".to_owned(), ..Section::unwritten("metric.*") };
     let mut explained = Vec::new();
     for schema in schemas {

@@ -15,7 +15,7 @@ use super::{LaterKey, Origin};
 use crate::reading::Metric;
 
 /// Sections that stand once, whether they are written or not.
-const SINGLE: &[&str] = &["gateway", "store", "ward", "radio", "adt", "scan"];
+const SINGLE: &[&str] = &["gateway", "store", "ward", "monitor", "radio", "adt", "scan"];
 /// Sections that stand once each thing, written `[[device]]`.
 const REPEATED: &[(&str, &str)] = &[("bed", "bed[]"), ("patient", "patient[]"), ("device", "device[]"), ("route", "route[]")];
 const METRIC: &str = "metric.*";

@@ -136,6 +136,17 @@ pub const KEYS: &[Key] = &[
     // Patients, beds and who may change the past.
     key("ward.key", Secret, r#"{ credential = "ward-key" }"#, "Opens the file with patients and assignments."),
     key("ward.back_dating", duration(0, DAY), r#""2 h""#, "How far back an assignment may begin."),
+    // What others may know of the gateway, and when a condition of it is raised.
+    key(
+        "monitor.topic",
+        Topic,
+        r#""bedrail/{gateway}/status""#,
+        "Where the gateway's state is published; its devices and routes are below it.",
+    ),
+    key("monitor.silent_after", duration(60 * S, 365 * DAY), r#""24 h""#, "A device without a reading for so long is silent."),
+    key("monitor.battery_low", Percent, r#""20 %""#, "A device's battery is low at this and below."),
+    key("monitor.route_down_after", duration(10 * S, DAY), r#""5 min""#, "A route that is not up for so long is down."),
+    key("monitor.held_after", duration(60 * S, 30 * DAY), r#""1 h""#, "Records that may not go for so long are told of."),
     may("radio.adapter", Address, "Address of the Bluetooth adapter; absent: the first one that is powered."),
     need("bed[].id", Text, "Name of the bed."),
     later("bed[].location", Text, ADT, "The bed as the admission feed writes it (PV1-3)."),
@@ -166,6 +177,11 @@ pub const KEYS: &[Key] = &[
         "What it stored before its first assignment: never to a chart, all of it, or since a time.",
     ),
     may("device[].timezone", Zone, "Zone of its clock; absent: the gateway's."),
+    may(
+        "device[].silent_after",
+        duration(60 * S, 365 * DAY),
+        "Without a reading for so long it is silent; absent: monitor.silent_after.",
+    ),
     may("device[].asset", Text, "Your inventory number; a label."),
     soon("device[].serial", Text, Preset::Absent, "Must match Device Information, else its readings are held.", IDENTITY),
     key(
@@ -227,6 +243,12 @@ pub const KEYS: &[Key] = &[
     key("route[].filter.metrics", List(&Metric), "[]", "Only these metrics; empty: all."),
     key("route[].filter.devices", List(&Text), "[]", "Only these devices, by name; empty: all."),
     key("route[].filter.beds", List(&Text), "[]", "Only these beds, by id; empty: all."),
+    key("route[].announce", Boolean, "true", "Whether the gateway's state is published there, with a last will."),
+    may(
+        "route[].home_assistant",
+        Topic,
+        "Discovery prefix of a Home Assistant, usually \"homeassistant\"; absent: nothing is announced to one.",
+    ),
     // TLS and login.
     key("route[].tls.ca", Path, r#""/etc/ssl/certs/ca-certificates.crt""#, "Certificates (PEM) that may sign the destination's."),
     may("route[].tls.cert", Path, "Our certificate (PEM), with `key`; absent: none is shown."),
@@ -259,7 +281,6 @@ pub const KEYS: &[Key] = &[
         "Best quality of service the broker takes; at 0 nothing is acknowledged.",
     ),
     key("route[].retain", Boolean, "true", "Whether the broker keeps retained messages; false: none is sent as such."),
-    key("route[].announce", Boolean, "true", "Whether the gateway's status is published there, with a last will."),
     may("route[].client_id", Name, "Client id at the broker; absent: gateway id and route name."),
     key("route[].keep_alive", duration(5 * S, 18 * HOUR), r#""30 s""#, "Longest silence on the link."),
     key("route[].max_packet", Kind::Size { min: 4 << 10, max: 16 * MIB }, r#""128 KiB""#, "Largest packet sent or accepted."),

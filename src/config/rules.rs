@@ -23,6 +23,7 @@ pub fn check(document: &mut Document) {
     unique::<DeviceId>(document, "device[]", "address");
     unique::<String>(document, "route[]", "name");
     store(document);
+    monitor(document);
     for section in sections(document, "device[]") {
         device(document, &section);
     }
@@ -70,6 +71,17 @@ fn store(document: &mut Document) {
     if keep < horizon {
         let message = "it is shorter than store.horizon: what is gone can't be corrected; write at least that";
         document.error(&store, "keep", message);
+    }
+}
+
+/// Whoever watches many gateways finds each by one level of the topic.
+fn monitor(document: &mut Document) {
+    let monitor = document.single("monitor").clone();
+    let Some(topic) = document.written::<String>(&monitor, "topic") else { return };
+    let by_gateway = topic.split('/').filter(|level| *level == "{gateway}").count() == 1;
+    if !by_gateway || topic.matches('{').count() != 1 || topic.split('/').any(str::is_empty) {
+        let message = "it needs {gateway} as one whole level, once, and no other placeholder; write for example \"bedrail/{gateway}/status\"";
+        document.error(&monitor, "topic", message);
     }
 }
 
@@ -170,6 +182,15 @@ fn route(document: &mut Document, route: &Section) {
 }
 
 fn mqtt(document: &mut Document, route: &Section) {
+    if let Some(prefix) = document.written::<String>(route, "home_assistant") {
+        if prefix.contains('{') || prefix.split('/').any(str::is_empty) {
+            let message = "it is a plain prefix without placeholders; write for example \"homeassistant\"";
+            document.error(route, "home_assistant", message);
+        }
+        if document.written(route, "announce") == Some(false) {
+            document.error(route, "home_assistant", "it shows what monitoring publishes; remove it, or announce = false");
+        }
+    }
     let Some(url) = document.written::<String>(route, "url") else {
         if !document.has(route, "url") {
             document.error(route, "url", "it is missing; write where the broker is, such as \"mqtts://broker.example:8883\"");

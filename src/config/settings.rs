@@ -15,6 +15,7 @@ pub struct Settings {
     pub store: StoreSettings,
     pub ward: WardSettings,
     pub radio: RadioSettings,
+    pub monitor: MonitorSettings,
     pub beds: Vec<BedSettings>,
     pub patients: Vec<PatientSettings>,
     pub devices: Vec<DeviceSettings>,
@@ -83,6 +84,18 @@ pub struct RadioSettings {
     pub adapter: Option<DeviceId>,
 }
 
+/// What others may know of the gateway, and when a condition of it is raised.
+#[derive(Clone, Debug)]
+pub struct MonitorSettings {
+    /// With the level `{gateway}`.
+    pub topic: String,
+    pub silent_after: Duration,
+    /// Per cent.
+    pub battery_low: u8,
+    pub route_down_after: Duration,
+    pub held_after: Duration,
+}
+
 #[derive(Clone, Debug)]
 pub struct BedSettings {
     pub id: String,
@@ -113,6 +126,8 @@ pub struct DeviceSettings {
     pub passkey: Option<SecretRef>,
     pub set_clock: bool,
     pub timezone: TimeZone,
+    /// Without a reading for so long it is silent.
+    pub silent_after: Duration,
 }
 
 /// What a route that binds to patients does with records a device stored before its first assignment.
@@ -220,14 +235,16 @@ pub struct MqttSettings {
     pub topic: String,
     pub settle: Settle,
     pub client_id: String,
+    /// Whether the gateway's state is published there.
+    pub announce: bool,
+    /// Discovery prefix of a Home Assistant.
+    pub home_assistant: Option<String>,
     pub keep_alive: Duration,
     pub max_packet: u32,
     /// Publishes on their way at once.
     pub window: u16,
     pub max_qos: u8,
     pub retain: bool,
-    /// Whether the gateway's status goes there.
-    pub announce: bool,
 }
 
 #[derive(Clone, Debug)]

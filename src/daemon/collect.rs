@@ -81,6 +81,7 @@ fn collect_settings(settings: &Settings) -> CollectSettings {
         id: device.id,
         name: device.name.clone(),
         kind: device.kind.name().to_owned(),
+        zone: device.timezone.clone(),
     };
     CollectSettings {
         gateway: settings.gateway.id.clone(),

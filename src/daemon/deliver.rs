@@ -2,31 +2,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::monitor::Monitor;
 use super::tasks::Tasks;
 use super::{DaemonError, Keys, bell, link};
 use crate::api::{self, DeliverState};
-use crate::collect::CollectStatus;
 use crate::config::{self, Bind, MqttSettings, Questionable, Settings, Start};
-use crate::deliver::mqtt::{MqttDestination, TopicTemplate, connect, status};
+use crate::deliver::mqtt::{MqttDestination, TopicTemplate, connect};
 use crate::deliver::{
-    Carry, Desk, DeskInputs, DeskRoute, DeskSettings, DeviceLabel, Route, RouteDevice, RouteInputs, RouteSettings, RouteStatus,
-    Rules, StreamPreference,
+    Announcements, Carry, Desk, DeskInputs, DeskRoute, DeskSettings, DeviceLabel, Route, RouteDevice, RouteInputs, RouteSettings,
+    RouteStatus, Rules, StreamPreference,
 };
+use crate::monitor::home_assistant::{Announced, discovery};
+use crate::monitor::{Absence, Notice, Notices, Topics, offline};
 use crate::radio::BootClock;
-use crate::reading::{METRICS, Timestamp};
+use crate::reading::METRICS;
 use crate::store::{AuditEntry, RouteRow, Store, WARD_FILE, WardStore};
 use crate::ward::{Standing, Wanted, Ward};
 
 /// Requests of people waiting for the desk.
 const REQUESTS: usize = 16;
-/// The gateway's status is put together this often, and published when it changed.
-const STATUS_EVERY: Duration = Duration::from_secs(5);
 
 /// Why a route to patients is paused after `ward.db` was damaged.
 const WARD_LOST: &str = "assignments were lost when ward.db was damaged; check `bedrail assignments`, then resume";
@@ -53,7 +51,7 @@ pub fn start(
     let (rings, bell_socket, ringing) = bell::listen(&gateway.runtime_dir.join(bell::NAME))?;
     tasks.spawn(bell::hear(bell_socket, ringing, stop.clone()));
     let (ward, ward_now) = watch::channel(Arc::new(Ward::default()));
-    let (publish_status, gateway_status) = watch::channel(None);
+    let (publish_notices, notices) = watch::channel(Arc::new(Notices::new()));
     let (mut desk_routes, mut states) = (BTreeMap::new(), Vec::new());
     let mut routes = Vec::new();
     for (route, row) in settings.routes.iter().zip(rows) {
@@ -65,7 +63,7 @@ pub fn start(
             ward: ward_now.clone(),
             bell: rings.clone(),
             commands: from_desk,
-            gateway_status: gateway_status.clone(),
+            announce: mqtt.announce.then(|| announcements(settings, mqtt, notices.clone())),
             publish,
             stop: stop.clone(),
         };
@@ -73,13 +71,14 @@ pub fn start(
         desk_routes.insert(route.name.clone(), DeskRoute { bind: route.bind, commands, status: state });
         let topic: TopicTemplate =
             mqtt.topic.parse().map_err(|source| DaemonError::Topic { route: route.name.clone(), source })?;
-        let mut destination = MqttDestination::new(move || connect(&link), topic, mqtt.topic.clone(), gateway.id.clone());
-        if !mqtt.announce {
-            destination = destination.silent();
-        }
+        let destination = MqttDestination::new(move || connect(&link), topic, mqtt.topic.clone());
         let route = Route::new(route_settings(settings, route, mqtt), open()?, row, boot, inputs, destination)?;
         routes.push(route);
     }
+    let (publish_raised, conditions) = watch::channel(Vec::new());
+    let monitor = Monitor::new(settings, open()?, boot, states, publish_notices, publish_raised)?;
+    let monitor_stop = stop.clone();
+    tasks.spawn_thread("bedrail-monitor", async move { Ok(monitor.run(monitor_stop).await?) });
     let (desk, requests) = mpsc::channel(REQUESTS);
     let inputs = DeskInputs { requests, routes: desk_routes, ward, stop: stop.clone() };
     let desk_actor = Desk::new(desk_settings(settings), store, ward_store, boot, inputs)?;
@@ -92,10 +91,9 @@ pub fn start(
     let listener = api::bind(&path).map_err(|source| DaemonError::Socket { path: path.clone(), source })?;
     let serve_stop = stop.clone();
     tasks.spawn(async move {
-        let served = api::serve(listener, api::deliver_router(DeliverState { desk }), serve_stop).await;
+        let served = api::serve(listener, api::deliver_router(DeliverState { desk, conditions }), serve_stop).await;
         served.map_err(|source| DaemonError::Socket { path, source })
     });
-    tasks.spawn(watch_status(settings.clone(), states, publish_status, stop.clone()));
     Ok(())
 }
 
@@ -119,59 +117,25 @@ fn pause_for_patients(settings: &Settings, store: &mut Store, rows: &mut [RouteR
     Ok(())
 }
 
-/// Puts the gateway's status together from both halves; the other one is asked over its socket, wherever it runs.
-async fn watch_status(
-    settings: Settings,
-    routes: Vec<watch::Receiver<RouteStatus>>,
-    publish: watch::Sender<Option<Arc<status::Status>>>,
-    stop: CancellationToken,
-) -> Result<(), DaemonError> {
-    let socket = settings.gateway.runtime_dir.join(api::COLLECT_SOCKET);
-    let mut every = tokio::time::interval(STATUS_EVERY);
-    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            _ = every.tick() => {}
-        }
-        let collect = api::call(&socket, "GET", "/v1/status", Vec::new()).await.ok();
-        let collect: CollectStatus = collect.and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default();
-        let status = Some(Arc::new(gateway_status(&settings, &collect, &routes)));
-        publish.send_if_modified(|published| {
-            let changed = *published != status;
-            published.clone_from(&status);
-            changed
-        });
+/// What a route publishes of the gateway's state; to a Home Assistant also where to find it.
+fn announcements(settings: &Settings, mqtt: &MqttSettings, notices: watch::Receiver<Arc<Notices>>) -> Announcements {
+    let last_word =
+        |why| Notice { topic: gateway_topic(settings).into(), payload: offline(&settings.gateway.id, why).into(), stamp: 0 };
+    let topics = Topics::new(&settings.monitor.topic);
+    let device =
+        |device: &config::DeviceSettings| Announced { name: device.name.clone(), kind: device.kind.name(), id: device.id };
+    let devices: Vec<Announced> = settings.devices.iter().map(device).collect();
+    let standing = mqtt.home_assistant.as_ref().map(|prefix| discovery(prefix, &topics, &settings.gateway.id, &devices));
+    Announcements {
+        notices,
+        standing: standing.unwrap_or_default().into(),
+        stopped: last_word(Absence::Stopped),
+        paused: last_word(Absence::Paused),
     }
 }
 
-fn gateway_status(settings: &Settings, collect: &CollectStatus, routes: &[watch::Receiver<RouteStatus>]) -> status::Status {
-    let device = |device: &crate::collect::DeviceStatus| status::DeviceStatus {
-        name: device.name.clone(),
-        kind: device.kind.clone(),
-        state: device.state.name().to_owned(),
-        last_reading_at: device
-            .last_reading_at
-            .as_ref()
-            .and_then(|at| at.parse::<jiff::Timestamp>().ok())
-            .map(|at| Timestamp(at.as_millisecond())),
-        battery: device.battery_percent,
-    };
-    let route = |route: &watch::Receiver<RouteStatus>| {
-        let route = route.borrow();
-        status::RouteStatus {
-            name: route.name.clone(),
-            state: route.state.name().to_owned(),
-            backlog: route.backlog,
-            held: route.held.values().sum(),
-        }
-    };
-    status::Status {
-        gateway: settings.gateway.id.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        devices: collect.devices.iter().map(device).collect(),
-        routes: routes.iter().map(route).collect(),
-    }
+pub fn gateway_topic(settings: &Settings) -> String {
+    Topics::new(&settings.monitor.topic).gateway(&settings.gateway.id)
 }
 
 fn route_settings(settings: &Settings, route: &config::RouteSettings, mqtt: &MqttSettings) -> RouteSettings {

@@ -3,8 +3,10 @@
 use zeroize::Zeroizing;
 
 use super::DaemonError;
+use super::deliver::gateway_topic;
 use crate::config::{self, CredentialsDir, MqttSettings, SasSettings, SecretError, SecretRef, Settings, secret};
-use crate::deliver::mqtt::{LinkSettings, Login, Sas, Will, status};
+use crate::deliver::mqtt::{LinkSettings, Login, Sas, Will};
+use crate::monitor::{Absence, offline};
 use crate::net::{ClientIdentity, Proxy, TlsSettings, client_config};
 
 /// The one Azure documents for device keys.
@@ -31,10 +33,7 @@ pub fn settings(settings: &Settings, route: &config::RouteSettings, mqtt: &MqttS
             Some(Proxy { host: proxy.host.clone(), port: proxy.port, login })
         }
     };
-    let will = Will {
-        topic: status::topic(&settings.gateway.id),
-        payload: status::offline(&settings.gateway.id, env!("CARGO_PKG_VERSION")),
-    };
+    let will = Will { topic: gateway_topic(settings), payload: offline(&settings.gateway.id, Absence::Lost) };
     Ok(LinkSettings {
         protocol: mqtt.protocol,
         server_name: mqtt.tls.as_ref().and_then(|tls| tls.server_name.clone()),

@@ -8,6 +8,7 @@ mod collect;
 mod deliver;
 mod keys;
 mod link;
+mod monitor;
 mod outage;
 mod tasks;
 

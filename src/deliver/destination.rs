@@ -3,8 +3,8 @@
 
 use std::future::Future;
 
-use super::mqtt::status::Status;
 use super::{Fault, Item, Token};
+use crate::monitor::Notice;
 
 /// What a kind can do with what it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,14 +36,15 @@ pub trait Destination: Send {
     /// Where a record would go and what would be sent, as text: shown to an operator, so without a patient's identifiers.
     fn preview(&self, item: &Item) -> (String, String);
 
-    /// Says how the gateway is, where the destination wants to know. `false`: not now.
-    fn announce(&mut self, status: &Status) -> bool;
+    /// Publishes a notice that whoever comes later finds too, whatever it says; [`Happened::Announced`] answers. `false`:
+    /// not now.
+    fn announce(&mut self, notice: &Notice) -> bool;
 
     /// The next thing that happened. Cancel safe.
     fn event(&mut self) -> impl Future<Output = Happened> + Send;
 
-    /// Ends the connection in order; `farewell` when the gateway itself stops.
-    fn close(&mut self, farewell: bool) -> impl Future<Output = ()> + Send;
+    /// Ends the connection in order, after a last notice.
+    fn close(&mut self, farewell: Option<&Notice>) -> impl Future<Output = ()> + Send;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +62,8 @@ pub enum Happened {
         token: Token,
         verdict: Verdict,
     },
+    /// The notice was taken, or refused with a text that says what to do.
+    Announced(Result<(), String>),
     /// The connection ended, or never came to be.
     Down(Fault),
 }

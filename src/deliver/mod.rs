@@ -1,5 +1,6 @@
 //! From log to destination: planning and retry are pure, one folder a kind of destination renders and sends.
 
+mod announce;
 mod decide;
 mod desk;
 mod destination;
@@ -13,6 +14,7 @@ mod route;
 mod sides;
 mod status;
 
+pub use announce::Announcements;
 pub use decide::{Carry, Decision, Known, Rules, Settled, decide};
 pub use desk::{Desk, DeskError, DeskInputs, DeskRequest, DeskRoute, DeskSettings, LetterPlace, Target};
 pub use destination::{Capabilities, Destination, Happened, NotSent, Verdict};

@@ -44,6 +44,12 @@ pub struct RouteStatus {
     pub live: u64,
     pub backlog: u64,
     pub in_flight: u64,
+    /// When the oldest record owed arrived; absent without one, and while its time is not known. RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_unsent_at: Option<String>,
+    /// Why the destination last refused to take a notice of the gateway's state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitoring_refused: Option<String>,
     /// Records that may not go yet, by reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub held: BTreeMap<String, u64>,

@@ -113,6 +113,11 @@ impl Store {
         routes::read_mark(&self.connection, name)
     }
 
+    /// All marks whose names begin with `prefix`, which is ASCII.
+    pub fn marks(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {
+        routes::read_marks(&self.connection, prefix)
+    }
+
     pub fn head(&self) -> Result<Seq, StoreError> {
         log::head(&self.connection)
     }

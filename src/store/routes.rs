@@ -320,6 +320,13 @@ pub(super) fn read_mark(connection: &Connection, name: &str) -> Result<Option<u6
     Ok(statement.query_row([name], |row| row.get::<_, i64>(0)).optional()?.map(|value| value as u64))
 }
 
+pub(super) fn read_marks(connection: &Connection, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT name, value FROM mark WHERE name >= ?1 AND name < ?1 || char(127) ORDER BY name")?;
+    let rows = statement.query_map([prefix], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 pub(super) fn write_mark(connection: &Connection, name: &str, value: u64) -> Result<(), StoreError> {
     connection.prepare_cached("INSERT OR REPLACE INTO mark VALUES(?, ?)")?.execute(params![name, value as i64])?;
     Ok(())

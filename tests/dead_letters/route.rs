@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bedrail::config::{Bind, Order};
-use bedrail::deliver::mqtt::status::Status;
 use bedrail::deliver::{
     Capabilities, Carry, Destination, Happened, Item, LetterCommand, LettersDone, NotSent, Route, RouteCommand, RouteInputs,
     RouteSettings, RouteStatus, Rules, Token, Verdict,
 };
+use bedrail::monitor::Notice;
 use bedrail::radio::BootClock;
 use bedrail::reading::*;
 use bedrail::store::key::DataKey;
@@ -79,7 +79,7 @@ impl Destination for Scripted {
         (String::new(), item.record.id.to_string())
     }
 
-    fn announce(&mut self, _: &Status) -> bool {
+    fn announce(&mut self, _: &Notice) -> bool {
         true
     }
 
@@ -96,7 +96,7 @@ impl Destination for Scripted {
         }
     }
 
-    async fn close(&mut self, _: bool) {}
+    async fn close(&mut self, _: Option<&Notice>) {}
 }
 
 struct Running {
@@ -105,7 +105,7 @@ struct Running {
     task: JoinHandle<Result<(), StoreError>>,
     bell: watch::Sender<u64>,
     // Whoever holds the other ends is quiet here.
-    _quiet: (watch::Sender<Arc<Ward>>, watch::Sender<Option<Arc<Status>>>),
+    _quiet: watch::Sender<Arc<Ward>>,
 }
 
 struct World {
@@ -165,11 +165,10 @@ fn start(dir: &std::path::Path, far: &Arc<Mutex<Far>>) -> Running {
     let row = store.register_routes(&[("r", "mqtt", true)], 0).unwrap().remove(0);
     let (ward, ward_now) = watch::channel(Arc::new(Ward::default()));
     let (bell, rings) = watch::channel(0);
-    let (gateway, gateway_status) = watch::channel(None);
     let (commands, from_desk) = mpsc::channel(4);
     let (publish, status) = watch::channel(RouteStatus::default());
     let stop = CancellationToken::new();
-    let inputs = RouteInputs { ward: ward_now, bell: rings, commands: from_desk, gateway_status, publish, stop };
+    let inputs = RouteInputs { ward: ward_now, bell: rings, commands: from_desk, announce: None, publish, stop };
     let carry = Carry { readings: true, episodic: true, events: true, windows: BTreeSet::new() };
     let settings = RouteSettings {
         name: "r".into(),
@@ -184,7 +183,7 @@ fn start(dir: &std::path::Path, far: &Arc<Mutex<Far>>) -> Running {
         min_coverage_permille: 500,
     };
     let route = Route::new(settings, store, row, boot(), inputs, Scripted(far.clone())).unwrap();
-    Running { commands, status, task: tokio::spawn(route.run()), bell, _quiet: (ward, gateway) }
+    Running { commands, status, task: tokio::spawn(route.run()), bell, _quiet: ward }
 }
 
 impl World {

@@ -51,6 +51,11 @@ pub struct Rig {
 pub const GATEWAY: &str = "gw-test";
 const ADAPTER: &str = "hci0";
 
+/// Of the gateway, a device or a route; no record.
+fn is_state(message: &Message) -> bool {
+    message.topic.starts_with(&format!("bedrail/{GATEWAY}/status")) || message.topic.starts_with("homeassistant/")
+}
+
 impl Rig {
     /// Everything but the daemon. `route` holds further keys of the one route, `rest` further sections of the config.
     pub fn new(binary: &str, devices: &[VirtualDevice], route: &str, rest: &str) -> Self {
@@ -211,7 +216,7 @@ impl Rig {
 
     /// What arrived, the gateway's status left out.
     pub fn records(&self) -> Vec<Message> {
-        self.subscriber.messages().into_iter().filter(|message| !message.topic.ends_with("/status")).collect()
+        self.subscriber.messages().into_iter().filter(|message| !is_state(message)).collect()
     }
 
     /// What arrived under a topic prefix, the gateway's status left out.

@@ -1,4 +1,4 @@
-//! The MQTT route: `render`, `status`, `topic` and `sas` are pure, `connection` is the one folder that knows the client library,
+//! The MQTT route: `render`, `topic` and `sas` are pure, `connection` is the one folder that knows the client library,
 //! and `link` is all the rest of bedrail sees of it.
 
 pub mod connection;
@@ -7,7 +7,6 @@ mod link;
 pub mod render;
 mod sas;
 mod send;
-pub mod status;
 mod topic;
 
 pub use connection::{Inbox, InboxEvent, MqttLink, Received, Subscription, connect, subscribe};

@@ -1,10 +1,11 @@
 //! The MQTT destination: joins `render`, `status` and a connection, and says what a broker's answer means.
 
-use super::{AckReason, Link, LinkEvent, Message, NotTaken, RefusalCode, TopicTemplate, render, status};
+use super::{AckReason, Link, LinkEvent, Message, NotTaken, RefusalCode, TopicTemplate, render};
 use crate::deliver::{Capabilities, Destination, Happened, Item, NotSent, Token, Verdict};
+use crate::monitor::Notice;
 
-/// The gateway's own status goes under a token no record has; its acknowledgement settles nothing.
-const STATUS: Token = Token::MAX;
+/// Notices go under a token no record has; their acknowledgement settles nothing.
+const NOTICE: Token = Token::MAX;
 
 /// `connect` makes a new connection, of any kind of link: a test scripts one.
 pub struct MqttDestination<L, C> {
@@ -13,19 +14,11 @@ pub struct MqttDestination<L, C> {
     topic: TopicTemplate,
     /// As written in the config, for messages.
     topic_text: String,
-    gateway: String,
-    announces: bool,
 }
 
 impl<L: Link, C: FnMut() -> L + Send> MqttDestination<L, C> {
-    pub fn new(connect: C, topic: TopicTemplate, topic_text: String, gateway: String) -> Self {
-        Self { connect, link: None, topic, topic_text, gateway, announces: true }
-    }
-
-    /// Says nothing of the gateway there: a cloud's broker may hang up over a topic that is none of its own.
-    #[must_use]
-    pub fn silent(self) -> Self {
-        Self { announces: false, ..self }
+    pub fn new(connect: C, topic: TopicTemplate, topic_text: String) -> Self {
+        Self { connect, link: None, topic, topic_text }
     }
 }
 
@@ -56,37 +49,39 @@ impl<L: Link, C: FnMut() -> L + Send> Destination for MqttDestination<L, C> {
         (rendered.topic, String::from_utf8_lossy(&rendered.payload).into_owned())
     }
 
-    fn announce(&mut self, status: &status::Status) -> bool {
-        if !self.announces {
-            return true;
-        }
+    fn announce(&mut self, notice: &Notice) -> bool {
         let Some(link) = &mut self.link else { return false };
-        link.publish(STATUS, Message::new(status::topic(&self.gateway), status::online(status)).retained()).is_ok()
+        link.publish(NOTICE, Message::new(&*notice.topic, &*notice.payload).retained()).is_ok()
     }
 
     async fn event(&mut self) -> Happened {
         let Some(link) = &mut self.link else { return std::future::pending().await };
-        loop {
-            match link.event().await {
-                LinkEvent::Connected { .. } => return Happened::Up,
-                LinkEvent::Acked { token: STATUS, .. } => {}
-                LinkEvent::Acked { token, reason } => {
-                    return Happened::Answered { token, verdict: classify(reason, &self.topic_text) };
-                }
-                LinkEvent::Lost(reason) => return Happened::Down(reason.fault()),
-            }
+        match link.event().await {
+            LinkEvent::Connected { .. } => Happened::Up,
+            LinkEvent::Acked { token: NOTICE, reason } => Happened::Announced(noticed(reason)),
+            LinkEvent::Acked { token, reason } => Happened::Answered { token, verdict: classify(reason, &self.topic_text) },
+            LinkEvent::Lost(reason) => Happened::Down(reason.fault()),
         }
     }
 
-    async fn close(&mut self, farewell: bool) {
+    async fn close(&mut self, farewell: Option<&Notice>) {
         let Some(mut link) = self.link.take() else { return };
-        if farewell && self.announces {
+        if let Some(farewell) = farewell {
             // The broker drops the will at an orderly end, so the gateway says itself that it is gone. Without room for it
-            // the retained status stays behind; there is nobody left to wait.
-            let offline = status::offline(&self.gateway, env!("CARGO_PKG_VERSION"));
-            let _ = link.publish(STATUS, Message::new(status::topic(&self.gateway), offline).retained());
+            // the retained state stays behind; there is nobody left to wait.
+            let _ = link.publish(NOTICE, Message::new(&*farewell.topic, &*farewell.payload).retained());
         }
         link.close().await;
+    }
+}
+
+/// Retained, a notice is of use also to whoever subscribes later.
+fn noticed(reason: AckReason) -> Result<(), String> {
+    match reason {
+        AckReason::Success | AckReason::NoMatchingSubscribers => Ok(()),
+        AckReason::Refused(code) => Err(format!(
+            "the broker refuses to take the gateway's state ({code}); check its access rules for monitor.topic, or set announce = false"
+        )),
     }
 }
 

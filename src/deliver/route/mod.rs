@@ -16,12 +16,13 @@ use tokio::time::Instant as Moment;
 use tokio_util::sync::CancellationToken;
 
 pub use self::letters::{LetterCommand, LettersDone, MAX_RETRIED, Preview};
+use super::announce::{Announcements, Outbox};
 use super::held::HeldRuns;
-use super::mqtt::status::Status;
 use super::retry::Backoff;
 use super::status::{RouteState, RouteStatus};
 use super::{Destination, DeviceLabel, Fault, FaultClass, Happened, Planner, Rules, Token};
 use crate::config::{History, Order};
+use crate::monitor::Notice;
 use crate::radio::BootClock;
 use crate::reading::{Anchors, Decimal, DeviceId, Metric, Placement, Record, Seq, StreamKey, Timestamp, Unit};
 use crate::store::{BoundRow, EVICTIONS, RouteChange, RouteRow, Store, StoreError};
@@ -90,8 +91,8 @@ pub struct RouteInputs {
     pub ward: watch::Receiver<Arc<Ward>>,
     pub bell: watch::Receiver<u64>,
     pub commands: mpsc::Receiver<RouteCommand>,
-    /// How the gateway is, for destinations that want to know.
-    pub gateway_status: watch::Receiver<Option<Arc<Status>>>,
+    /// How the gateway is, where that is published.
+    pub announce: Option<Announcements>,
     pub publish: watch::Sender<RouteStatus>,
     pub stop: CancellationToken,
 }
@@ -125,7 +126,9 @@ pub struct Route<D: Destination> {
     /// Evictions seen, and when what is held is looked at again because of them.
     evictions: u64,
     recheck_due: Option<Moment>,
-    status_sent: Option<Moment>,
+    outbox: Outbox,
+    /// The oldest record owed, and when it was last looked for.
+    oldest: (Option<Seq>, Moment),
     /// Why a message was last refused, until one is taken: some brokers hang up then, and often that is all that is heard.
     refusal: Option<String>,
     chance: fn() -> u32,
@@ -179,7 +182,8 @@ impl<D: Destination> Route<D> {
             unwritable: false,
             evictions,
             recheck_due: None,
-            status_sent: None,
+            outbox: Outbox::default(),
+            oldest: (None, Moment::now()),
             refusal: None,
             chance: || crate::store::key::random::<4>().map_or(u32::MAX / 2, u32::from_le_bytes),
         })
@@ -231,15 +235,16 @@ impl<D: Destination> Route<D> {
         let mut tick = tokio::time::interval(TICK);
         loop {
             if up {
+                self.announce();
                 if let Err(error) = self.fill() {
                     self.not_written(error)?;
                 }
-                self.announce();
             }
             tokio::select! {
                 biased;
                 () = self.inputs.stop.cancelled() => {
-                    self.leave(up, true).await?;
+                    let farewell = self.inputs.announce.as_ref().map(|announce| announce.stopped.clone());
+                    self.leave(up, farewell).await?;
                     return Ok(Left::Stopped);
                 }
                 happened = self.destination.event() => {
@@ -254,10 +259,11 @@ impl<D: Destination> Route<D> {
                             Happened::Answered { token, verdict } => match self.answered(token, verdict) {
                                 None => backoff.reset(),
                                 Some(reason) => {
-                                    self.destination.close(false).await;
+                                    self.destination.close(None).await;
                                     return Ok(Left::Lost(Fault { class: FaultClass::Refused, text: reason }));
                                 }
                             },
+                            Happened::Announced(answer) => self.announced(answer),
                             Happened::Down(fault) => return Ok(Left::Lost(fault)),
                         }
                         next = self.destination.event().now_or_never();
@@ -267,7 +273,8 @@ impl<D: Destination> Route<D> {
                 Some(command) = self.inputs.commands.recv() => {
                     self.command(command)?;
                     if self.row.paused.is_some() {
-                        self.leave(up, false).await?;
+                        let farewell = self.inputs.announce.as_ref().map(|announce| announce.paused.clone());
+                        self.leave(up, farewell).await?;
                         return Ok(Left::Paused);
                     }
                 }
@@ -279,17 +286,18 @@ impl<D: Destination> Route<D> {
     }
 
     /// An orderly end: what is in flight settles, so that it does not go again.
-    async fn leave(&mut self, up: bool, farewell: bool) -> Result<(), StoreError> {
+    async fn leave(&mut self, up: bool, farewell: Option<Notice>) -> Result<(), StoreError> {
         let until = Moment::now() + FAREWELL;
         while up && (self.planner.in_flight() > 0 || self.destination.room() == 0) {
             match tokio::time::timeout_at(until, self.destination.event()).await {
                 Ok(Happened::Answered { token, verdict }) => drop(self.answered(token, verdict)),
+                Ok(Happened::Announced(answer)) => self.announced(answer),
                 Ok(Happened::Up) => {}
                 Ok(Happened::Down(_)) | Err(_) => break,
             }
         }
         self.write()?;
-        self.destination.close(farewell).await;
+        self.destination.close(farewell.as_ref()).await;
         Ok(())
     }
 
@@ -320,7 +328,7 @@ impl<D: Destination> Route<D> {
         self.look()?;
         self.planner.link_up(self.head);
         self.write()?;
-        self.status_sent = None;
+        self.outbox = Outbox::default();
         self.state(RouteState::Up, None);
         tracing::info!(route = %self.settings.name, backlog = self.status.backlog, "link up");
         Ok(())

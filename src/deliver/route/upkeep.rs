@@ -11,8 +11,8 @@ use crate::deliver::{Decision, Destination, Lane, RouteState};
 use crate::reading::{DeviceId, Record, Seq, Timestamp};
 use crate::store::{EVICTIONS, READ_LIMIT, RouteChange, StoreError};
 
-/// How the gateway is, is told when it changed, and not more often than this.
-const STATUS_EVERY: Duration = Duration::from_secs(5);
+/// How often the time of the oldest record owed is looked up.
+const OLDEST_EVERY: Duration = Duration::from_secs(5);
 
 /// A write that failed on a full or read-only disk is tried again after this.
 const RETRY_WRITE: Duration = Duration::from_secs(5);
@@ -127,6 +127,7 @@ impl<D: Destination> Route<D> {
         if self.held.is_postponed() && self.planner.lanes().backlog.is_empty() {
             self.recheck_held()?;
         }
+        self.look_for_oldest()?;
         self.report();
         Ok(())
     }
@@ -183,16 +184,46 @@ impl<D: Destination> Route<D> {
         Ok(())
     }
 
-    /// Tells the destination how the gateway is, when that changed.
+    /// Publishes the next notice of the gateway's state that this connection has not published.
     pub(super) fn announce(&mut self) {
-        let fresh = self.inputs.gateway_status.has_changed().unwrap_or(false) || self.status_sent.is_none();
-        if !fresh || self.status_sent.is_some_and(|at| at.elapsed() < STATUS_EVERY) || self.destination.room() == 0 {
+        let Some(announce) = &mut self.inputs.announce else { return };
+        if announce.notices.has_changed().unwrap_or(false) {
+            self.outbox.wake();
+        }
+        if self.destination.room() == 0 {
             return;
         }
-        let status = self.inputs.gateway_status.borrow_and_update().clone();
-        if status.is_some_and(|status| self.destination.announce(&status)) {
-            self.status_sent = Some(Moment::now());
+        let notices = announce.notices.borrow_and_update().clone();
+        let owed = self.planner.next(self.head).is_some();
+        let Some(notice) = self.outbox.next(&notices, &announce.standing, owed) else { return };
+        if self.destination.announce(notice) {
+            self.outbox.sending(notice);
         }
+    }
+
+    pub(super) fn announced(&mut self, answer: Result<(), String>) {
+        self.outbox.answered();
+        let refused = answer.err();
+        if let Some(reason) = &refused
+            && self.status.monitoring_refused.is_none()
+        {
+            tracing::warn!(route = %self.settings.name, %reason, "the state of the gateway is not published");
+        }
+        self.status.monitoring_refused = refused;
+    }
+
+    /// When the oldest record owed arrived. It costs a look into the log, so it is asked for now and then.
+    fn look_for_oldest(&mut self) -> Result<(), StoreError> {
+        let oldest = self.planner.lowest().into_iter().flatten().min().filter(|seq| *seq <= self.head);
+        let (known, at) = self.oldest;
+        if oldest == known && (oldest.is_none() || self.status.oldest_unsent_at.is_some()) || at.elapsed() < OLDEST_EVERY {
+            return Ok(());
+        }
+        self.oldest = (oldest, Moment::now());
+        let record = oldest.map(|seq| self.store.read(seq, seq, 1)).transpose()?.and_then(|mut read| read.pop());
+        let arrived = record.and_then(|(_, record)| self.anchors.wall(record.stamp.boot, record.stamp.arrived));
+        self.status.oldest_unsent_at = arrived.map(|wall| wall.at.to_string());
+        Ok(())
     }
 
     pub(super) fn state(&mut self, state: RouteState, detail: Option<String>) {

@@ -82,6 +82,7 @@ impl<D: Destination> Route<D> {
         let token = self.planner.sending(lane, seq);
         match self.destination.send(token, &item) {
             Ok(()) => {
+                self.outbox.record_sent();
                 self.flying.insert(token, (seq, item.record));
                 Ok(true)
             }

@@ -68,7 +68,12 @@ impl VmWard {
             std::fs::copy(from, site.path(name)).expect("a certificate is copied");
         }
         // The symbols are half of a debug build, and the guest reads it all under emulation.
-        run_quietly(Command::new("strip").arg("-o").arg(site.path("bedrail")).arg(env!("CARGO_BIN_EXE_bedrail")));
+        run_quietly(
+            Command::new("strip")
+                .arg("-o")
+                .arg(site.path("bedrail"))
+                .arg(option_env!("CARGO_BIN_EXE_bedrail").expect("a test builds it")),
+        );
         let (ca, cert) = (site.seen("ca.pem"), site.seen("gateway.pem"));
         let keys = "carry = [\"readings\", \"events\"]\nstart = \"oldest\"";
         let route = mqtt_route_to(HOST, "live", broker.port(), Some((&ca, Some(&cert))), keys);
