@@ -109,8 +109,12 @@ pub fn print_routes(routes: &Value) {
             held.to_string(),
             field("dead"),
             ask::text(&route["tally"], "sent").into_owned(),
+            field("last_fault"),
             field("detail"),
         ]
     });
-    ask::table(&["ROUTE", "KIND", "STATE", "LIVE", "BACKLOG", "HELD", "DEAD", "SENT", "DETAIL"], &rows.collect::<Vec<_>>());
+    ask::table(
+        &["ROUTE", "KIND", "STATE", "LIVE", "BACKLOG", "HELD", "DEAD", "SENT", "LAST FAULT", "DETAIL"],
+        &rows.collect::<Vec<_>>(),
+    );
 }

@@ -4,7 +4,7 @@
 use std::future::Future;
 
 use super::mqtt::status::Status;
-use super::{Item, Token};
+use super::{Fault, Item, Token};
 
 /// What a kind can do with what it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +58,8 @@ pub enum Happened {
         token: Token,
         verdict: Verdict,
     },
-    /// The connection ended, or never came to be; the text says why and what to do.
-    Down(String),
+    /// The connection ended, or never came to be.
+    Down(Fault),
 }
 
 /// What an answer means for the record it is about.

@@ -3,6 +3,7 @@
 mod decide;
 mod desk;
 mod destination;
+mod fault;
 mod held;
 mod item;
 pub mod mqtt;
@@ -15,6 +16,7 @@ mod status;
 pub use decide::{Carry, Decision, Known, Rules, Settled, decide};
 pub use desk::{Desk, DeskError, DeskInputs, DeskRequest, DeskRoute, DeskSettings, Target};
 pub use destination::{Capabilities, Destination, Happened, NotSent, Verdict};
+pub use fault::{Fault, FaultClass};
 pub use item::{Choice, DeviceLabel, Item, Lane};
 pub use plan::{Planner, Token};
 pub use retry::Backoff;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::FaultClass;
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RouteState {
@@ -35,6 +37,9 @@ pub struct RouteStatus {
     /// Why it is not up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// What ended the last connection, or kept it from coming up; it stays when the route is up again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_fault: Option<FaultClass>,
     /// Records owed, by lane.
     pub live: u64,
     pub backlog: u64,

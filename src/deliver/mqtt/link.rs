@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use zeroize::Zeroizing;
 
+use crate::deliver::{Fault, FaultClass};
 use crate::net::TlsFault;
 
 /// One connection. It ends once, with [`LinkEvent::Lost`], and is never mended: the shell makes a new one and sends again
@@ -144,6 +145,35 @@ pub enum LostReason {
     Ended(String),
     #[error("the connection broke: {0}")]
     Broken(String),
+}
+
+impl LostReason {
+    pub const fn class(&self) -> FaultClass {
+        match self {
+            Self::PlainText => FaultClass::PlainText,
+            Self::Unreachable(_) | Self::ConnectDeadline(_) => FaultClass::Unreachable,
+            Self::Tls { fault, .. } => match fault {
+                TlsFault::NotYetValid => FaultClass::Clock,
+                TlsFault::Expired => FaultClass::TlsExpired,
+                TlsFault::WrongHost => FaultClass::TlsName,
+                TlsFault::UnknownIssuer => FaultClass::TlsUntrusted,
+                TlsFault::ClientCertificateRequired | TlsFault::ClientCertificateRefused => FaultClass::TlsClientCertificate,
+                TlsFault::ProtocolVersion => FaultClass::TlsVersion,
+                TlsFault::Other => FaultClass::Tls,
+            },
+            Self::BadLogin => FaultClass::Login,
+            Self::NotAuthorized => FaultClass::NotAuthorized,
+            Self::Refused(_) => FaultClass::Refused,
+            Self::NoProgress { .. } => FaultClass::NoProgress,
+            Self::TakenOver => FaultClass::TakenOver,
+            Self::Ended(_) => FaultClass::Ended,
+            Self::Broken(_) => FaultClass::Broken,
+        }
+    }
+
+    pub fn fault(&self) -> Fault {
+        Fault { class: self.class(), text: self.to_string() }
+    }
 }
 
 /// All there is to know to make a connection.

@@ -58,7 +58,7 @@ impl<L: Link, C: FnMut() -> L + Send> Destination for MqttDestination<L, C> {
                 LinkEvent::Acked { token, reason } => {
                     return Happened::Answered { token, verdict: classify(reason, &self.topic_text) };
                 }
-                LinkEvent::Lost(reason) => return Happened::Down(reason.to_string()),
+                LinkEvent::Lost(reason) => return Happened::Down(reason.fault()),
             }
         }
     }

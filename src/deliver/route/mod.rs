@@ -18,7 +18,7 @@ use super::held::HeldRuns;
 use super::mqtt::status::Status;
 use super::retry::Backoff;
 use super::status::{RouteState, RouteStatus};
-use super::{Destination, DeviceLabel, Happened, Planner, Rules, Token};
+use super::{Destination, DeviceLabel, Fault, FaultClass, Happened, Planner, Rules, Token};
 use crate::config::{History, Order};
 use crate::radio::BootClock;
 use crate::reading::{Anchors, Decimal, DeviceId, Metric, Placement, Record, Seq, StreamKey, Timestamp, Unit};
@@ -130,7 +130,7 @@ pub struct Route<D: Destination> {
 enum Left {
     Stopped,
     Paused,
-    Lost(String),
+    Lost(Fault),
 }
 
 impl<D: Destination> Route<D> {
@@ -199,13 +199,14 @@ impl<D: Destination> Route<D> {
             match left {
                 Left::Stopped => return Ok(()),
                 Left::Paused => {}
-                Left::Lost(reason) => {
+                Left::Lost(Fault { class, text }) => {
                     let reason = match &self.refusal {
-                        Some(refusal) if *refusal != reason => format!("{reason}; before that, {refusal}"),
-                        _ => reason,
+                        Some(refusal) if *refusal != text => format!("{text}; before that, {refusal}"),
+                        _ => text,
                     };
                     let wait = backoff.next((self.chance)());
-                    tracing::warn!(route = %self.settings.name, %reason, retry_in_ms = wait.as_millis() as u64, "link down");
+                    self.status.last_fault = Some(class);
+                    tracing::warn!(route = %self.settings.name, class = class.name(), %reason, retry_in_ms = wait.as_millis() as u64, "link down");
                     self.state(RouteState::Down, Some(reason));
                     if !self.idle(Some(Moment::now() + wait)).await? {
                         return self.write();
@@ -247,10 +248,10 @@ impl<D: Destination> Route<D> {
                                 None => backoff.reset(),
                                 Some(reason) => {
                                     self.destination.close(false).await;
-                                    return Ok(Left::Lost(reason));
+                                    return Ok(Left::Lost(Fault { class: FaultClass::Refused, text: reason }));
                                 }
                             },
-                            Happened::Down(reason) => return Ok(Left::Lost(reason)),
+                            Happened::Down(fault) => return Ok(Left::Lost(fault)),
                         }
                         next = self.destination.event().now_or_never();
                     }
