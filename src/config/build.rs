@@ -148,6 +148,7 @@ fn mqtt(route: &Of<'_>, gateway: &str) -> MqttSettings {
         password: route.get("password"),
         topic: route.need("topic"),
         settle: route.need("settle"),
+        unheard: route.need("unheard"),
         client_id: route.get("client_id").unwrap_or_else(|| format!("{gateway}-{}", route.need::<String>("name"))),
         keep_alive: route.need("keep_alive"),
         max_packet: route.need("max_packet"),
@@ -202,6 +203,6 @@ fn does_not_concern(document: &Document, route: &Section, key: &str) -> bool {
     }
     let mqtt = document.written(route, "kind") == Some(RouteKind::Mqtt);
     let plain = document.written::<String>(route, "url").is_none_or(|url| url.starts_with("mqtt://"));
-    (!mqtt && ["topic", "settle", "client_id", "keep_alive", "max_packet", "window"].contains(&key))
+    (!mqtt && ["topic", "settle", "unheard", "client_id", "keep_alive", "max_packet", "window"].contains(&key))
         || (plain && key.starts_with("tls."))
 }

@@ -6,7 +6,7 @@
 use Kind::{Address, Agreement, Boolean, Carry, Free, History, List, Metric, Name, Patient, Percent, Secret, Text, Time};
 use Kind::{Path, Topic, Url, When, WindowLength, Zone};
 
-use super::settings::{Bind, Environment, Mode, Order, Questionable, Start, Use};
+use super::settings::{Bind, Environment, Mode, Order, Questionable, Start, Unheard, Use};
 use super::value::Kind;
 
 #[derive(Clone, Copy, Debug)]
@@ -235,6 +235,12 @@ pub const KEYS: &[Key] = &[
     // Routes of kind mqtt.
     key("route[].topic", Topic, r#""bedrail/{gateway}/{device}/{metric}""#, "Where values are published."),
     key("route[].settle", SETTLE, r#""puback""#, "What counts as arrived."),
+    key(
+        "route[].unheard",
+        words(Unheard::WORDS),
+        r#""wait""#,
+        "What is published and nobody listens to: it waits until somebody does, or counts as arrived.",
+    ),
     may("route[].client_id", Name, "Client id at the broker; absent: gateway id and route name."),
     key("route[].keep_alive", duration(5 * S, 18 * HOUR), r#""30 s""#, "Longest silence on the link."),
     key("route[].max_packet", Kind::Size { min: 4 << 10, max: 16 * MIB }, r#""128 KiB""#, "Largest packet sent or accepted."),

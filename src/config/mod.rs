@@ -25,7 +25,7 @@ pub use secret::{CredentialsDir, SecretError, SecretRef};
 pub use settings::{
     Agreement, BedSettings, Bind, Bond, Carry, ClientCertificate, DeviceKind, DeviceSettings, Environment, FilterSettings,
     GatewaySettings, History, MetricSettings, Mode, MqttSettings, Order, PatientSettings, Questionable, RadioSettings, RouteKind,
-    RouteSettings, Settings, Settle, Start, StoreSettings, Target, TlsSettings, Use, WardSettings, When,
+    RouteSettings, Settings, Settle, Start, StoreSettings, Target, TlsSettings, Unheard, Use, WardSettings, When,
 };
 pub use value::{Kind, TOPIC_FIELDS};
 

@@ -214,6 +214,7 @@ pub struct MqttSettings {
     /// With `{gateway}`, `{device}` and `{metric}`.
     pub topic: String,
     pub settle: Settle,
+    pub unheard: Unheard,
     pub client_id: String,
     pub keep_alive: Duration,
     pub max_packet: u32,
@@ -278,6 +279,8 @@ words! {
     Order { LiveFirst = "live-first", Strict = "strict" }
     /// What makes a message count as arrived.
     Settle { Puback = "puback", Receipt = "receipt" }
+    /// What a message nobody listens to is: not arrived, or done with.
+    Unheard { Wait = "wait", Settle = "settle" }
     /// Where a new route begins in the log.
     Start { Now = "now", Oldest = "oldest" }
     Questionable { Send = "send", Hold = "hold" }

@@ -14,7 +14,7 @@ use super::{DaemonError, Keys, bell};
 use crate::api::{self, DeliverState};
 use crate::collect::CollectStatus;
 use crate::config::{self, Bind, MqttSettings, Questionable, Settings, Start, secret};
-use crate::deliver::mqtt::{LinkSettings, Login, MqttDestination, TopicTemplate, Will, connect, status};
+use crate::deliver::mqtt::{LinkSettings, Login, MqttDestination, MqttOptions, TopicTemplate, Will, connect, status};
 use crate::deliver::{
     Carry, Desk, DeskInputs, DeskRoute, DeskSettings, DeviceLabel, Route, RouteDevice, RouteInputs, RouteSettings, RouteStatus,
     Rules, StreamPreference,
@@ -75,7 +75,8 @@ pub fn start(
         desk_routes.insert(route.name.clone(), DeskRoute { bind: route.bind, commands, status: state });
         let topic: TopicTemplate =
             mqtt.topic.parse().map_err(|source| DaemonError::Topic { route: route.name.clone(), source })?;
-        let destination = MqttDestination::new(move || connect(&link), topic, mqtt.topic.clone(), gateway.id.clone());
+        let options = MqttOptions { topic, topic_text: mqtt.topic.clone(), gateway: gateway.id.clone(), unheard: mqtt.unheard };
+        let destination = MqttDestination::new(move || connect(&link), options);
         let route = Route::new(route_settings(settings, route, mqtt), open()?, row, boot, inputs, destination)?;
         routes.push(route);
     }
@@ -223,6 +224,7 @@ fn route_settings(settings: &Settings, route: &config::RouteSettings, mqtt: &Mqt
         order: route.order,
         window: usize::from(mqtt.window),
         ack_interval: settings.store.ack_interval,
+        max_rate: route.max_rate,
         devices: devices.collect(),
         default_zone: settings.gateway.timezone.clone(),
         preferences: preferences.collect(),

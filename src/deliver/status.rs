@@ -12,6 +12,8 @@ pub enum RouteState {
     #[default]
     Connecting,
     Up,
+    /// The link stands and nothing goes for now: the destination had something against it, or it is not the time.
+    Waiting,
     /// The link is gone and is tried again.
     Down,
     /// A person, or a fault only a person can mend, stopped it.
@@ -23,6 +25,7 @@ impl RouteState {
         match self {
             RouteState::Connecting => "connecting",
             RouteState::Up => "up",
+            RouteState::Waiting => "waiting",
             RouteState::Down => "down",
             RouteState::Paused => "paused",
         }

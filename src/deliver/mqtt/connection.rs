@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::link::{AckReason, Link, LinkEvent, LinkSettings, LostReason, Message, NotTaken, RefusalCode};
+use crate::deliver::FaultClass;
 use crate::net::classify;
 
 /// The library keeps a slot of some 250 octets for each packet id it may use, so this bounds its memory to 4 MiB.
@@ -252,7 +253,7 @@ async fn until(deadline: Option<Instant>) {
 }
 
 /// A QoS 1 PUBLISH (MQTT 5, 3.3): type, length, topic, packet id, length of properties, content type, payload.
-fn packet_len(message: &Message) -> usize {
+pub(super) fn packet_len(message: &Message) -> usize {
     let properties = message.content_type.map_or(0, |content_type| 1 + 2 + content_type.len());
     let remaining = 2 + message.topic.len() + 2 + length_octets(properties) + properties + message.payload.len();
     1 + length_octets(remaining) + remaining
@@ -319,7 +320,18 @@ fn refused(code: ConnectReturnCode) -> LostReason {
     match code {
         ConnectReturnCode::BadUserNamePassword => LostReason::BadLogin,
         ConnectReturnCode::NotAuthorized => LostReason::NotAuthorized,
-        other => LostReason::Refused(format!("{other:?}")),
+        other => {
+            let class = match other {
+                ConnectReturnCode::ServerBusy | ConnectReturnCode::ServerUnavailable | ConnectReturnCode::ServiceUnavailable => {
+                    FaultClass::Busy
+                }
+                ConnectReturnCode::QuotaExceeded | ConnectReturnCode::ConnectionRateExceeded => FaultClass::Quota,
+                ConnectReturnCode::PacketTooLarge => FaultClass::TooLarge,
+                ConnectReturnCode::UseAnotherServer | ConnectReturnCode::ServerMoved => FaultClass::Moved,
+                _ => FaultClass::Refused,
+            };
+            LostReason::Refused { class, text: format!("{other:?}") }
+        }
     }
 }
 
@@ -327,7 +339,23 @@ fn ended(code: DisconnectReasonCode, text: Option<String>) -> LostReason {
     if code == DisconnectReasonCode::SessionTakenOver {
         return LostReason::TakenOver;
     }
-    LostReason::Ended(text.unwrap_or_else(|| format!("{code:?}")))
+    LostReason::Ended { class: disconnect_class(code), text: text.unwrap_or_else(|| format!("{code:?}")) }
+}
+
+/// What a DISCONNECT of the broker means for coming back (MQTT 5, 3.14.2.1).
+const fn disconnect_class(code: DisconnectReasonCode) -> FaultClass {
+    match code {
+        DisconnectReasonCode::NotAuthorized => FaultClass::NotAuthorized,
+        DisconnectReasonCode::ServerBusy | DisconnectReasonCode::ServerShuttingDown => FaultClass::Busy,
+        DisconnectReasonCode::PacketTooLarge => FaultClass::TooLarge,
+        // Our window is the broker's own limit, so a receive maximum is exceeded only where it changed its mind.
+        DisconnectReasonCode::ReceiveMaximumExceeded
+        | DisconnectReasonCode::MessageRateTooHigh
+        | DisconnectReasonCode::QuotaExceeded
+        | DisconnectReasonCode::ConnectionRateExceeded => FaultClass::Quota,
+        DisconnectReasonCode::UseAnotherServer | DisconnectReasonCode::ServerMoved => FaultClass::Moved,
+        _ => FaultClass::Ended,
+    }
 }
 
 #[cfg(test)]
@@ -345,6 +373,29 @@ mod tests {
         let dials = |tls| options(&LinkSettings::new("localhost", 1883, tls, "gw"), 1).broker_address().0;
         assert_eq!(dials(None), "127.0.0.1");
         assert_eq!(dials(Some(tls)), "localhost", "a certificate is for the name in the config");
+    }
+
+    #[test]
+    fn the_end_a_broker_gives_says_how_to_come_back() {
+        use DisconnectReasonCode as Code;
+        for (code, class) in [
+            (Code::ServerShuttingDown, FaultClass::Busy),
+            (Code::ServerBusy, FaultClass::Busy),
+            (Code::ReceiveMaximumExceeded, FaultClass::Quota),
+            (Code::MessageRateTooHigh, FaultClass::Quota),
+            (Code::QuotaExceeded, FaultClass::Quota),
+            (Code::PacketTooLarge, FaultClass::TooLarge),
+            (Code::UseAnotherServer, FaultClass::Moved),
+            (Code::ServerMoved, FaultClass::Moved),
+            (Code::SessionTakenOver, FaultClass::TakenOver),
+            (Code::NotAuthorized, FaultClass::NotAuthorized),
+            (Code::KeepAliveTimeout, FaultClass::Ended),
+        ] {
+            assert_eq!(ended(code, None).class(), class, "{code:?}");
+        }
+        assert_eq!(refused(ConnectReturnCode::ServerBusy).class(), FaultClass::Busy);
+        assert_eq!(refused(ConnectReturnCode::QuotaExceeded).class(), FaultClass::Quota);
+        assert!(ended(Code::ServerMoved, None).to_string().contains("change url"));
     }
 
     #[test]

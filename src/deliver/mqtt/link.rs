@@ -133,18 +133,28 @@ pub enum LostReason {
         "the broker did not authorize this gateway; check username, password, client certificate and client_id, and the broker's access rules"
     )]
     NotAuthorized,
-    #[error("the broker refused the connection: {0}; look into the broker's log")]
-    Refused(String),
+    #[error("the broker refused the connection: {text}; {}", remedy(*class))]
+    Refused { class: FaultClass, text: String },
     #[error("no connection within {} s; check url, firewalls and that the broker runs", .0.as_secs())]
     ConnectDeadline(Duration),
     #[error("no acknowledgement for {} s with {in_flight} messages under way; the broker hangs or the line is dead", after.as_secs())]
     NoProgress { in_flight: usize, after: Duration },
     #[error("another client connected as this one; give each gateway a client_id of its own")]
     TakenOver,
-    #[error("the broker ended the connection: {0}")]
-    Ended(String),
+    #[error("the broker ended the connection: {text}; {}", remedy(*class))]
+    Ended { class: FaultClass, text: String },
     #[error("the connection broke: {0}")]
     Broken(String),
+}
+
+const fn remedy(class: FaultClass) -> &'static str {
+    match class {
+        FaultClass::Busy => "it is tried again after a while",
+        FaultClass::Quota => "raise the broker's limit, or lower max_rate; it is tried again after a while",
+        FaultClass::TooLarge => "raise the broker's limit, or lower max_packet",
+        FaultClass::Moved => "change url to where it is now",
+        _ => "look into the broker's log",
+    }
 }
 
 impl LostReason {
@@ -163,10 +173,9 @@ impl LostReason {
             },
             Self::BadLogin => FaultClass::Login,
             Self::NotAuthorized => FaultClass::NotAuthorized,
-            Self::Refused(_) => FaultClass::Refused,
             Self::NoProgress { .. } => FaultClass::NoProgress,
             Self::TakenOver => FaultClass::TakenOver,
-            Self::Ended(_) => FaultClass::Ended,
+            Self::Refused { class, .. } | Self::Ended { class, .. } => *class,
             Self::Broken(_) => FaultClass::Broken,
         }
     }

@@ -9,8 +9,9 @@ mod send;
 pub mod status;
 mod topic;
 
+use connection::packet_len;
 pub use connection::{MqttLink, connect};
 pub use link::{AckReason, Link, LinkEvent, LinkSettings, Login, LostReason, Message, NotTaken, RefusalCode, Will};
 pub use render::{Rendered, render};
-pub use send::{MqttDestination, classify};
+pub use send::{MqttDestination, MqttOptions, classify};
 pub use topic::{TopicError, TopicTemplate};

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use super::{Moment, Route, RouteCommand};
 use crate::deliver::decide::carries;
 use crate::deliver::held::Recheck;
-use crate::deliver::{Decision, Destination, Lane, RouteState};
+use crate::deliver::{Decision, Destination, Lane, RouteState, Why};
 use crate::reading::{DeviceId, Record, Seq, Timestamp};
 use crate::store::{EVICTIONS, READ_LIMIT, RouteChange, StoreError};
 
@@ -23,6 +23,10 @@ impl<D: Destination> Route<D> {
     /// Looks at every held record again; what may go now goes to the backlog lane.
     pub(super) fn recheck_held(&mut self) -> Result<(), StoreError> {
         for run in self.held.due_for_recheck() {
+            let source = (run.device, run.stream);
+            if self.stand.is_parked(&source) == Some(run.reason) {
+                continue;
+            }
             if self.planner.lanes().backlog.len() >= Recheck::MAX_BACKLOG_RUNS {
                 self.held.postpone();
                 break;
@@ -33,7 +37,11 @@ impl<D: Destination> Route<D> {
                 let records = self.store.read(from, run.last, READ_LIMIT)?;
                 let Some((last, _)) = records.last() else { break };
                 from = last.next();
-                for (seq, record) in records.iter().filter(|(_, r)| r.device == run.device && r.stream == run.stream) {
+                for (seq, record) in records.iter().filter(|(_, r)| (r.device, r.stream) == source) {
+                    if self.probed.get(&source) == Some(seq) {
+                        self.probed.remove(&source);
+                        continue;
+                    }
                     match self.decide(record, Lane::Backlog)? {
                         Decision::Hold(reason) => recheck.still_held(*seq, reason),
                         _ => recheck.released(*seq),
@@ -56,6 +64,7 @@ impl<D: Destination> Route<D> {
             }
             RouteCommand::Resume { done } => {
                 self.row.paused = None;
+                self.stand.try_now(self.clock());
                 let _ = done.send(());
             }
             RouteCommand::Replay { from, to, done } => {
@@ -189,6 +198,32 @@ impl<D: Destination> Route<D> {
         if status.is_some_and(|status| self.destination.announce(&status)) {
             self.status_sent = Some(Moment::now());
         }
+    }
+
+    /// What a link that stands is good for now.
+    pub(super) fn show(&mut self) {
+        let (state, detail) = match self.stand.standing() {
+            None => (RouteState::Up, None),
+            Some((Why::Forbidden, detail)) => (RouteState::Paused, Some(detail)),
+            Some((_, detail)) => (RouteState::Waiting, Some(detail)),
+        };
+        if self.status.state != state || self.status.detail.as_deref() != detail {
+            let detail = detail.map(str::to_owned);
+            self.state(state, detail);
+        }
+    }
+
+    /// When something may go that may not go now.
+    pub(super) fn wake(&self) -> Option<Moment> {
+        let now = self.clock();
+        let owes = self.planner.next(self.head).is_some();
+        let rate = self.rate.open_at(now).filter(|_| owes);
+        [self.stand.wake(now), rate].into_iter().flatten().filter(|at| *at > now).min().map(|at| self.started + at)
+    }
+
+    /// The time of the pure parts.
+    pub(super) fn clock(&self) -> Duration {
+        self.started.elapsed()
     }
 
     pub(super) fn state(&mut self, state: RouteState, detail: Option<String>) {

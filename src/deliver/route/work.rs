@@ -1,10 +1,16 @@
 //! What happens to one record: fetched, decided, bound, sent, answered.
 
+use std::collections::BTreeMap;
+
 use super::Route;
 use crate::clean::Preference;
 use crate::config::{Bind, History};
 use crate::deliver::decide::decide;
-use crate::deliver::{Choice, Decision, Destination, Item, Known, Lane, NotSent, Settled, Token, Verdict, sides};
+use crate::deliver::stand::Refused;
+use crate::deliver::{
+    Choice, Decision, Destination, Fault, FaultClass, Item, Known, Lane, NotSent, Sent, Settled, Source, Token, Verdict, Why,
+    sides,
+};
 use crate::reading::{Body, DeviceId, Op, Placement, Record, Seq, SubjectKey};
 use crate::store::{BoundRow, DeadRow, StoreError};
 use crate::ward::{Binding, HoldReason};
@@ -12,42 +18,117 @@ use crate::ward::{Binding, HoldReason};
 /// Records fetched ahead in each lane: a few windows' worth.
 const READ_AHEAD: usize = 256;
 
+/// A record on its way to the destination, and for whom.
+struct Outgoing {
+    lane: Lane,
+    seq: Seq,
+    record: Record,
+    binding: Option<Binding>,
+    subject: Option<SubjectKey>,
+    choice: Option<Choice>,
+    /// It is held, and sent to hear whether its source is taken again.
+    probe: bool,
+}
+
 impl<D: Destination> Route<D> {
     /// Fills the destination's window with what is owed.
     pub(super) fn fill(&mut self) -> Result<(), StoreError> {
-        while self.destination.room() > 0 {
-            let Some((lane, seq)) = self.planner.next(self.head) else { break };
+        self.probe()?;
+        while let Some((lane, seq)) = self.planner.next(self.head) {
+            if !self.is_open(lane) {
+                break;
+            }
             let Some(record) = self.fetch(lane, seq)? else {
                 self.settle_evicted(seq)?;
                 continue;
             };
-            let decision = self.decide(&record, lane)?;
-            if !matches!(decision, Decision::Hold(_)) {
-                self.held.passed(lane, &record);
+            if !self.consider(lane, seq, record)? {
+                break;
             }
-            match decision {
-                Decision::Settle(settled) => self.settle(lane, seq, settled.name()),
-                Decision::Hold(reason) => self.hold(lane, seq, &record, reason),
-                Decision::Backlog => self.planner.to_backlog(seq),
-                Decision::Cut(edges) => {
-                    sides::make(&mut self.store, &self.anchors, self.boot, &self.settings, &record, &edges)?;
-                    self.settle(lane, seq, Settled::Cut.name());
-                    self.look()?;
+        }
+        let sent = self.destination.flush();
+        self.spent(sent);
+        Ok(())
+    }
+
+    /// Whether a record of this lane may go now.
+    fn is_open(&mut self, lane: Lane) -> bool {
+        let now = self.clock();
+        self.destination.room_for(lane) > 0 && self.stand.room(now, self.planner.in_flight()) > 0 && self.rate.is_open(now)
+    }
+
+    /// `false`: nothing more goes for now.
+    fn consider(&mut self, lane: Lane, seq: Seq, record: Record) -> Result<bool, StoreError> {
+        let decision = match (self.decide(&record, lane)?, self.stand.is_parked(&source(&record))) {
+            (Decision::Send { .. } | Decision::Choose(_), Some(reason)) => Decision::Hold(reason),
+            (decision, _) => decision,
+        };
+        if !matches!(decision, Decision::Hold(_)) {
+            self.held.passed(lane, &record);
+        }
+        let (binding, subject, choice) = match decision {
+            Decision::Send { binding, subject } => (binding, subject, None),
+            Decision::Choose(binding) => match self.choose(seq, &record, &binding)? {
+                Some(choice) => (Some(binding), None, Some(choice)),
+                None => {
+                    self.settle(lane, seq, Settled::NotChosen.name());
+                    return Ok(true);
                 }
-                Decision::Choose(binding) => match self.choose(seq, &record, &binding)? {
-                    None => self.settle(lane, seq, Settled::NotChosen.name()),
-                    Some(choice) => {
-                        if !self.send(lane, seq, record, Some(binding), None, Some(choice))? {
-                            break;
-                        }
-                    }
-                },
-                Decision::Send { binding, subject } => {
-                    if !self.send(lane, seq, record, binding, subject, None)? {
-                        break;
-                    }
-                }
+            },
+            Decision::Settle(settled) => {
+                self.settle(lane, seq, settled.name());
+                return Ok(true);
             }
+            Decision::Hold(reason) => {
+                self.hold(lane, seq, &record, reason);
+                return Ok(true);
+            }
+            Decision::Backlog => {
+                self.planner.to_backlog(seq);
+                return Ok(true);
+            }
+            Decision::Cut(edges) => {
+                sides::make(&mut self.store, &self.anchors, self.boot, &self.settings, &record, &edges)?;
+                self.settle(lane, seq, Settled::Cut.name());
+                self.look()?;
+                return Ok(true);
+            }
+        };
+        self.send(Outgoing { lane, seq, record, binding, subject, choice, probe: false })
+    }
+
+    /// Sends one held record of each parked source that it is time for.
+    fn probe(&mut self) -> Result<(), StoreError> {
+        while self.is_open(Lane::Backlog)
+            && let Some(parked) = self.stand.probe_due(self.clock())
+        {
+            let first = self.stand.is_parked(&parked).and_then(|reason| self.held.first_of(&parked, reason));
+            let record = match first {
+                Some(seq) => self.store.read(seq, seq, 1)?.pop(),
+                None => None,
+            };
+            let decided = match &record {
+                Some((_, record)) => Some(self.decide(record, Lane::Backlog)?),
+                None => None,
+            };
+            match (record, decided) {
+                (Some((seq, record)), Some(Decision::Send { binding, subject })) => {
+                    self.stand.probing(&parked);
+                    let lane = Lane::Backlog;
+                    if !self.send(Outgoing { lane, seq, record, binding, subject, choice: None, probe: true })? {
+                        return Ok(());
+                    }
+                }
+                // Nothing is held any more, or for another reason: the next record of the source is its own probe.
+                _ => self.unpark(&parked)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn unpark(&mut self, source: &Source) -> Result<(), StoreError> {
+        if self.stand.unpark(source) {
+            self.recheck_held()?;
         }
         Ok(())
     }
@@ -62,16 +143,8 @@ impl<D: Destination> Route<D> {
     }
 
     /// `false`: the destination takes nothing any more.
-    #[allow(clippy::too_many_arguments)]
-    fn send(
-        &mut self,
-        lane: Lane,
-        seq: Seq,
-        record: Record,
-        binding: Option<Binding>,
-        subject: Option<SubjectKey>,
-        choice: Option<Choice>,
-    ) -> Result<bool, StoreError> {
+    fn send(&mut self, outgoing: Outgoing) -> Result<bool, StoreError> {
+        let Outgoing { lane, seq, record, binding, subject, choice, probe } = outgoing;
         let placement = self.place(seq, &record, binding.as_ref())?;
         if !self.change.bind.is_empty() {
             // Who it is for could not be written yet: it goes when that is on the card.
@@ -79,10 +152,12 @@ impl<D: Destination> Route<D> {
         }
         let subject = binding.map(|binding| binding.subject).or(subject);
         let item = self.item(seq, record, lane, placement, subject, choice);
-        let token = self.planner.sending(lane, seq);
+        let token = if probe { self.planner.probing(seq) } else { self.planner.sending(lane, seq) };
         match self.destination.send(token, &item) {
-            Ok(()) => {
+            Ok(sent) => {
                 self.flying.insert(token, (seq, item.record));
+                self.stand.sent();
+                self.spent(sent);
                 Ok(true)
             }
             Err(NotSent::NoRoom) => {
@@ -90,11 +165,15 @@ impl<D: Destination> Route<D> {
                 Ok(false)
             }
             Err(NotSent::TooLarge(why)) => {
-                self.planner.refused(token);
-                self.bury(seq, item.record, "too_large", why);
+                self.flying.insert(token, (seq, item.record));
+                self.answered(token, Verdict::Dead { reason: "too_large", detail: why })?;
                 Ok(true)
             }
         }
+    }
+
+    fn spent(&mut self, sent: Sent) {
+        self.rate.spend(sent.messages, self.clock());
     }
 
     fn item(
@@ -147,27 +226,86 @@ impl<D: Destination> Route<D> {
     }
 
     /// What an answer means for the record. A text is returned when the connection is of no more use.
-    pub(super) fn answered(&mut self, token: Token, verdict: Verdict) -> Option<String> {
+    pub(super) fn answered(&mut self, token: Token, verdict: Verdict) -> Result<Option<String>, StoreError> {
+        let Some((seq, record)) = self.flying.remove(&token) else { return Ok(None) };
+        let (from, now) = (source(&record), self.clock());
         match verdict {
-            Verdict::Settled => {
+            Verdict::Settled | Verdict::SettledUnheard => {
                 if self.planner.acknowledged(token).is_some() {
-                    self.tally("sent");
+                    self.tally(if verdict == Verdict::Settled { "sent" } else { "unheard" });
                 }
                 self.refusal = None;
-                self.flying.remove(&token);
-                self.due();
-                None
+                self.went_well = true;
+                for parked in self.stand.taken(&from, seq, now) {
+                    tracing::warn!(route = %self.settings.name, reason = ?self.stand.is_parked(&parked), "a stream is held: its topic is not taken, others are");
+                }
+                self.probe_ended(from, seq)?;
             }
             Verdict::Dead { reason, detail } => {
-                if let (Some(_), Some((seq, record))) = (self.planner.refused(token), self.flying.remove(&token)) {
+                if self.planner.refused(token).is_some() {
                     self.bury(seq, record, reason, detail);
                 }
-                None
+                self.stand.gone(seq);
+                self.probe_ended(from, seq)?;
+            }
+            Verdict::Waits { why, detail } => self.not_taken(token, seq, record, why, detail)?,
+            Verdict::Again => {
+                self.planner.again(token);
             }
             Verdict::Owed(reason) => {
                 self.refusal = Some(reason.clone());
-                Some(reason)
+                return Ok(Some(reason));
             }
+        }
+        self.due();
+        Ok(None)
+    }
+
+    fn not_taken(&mut self, token: Token, seq: Seq, record: Record, why: Why, detail: String) -> Result<(), StoreError> {
+        let (now, chance) = (self.clock(), (self.chance)());
+        let stood = self.stand.standing().is_some();
+        match self.stand.refused(&source(&record), seq, why, &detail, now, chance) {
+            Refused::Dead => {
+                self.planner.refused(token);
+                self.bury(seq, record, "refused", detail);
+                return Ok(());
+            }
+            Refused::Owed | Refused::Parked => self.planner.again(token),
+        };
+        if !stood && self.stand.standing().is_some() {
+            self.status.last_fault = Some(why.class());
+            tracing::warn!(route = %self.settings.name, class = why.class().name(), %detail, "nothing goes for now");
+            if why == Why::Quota {
+                self.rate.lower(now);
+            }
+        }
+        Ok(())
+    }
+
+    /// If it was the probe of a parked source, its fate is that of no held record any more, and the others go again.
+    fn probe_ended(&mut self, from: Source, seq: Seq) -> Result<(), StoreError> {
+        if self.stand.is_parked(&from).is_some_and(|reason| self.held.first_of(&from, reason) == Some(seq)) {
+            self.probed.insert(from, seq);
+            self.unpark(&from)?;
+        }
+        Ok(())
+    }
+
+    /// The destination hung up over a message that was too large, and did not say which: alone on the line it is known, and
+    /// until then each goes alone.
+    pub(super) fn suspect(&mut self, fault: &Fault, under_way: BTreeMap<Token, (Seq, Record)>) {
+        let now = self.clock();
+        match fault.class {
+            FaultClass::TooLarge if under_way.len() == 1 => {
+                for (token, (seq, record)) in under_way {
+                    self.planner.refused(token);
+                    self.stand.gone(seq);
+                    self.bury(seq, record, "too_large", fault.text.clone());
+                }
+            }
+            FaultClass::TooLarge => self.stand.one_at_a_time(under_way.len()),
+            FaultClass::Quota => self.rate.lower(now),
+            _ => {}
         }
     }
 
@@ -236,4 +374,8 @@ impl<D: Destination> Route<D> {
         let found = ahead.front().is_some_and(|(front, _)| *front == seq);
         Ok(found.then(|| ahead.pop_front()).flatten().map(|(_, record)| record))
     }
+}
+
+fn source(record: &Record) -> Source {
+    (record.device, record.stream)
 }
