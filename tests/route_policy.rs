@@ -31,7 +31,7 @@ async fn a_topic_nobody_hears_holds_up_itself_and_no_other() {
     let before = play.sent().len();
     tokio::time::sleep(10 * MINUTE).await;
     let probes = play.sent().split_off(before);
-    assert!((5..=30).contains(&probes.len()), "{} probes in ten minutes", probes.len());
+    assert!((5..=150).contains(&probes.len()), "{} probes in ten minutes", probes.len());
     assert!(probes.iter().all(|sent| sent.seq == probes[0].seq), "the lowest of them, again and again");
 
     // Somebody subscribes: everything comes, in order, and nothing comes twice.
