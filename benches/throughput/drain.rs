@@ -224,6 +224,7 @@ fn settings() -> RouteSettings {
         window: usize::from(WINDOW),
         ack_interval: Duration::from_secs(1),
         max_rate: None,
+        receipt_within: None,
         devices: devices(),
         default_zone: TimeZone::UTC,
         preferences: BTreeMap::new(),

@@ -148,12 +148,20 @@ fn mqtt(route: &Of<'_>, gateway: &str) -> MqttSettings {
         password: route.get("password"),
         topic: route.need("topic"),
         settle: route.need("settle"),
+        receipt_topic: one_topic(route, gateway, "receipt_topic"),
+        receipt_within: route.need("receipt_within"),
         unheard: route.need("unheard"),
         client_id: route.get("client_id").unwrap_or_else(|| format!("{gateway}-{}", route.need::<String>("name"))),
         keep_alive: route.need("keep_alive"),
         max_packet: route.need("max_packet"),
         window: route.need("window"),
     }
+}
+
+/// Names of gateways and routes hold nothing a topic may not.
+fn one_topic(route: &Of<'_>, gateway: &str, key: &str) -> String {
+    let template: String = route.need(key);
+    template.replace("{gateway}", gateway).replace("{route}", &route.need::<String>("name"))
 }
 
 struct Of<'d>(&'d Document, &'d Section);
@@ -203,6 +211,8 @@ fn does_not_concern(document: &Document, route: &Section, key: &str) -> bool {
     }
     let mqtt = document.written(route, "kind") == Some(RouteKind::Mqtt);
     let plain = document.written::<String>(route, "url").is_none_or(|url| url.starts_with("mqtt://"));
-    (!mqtt && ["topic", "settle", "unheard", "client_id", "keep_alive", "max_packet", "window"].contains(&key))
+    (!mqtt
+        && ["topic", "settle", "receipt_topic", "receipt_within", "unheard", "client_id", "keep_alive", "max_packet", "window"]
+            .contains(&key))
         || (plain && key.starts_with("tls."))
 }

@@ -4,7 +4,7 @@
 //! A path names its sections: `device[].address` is a key of every `[[device]]`, `metric.*.windows` of every `[metric.NAME]`.
 
 use Kind::{Address, Agreement, Boolean, Carry, Free, History, List, Metric, Name, Patient, Percent, Secret, Text, Time};
-use Kind::{Path, Topic, Url, When, WindowLength, Zone};
+use Kind::{OneTopic, Path, Topic, Url, When, WindowLength, Zone};
 
 use super::settings::{Bind, Environment, Mode, Order, Questionable, Start, Unheard, Use};
 use super::value::Kind;
@@ -235,6 +235,20 @@ pub const KEYS: &[Key] = &[
     // Routes of kind mqtt.
     key("route[].topic", Topic, r#""bedrail/{gateway}/{device}/{metric}""#, "Where values are published."),
     key("route[].settle", SETTLE, r#""puback""#, "What counts as arrived."),
+    soon(
+        "route[].receipt_topic",
+        OneTopic,
+        Preset::Toml(r#""bedrail/{gateway}/receipt/{route}""#),
+        "Where the receiver publishes its receipts; for settle = \"receipt\".",
+        LINK,
+    ),
+    soon(
+        "route[].receipt_within",
+        duration(5 * S, DAY),
+        Preset::Toml(r#""2 min""#),
+        "Without a receipt for so long a record goes again.",
+        LINK,
+    ),
     key(
         "route[].unheard",
         words(Unheard::WORDS),

@@ -214,6 +214,9 @@ pub struct MqttSettings {
     /// With `{gateway}`, `{device}` and `{metric}`.
     pub topic: String,
     pub settle: Settle,
+    /// Filled in.
+    pub receipt_topic: String,
+    pub receipt_within: Duration,
     pub unheard: Unheard,
     pub client_id: String,
     pub keep_alive: Duration,

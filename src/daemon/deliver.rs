@@ -225,6 +225,7 @@ fn route_settings(settings: &Settings, route: &config::RouteSettings, mqtt: &Mqt
         window: usize::from(mqtt.window),
         ack_interval: settings.store.ack_interval,
         max_rate: route.max_rate,
+        receipt_within: None,
         devices: devices.collect(),
         default_zone: settings.gateway.timezone.clone(),
         preferences: preferences.collect(),

@@ -5,6 +5,7 @@ use std::future::Future;
 
 use super::mqtt::status::Status;
 use super::{Fault, Item, Lane, Token, Why};
+use crate::reading::DeliveryId;
 
 /// What a kind can do with what it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,13 @@ pub enum Happened {
         token: Token,
         verdict: Verdict,
     },
+    /// The receiving application confirmed these; `unreadable` counts what was said beside them and made no sense.
+    Received {
+        deliveries: Vec<DeliveryId>,
+        unreadable: u64,
+    },
+    /// Whether confirmations are heard, and why not.
+    Hears(Result<(), Fault>),
     /// The connection ended, or never came to be.
     Down(Fault),
 }

@@ -9,6 +9,7 @@ mod item;
 pub mod mqtt;
 mod plan;
 mod rate;
+mod receipts;
 mod retry;
 mod route;
 mod sides;

@@ -151,6 +151,29 @@ impl Planner {
         Some(seq)
     }
 
+    /// The broker took it and the receiver has not confirmed it: it leaves the window, stays owed, and is not sent meanwhile.
+    pub fn taken(&mut self, token: Token) -> Option<Seq> {
+        let (lane, seq) = self.in_flight.remove(&token)?;
+        self.backlog_in_flight -= usize::from(lane == Lane::Backlog);
+        Some(seq)
+    }
+
+    /// The receiver has it; `taken` if the broker said so before.
+    pub fn confirmed(&mut self, seq: Seq, taken: bool) {
+        self.lanes.settle(seq);
+        self.dirty = true;
+        if taken {
+            self.flying.remove(&seq);
+        }
+    }
+
+    /// It was taken and not confirmed: it goes again, behind everything live.
+    pub fn unconfirmed(&mut self, seq: Seq) {
+        self.flying.remove(&seq);
+        let lane = if self.lanes.live.contains(seq) { Lane::Live } else { Lane::Backlog };
+        self.back_to(lane, seq);
+    }
+
     /// The destination refused it; it is settled here and kept by the caller as a dead letter.
     pub fn refused(&mut self, token: Token) -> Option<Seq> {
         self.acknowledged(token)

@@ -47,6 +47,12 @@ pub struct RouteStatus {
     pub live: u64,
     pub backlog: u64,
     pub in_flight: u64,
+    /// Records the broker took and the receiver has not confirmed, where receipts settle.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unconfirmed: u64,
+    /// Why receipts are not heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipts: Option<String>,
     /// Records that may not go yet, by reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub held: BTreeMap<String, u64>,
@@ -55,4 +61,8 @@ pub struct RouteStatus {
     /// Records settled, by what became of them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tally: BTreeMap<String, u64>,
+}
+
+const fn is_zero(n: &u64) -> bool {
+    *n == 0
 }

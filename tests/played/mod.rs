@@ -1,5 +1,8 @@
 //! A route with a log of its own and a destination that is played: a script says what becomes of each record.
 
+// Each test file uses a part of it.
+#![allow(dead_code)]
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,7 +19,7 @@ use bedrail::store::key::DataKey;
 use bedrail::store::{Draft, Identity, Store, StoreError, prepare};
 use bedrail::ward::Ward;
 use jiff::tz::TimeZone;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant as Moment;
 use tokio_util::sync::CancellationToken;
 
@@ -57,6 +60,9 @@ struct Stage {
     taken: Vec<(u64, Lane)>,
     connections: usize,
     began: Moment,
+    deliveries: HashMap<u64, DeliveryId>,
+    said: VecDeque<Happened>,
+    says: Arc<Notify>,
 }
 
 pub struct Play {
@@ -97,6 +103,7 @@ impl Play {
             window: 16,
             ack_interval: Duration::from_secs(1),
             max_rate: None,
+            receipt_within: None,
             devices: BTreeMap::new(),
             default_zone: TimeZone::UTC,
             preferences: BTreeMap::new(),
@@ -109,6 +116,9 @@ impl Play {
             taken: Vec::new(),
             connections: 0,
             began: Moment::now(),
+            deliveries: HashMap::new(),
+            said: VecDeque::new(),
+            says: Arc::default(),
         };
         let play = Self { settings, devices, dir, stage: Arc::new(Mutex::new(stage)), running: None, appended: 0 };
         let wall = Timestamp(jiff::Timestamp::now().as_millisecond());
@@ -150,6 +160,27 @@ impl Play {
 
     pub fn hang_up(&self, hang_up: impl FnMut(&Seen) -> Option<Fault> + Send + 'static) {
         self.stage.lock().unwrap().hang_up = Box::new(hang_up);
+    }
+
+    /// The delivery id a record was last sent under.
+    pub fn delivery(&self, seq: u64) -> DeliveryId {
+        self.stage.lock().unwrap().deliveries[&seq]
+    }
+
+    /// The receiver says something.
+    pub fn say(&self, happened: Happened) {
+        let mut stage = self.stage.lock().unwrap();
+        stage.said.push_back(happened);
+        stage.says.notify_one();
+    }
+
+    /// The receiver confirms these records, as far as they were sent.
+    pub fn confirm(&self, seqs: impl IntoIterator<Item = u64>) {
+        let deliveries = {
+            let stage = self.stage.lock().unwrap();
+            seqs.into_iter().filter_map(|seq| stage.deliveries.get(&seq).copied()).collect()
+        };
+        self.say(Happened::Received { deliveries, unreadable: 0 });
     }
 
     pub fn start(&mut self) {
@@ -260,6 +291,7 @@ impl Destination for Played {
         let (seq, lane, number) = (item.seq.0, item.lane, stage.sent.len());
         let seen = Seen { seq, device: device_of(seq, self.devices), lane, number, at: stage.began.elapsed() };
         stage.sent.push(seen);
+        stage.deliveries.insert(seq, item.delivery());
         let happened = match (stage.hang_up)(&seen) {
             Some(fault) => Happened::Down(fault),
             None => Happened::Answered { token, verdict: (stage.answer)(&seen) },
@@ -280,8 +312,23 @@ impl Destination for Played {
     }
 
     async fn event(&mut self) -> Happened {
-        let Some((at, _)) = self.answers.front() else { return std::future::pending().await };
-        tokio::time::sleep_until(*at).await;
+        let says = self.stage.lock().unwrap().says.clone();
+        loop {
+            let said = self.stage.lock().unwrap().said.pop_front();
+            if let Some(said) = said {
+                return said;
+            }
+            let answer = async {
+                match self.answers.front() {
+                    Some((at, _)) => tokio::time::sleep_until(*at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = says.notified() => {}
+                () = answer => break,
+            }
+        }
         let (_, happened) = self.answers.pop_front().expect("it was there");
         match happened {
             Happened::Up => self.up = true,

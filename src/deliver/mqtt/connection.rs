@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::ended_by;
 use super::link::{AckReason, Link, LinkEvent, LinkSettings, LostReason, Message, NotTaken, RefusalCode};
 use crate::deliver::FaultClass;
 use crate::net::classify;
@@ -321,15 +322,17 @@ fn refused(code: ConnectReturnCode) -> LostReason {
         ConnectReturnCode::BadUserNamePassword => LostReason::BadLogin,
         ConnectReturnCode::NotAuthorized => LostReason::NotAuthorized,
         other => {
-            let class = match other {
-                ConnectReturnCode::ServerBusy | ConnectReturnCode::ServerUnavailable | ConnectReturnCode::ServiceUnavailable => {
-                    FaultClass::Busy
-                }
-                ConnectReturnCode::QuotaExceeded | ConnectReturnCode::ConnectionRateExceeded => FaultClass::Quota,
-                ConnectReturnCode::PacketTooLarge => FaultClass::TooLarge,
-                ConnectReturnCode::UseAnotherServer | ConnectReturnCode::ServerMoved => FaultClass::Moved,
-                _ => FaultClass::Refused,
+            let code = match other {
+                ConnectReturnCode::ServerBusy => 0x89,
+                ConnectReturnCode::ServerUnavailable | ConnectReturnCode::ServiceUnavailable => 0x88,
+                ConnectReturnCode::PacketTooLarge => 0x95,
+                ConnectReturnCode::QuotaExceeded => 0x97,
+                ConnectReturnCode::UseAnotherServer => 0x9C,
+                ConnectReturnCode::ServerMoved => 0x9D,
+                ConnectReturnCode::ConnectionRateExceeded => 0x9F,
+                _ => 0x80,
             };
+            let class = ended_by(code).unwrap_or(FaultClass::Refused);
             LostReason::Refused { class, text: format!("{other:?}") }
         }
     }
@@ -339,22 +342,9 @@ fn ended(code: DisconnectReasonCode, text: Option<String>) -> LostReason {
     if code == DisconnectReasonCode::SessionTakenOver {
         return LostReason::TakenOver;
     }
-    LostReason::Ended { class: disconnect_class(code), text: text.unwrap_or_else(|| format!("{code:?}")) }
-}
-
-/// What a DISCONNECT of the broker means for coming back (MQTT 5, 3.14.2.1).
-const fn disconnect_class(code: DisconnectReasonCode) -> FaultClass {
-    match code {
-        DisconnectReasonCode::NotAuthorized => FaultClass::NotAuthorized,
-        DisconnectReasonCode::ServerBusy | DisconnectReasonCode::ServerShuttingDown => FaultClass::Busy,
-        DisconnectReasonCode::PacketTooLarge => FaultClass::TooLarge,
-        // Our window is the broker's own limit, so a receive maximum is exceeded only where it changed its mind.
-        DisconnectReasonCode::ReceiveMaximumExceeded
-        | DisconnectReasonCode::MessageRateTooHigh
-        | DisconnectReasonCode::QuotaExceeded
-        | DisconnectReasonCode::ConnectionRateExceeded => FaultClass::Quota,
-        DisconnectReasonCode::UseAnotherServer | DisconnectReasonCode::ServerMoved => FaultClass::Moved,
-        _ => FaultClass::Ended,
+    LostReason::Ended {
+        class: ended_by(code as u8).unwrap_or(FaultClass::Ended),
+        text: text.unwrap_or_else(|| format!("{code:?}")),
     }
 }
 
@@ -377,25 +367,12 @@ mod tests {
 
     #[test]
     fn the_end_a_broker_gives_says_how_to_come_back() {
-        use DisconnectReasonCode as Code;
-        for (code, class) in [
-            (Code::ServerShuttingDown, FaultClass::Busy),
-            (Code::ServerBusy, FaultClass::Busy),
-            (Code::ReceiveMaximumExceeded, FaultClass::Quota),
-            (Code::MessageRateTooHigh, FaultClass::Quota),
-            (Code::QuotaExceeded, FaultClass::Quota),
-            (Code::PacketTooLarge, FaultClass::TooLarge),
-            (Code::UseAnotherServer, FaultClass::Moved),
-            (Code::ServerMoved, FaultClass::Moved),
-            (Code::SessionTakenOver, FaultClass::TakenOver),
-            (Code::NotAuthorized, FaultClass::NotAuthorized),
-            (Code::KeepAliveTimeout, FaultClass::Ended),
-        ] {
-            assert_eq!(ended(code, None).class(), class, "{code:?}");
-        }
-        assert_eq!(refused(ConnectReturnCode::ServerBusy).class(), FaultClass::Busy);
+        let ended = |code| ended(code, None).class();
+        assert_eq!(ended(DisconnectReasonCode::ServerShuttingDown), FaultClass::Busy);
+        assert_eq!(ended(DisconnectReasonCode::SessionTakenOver), FaultClass::TakenOver);
+        assert_eq!(ended(DisconnectReasonCode::KeepAliveTimeout), FaultClass::Ended);
         assert_eq!(refused(ConnectReturnCode::QuotaExceeded).class(), FaultClass::Quota);
-        assert!(ended(Code::ServerMoved, None).to_string().contains("change url"));
+        assert_eq!(refused(ConnectReturnCode::Banned).class(), FaultClass::Refused);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 pub mod connection;
 mod json;
 mod link;
+mod receipt;
 pub mod render;
 mod send;
 pub mod status;
@@ -12,6 +13,7 @@ mod topic;
 use connection::packet_len;
 pub use connection::{MqttLink, connect};
 pub use link::{AckReason, Link, LinkEvent, LinkSettings, Login, LostReason, Message, NotTaken, RefusalCode, Will};
+pub use receipt::{Deaf, Ears, Heard};
 pub use render::{Rendered, render};
-pub use send::{MqttDestination, MqttOptions, classify};
+pub use send::{MqttDestination, MqttOptions, classify, ended_by};
 pub use topic::{TopicError, TopicTemplate};

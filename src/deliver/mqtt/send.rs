@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
+use super::receipt::{Deaf, Ears, Listener};
 use super::{AckReason, Link, LinkEvent, Message, NotTaken, RefusalCode, TopicTemplate, packet_len, render, status};
 use crate::config::Unheard;
-use crate::deliver::{Capabilities, Destination, Happened, Item, Lane, NotSent, Sent, Token, Verdict, Why};
+use crate::deliver::{Capabilities, Destination, FaultClass, Happened, Item, Lane, NotSent, Sent, Token, Verdict, Why};
 
 /// The gateway's own status goes under a token no record has; its acknowledgement settles nothing.
 const STATUS: Token = Token::MAX;
@@ -20,10 +21,11 @@ pub struct MqttOptions {
     pub unheard: Unheard,
 }
 
-/// `connect` makes a new connection, of any kind of link: a test scripts one.
-pub struct MqttDestination<L, C> {
+/// `connect` makes a new connection, of any kind of link, and `listen` one that hears receipts: a test scripts both.
+pub struct MqttDestination<L, C, E, F> {
     connect: C,
     link: Option<L>,
+    receipts: Option<Listener<F, E>>,
     options: MqttOptions,
     /// Messages the connection takes at once, as the broker said.
     window: usize,
@@ -31,11 +33,20 @@ pub struct MqttDestination<L, C> {
     lanes: HashMap<Token, Lane>,
 }
 
-impl<L: Link, C: FnMut() -> L + Send> MqttDestination<L, C> {
+impl<L: Link, C: FnMut() -> L + Send> MqttDestination<L, C, Deaf, fn() -> Deaf> {
+    /// One that settles on the broker's word.
     pub fn new(connect: C, options: MqttOptions) -> Self {
-        Self { connect, link: None, options, window: 0, lanes: HashMap::new() }
+        Self { connect, link: None, receipts: None, options, window: 0, lanes: HashMap::new() }
     }
 
+    /// One that hears receipts over connections of its own.
+    pub fn with_receipts<E: Ears, F: FnMut() -> E + Send>(self, listen: F) -> MqttDestination<L, C, E, F> {
+        let Self { connect, link, options, window, lanes, .. } = self;
+        MqttDestination { connect, link, receipts: Some(Listener::new(listen)), options, window, lanes }
+    }
+}
+
+impl<L: Link, C: FnMut() -> L + Send, E: Ears, F: FnMut() -> E + Send> MqttDestination<L, C, E, F> {
     fn publish(&mut self, token: Token, lane: Lane, message: Message) -> Result<Sent, NotTaken> {
         let Some(link) = &mut self.link else { return Err(NotTaken::Full) };
         let octets = packet_len(&message) as u64;
@@ -43,9 +54,24 @@ impl<L: Link, C: FnMut() -> L + Send> MqttDestination<L, C> {
         self.lanes.insert(token, lane);
         Ok(Sent { messages: 1, octets })
     }
+
+    fn take(&mut self, event: LinkEvent) -> Option<Happened> {
+        match event {
+            LinkEvent::Connected { window, .. } => {
+                self.window = usize::from(window);
+                Some(Happened::Up)
+            }
+            LinkEvent::Acked { token: STATUS, .. } => None,
+            LinkEvent::Acked { token, reason } => {
+                self.lanes.remove(&token);
+                Some(Happened::Answered { token, verdict: classify(reason, &self.options.topic_text, self.options.unheard) })
+            }
+            LinkEvent::Lost(reason) => Some(Happened::Down(reason.fault())),
+        }
+    }
 }
 
-impl<L: Link, C: FnMut() -> L + Send> Destination for MqttDestination<L, C> {
+impl<L: Link, C: FnMut() -> L + Send, E: Ears, F: FnMut() -> E + Send> Destination for MqttDestination<L, C, E, F> {
     fn capabilities(&self) -> Capabilities {
         Capabilities { amend: true, retract: true, order: true, batch: 1 }
     }
@@ -90,22 +116,17 @@ impl<L: Link, C: FnMut() -> L + Send> Destination for MqttDestination<L, C> {
     }
 
     async fn event(&mut self) -> Happened {
-        let Some(link) = &mut self.link else { return std::future::pending().await };
         loop {
-            match link.event().await {
-                LinkEvent::Connected { window, .. } => {
-                    self.window = usize::from(window);
-                    return Happened::Up;
-                }
-                LinkEvent::Acked { token: STATUS, .. } => {}
-                LinkEvent::Acked { token, reason } => {
-                    self.lanes.remove(&token);
-                    return Happened::Answered {
-                        token,
-                        verdict: classify(reason, &self.options.topic_text, self.options.unheard),
-                    };
-                }
-                LinkEvent::Lost(reason) => return Happened::Down(reason.fault()),
+            let Some(link) = &mut self.link else { return std::future::pending().await };
+            let event = match &mut self.receipts {
+                None => link.event().await,
+                Some(receipts) => tokio::select! {
+                    event = link.event() => event,
+                    happened = receipts.event() => return happened,
+                },
+            };
+            if let Some(happened) = self.take(event) {
+                return happened;
             }
         }
     }
@@ -152,9 +173,45 @@ pub fn classify(reason: AckReason, topic: &str, unheard: Unheard) -> Verdict {
     }
 }
 
+/// What it means for coming back that a broker refused or ended a connection with this code (MQTT 5, 3.2.2.2 and 3.14.2.1);
+/// `None`: nothing in particular.
+pub const fn ended_by(code: u8) -> Option<FaultClass> {
+    match code {
+        0x87 => Some(FaultClass::NotAuthorized),
+        0x88 | 0x89 | 0x8B => Some(FaultClass::Busy),
+        0x8E => Some(FaultClass::TakenOver),
+        0x95 => Some(FaultClass::TooLarge),
+        // Our window is the broker's own limit, so 0x93 (receive maximum exceeded) comes only from one that changed its mind.
+        0x93 | 0x96 | 0x97 | 0x9F => Some(FaultClass::Quota),
+        0x9C | 0x9D => Some(FaultClass::Moved),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// docs/mqtt.md has the same table.
+    #[test]
+    fn each_end_of_a_connection_means_one_thing() {
+        let named = (0..=0xFF).filter_map(|code| Some((code, ended_by(code)?)));
+        let expected = [
+            (0x87, FaultClass::NotAuthorized),
+            (0x88, FaultClass::Busy),
+            (0x89, FaultClass::Busy),
+            (0x8B, FaultClass::Busy),
+            (0x8E, FaultClass::TakenOver),
+            (0x93, FaultClass::Quota),
+            (0x95, FaultClass::TooLarge),
+            (0x96, FaultClass::Quota),
+            (0x97, FaultClass::Quota),
+            (0x9C, FaultClass::Moved),
+            (0x9D, FaultClass::Moved),
+            (0x9F, FaultClass::Quota),
+        ];
+        assert_eq!(named.collect::<Vec<_>>(), expected);
+    }
 
     /// docs/mqtt.md has the same table.
     #[test]

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::held::HeldRuns;
 use super::mqtt::status::Status;
 use super::rate::Rate;
+use super::receipts::Receipts;
 use super::retry::Backoff;
 use super::stand::{Stand, Why};
 use super::status::{RouteState, RouteStatus};
@@ -57,6 +58,8 @@ pub struct RouteSettings {
     pub ack_interval: Duration,
     /// Messages a second at most.
     pub max_rate: Option<u32>,
+    /// A record is settled by a receipt of the receiver, which may take so long; `None`: by the broker's word.
+    pub receipt_within: Option<Duration>,
     pub devices: BTreeMap<DeviceId, RouteDevice>,
     pub default_zone: TimeZone,
     pub preferences: BTreeMap<Metric, StreamPreference>,
@@ -111,6 +114,7 @@ pub struct Route<D: Destination> {
     ahead: [VecDeque<(Seq, Record)>; 2],
     stand: Stand,
     rate: Rate,
+    receipts: Option<Receipts>,
     /// Of a parked source, the record that was taken as a probe and is still on file as held.
     probed: BTreeMap<Source, Seq>,
     /// Times of the pure parts count from here.
@@ -168,6 +172,7 @@ impl<D: Destination> Route<D> {
         }
         Ok(Self {
             rate: Rate::new(settings.max_rate),
+            receipts: settings.receipt_within.map(Receipts::new),
             stand,
             probed: BTreeMap::new(),
             started: Moment::now(),
@@ -218,6 +223,7 @@ impl<D: Destination> Route<D> {
                 self.suspect(fault, under_way);
             }
             self.planner.link_down();
+            self.receipts.iter_mut().for_each(Receipts::clear);
             self.stand.link_down(self.clock(), (self.chance)());
             self.ahead.iter_mut().for_each(VecDeque::clear);
             self.write()?;
@@ -278,6 +284,8 @@ impl<D: Destination> Route<D> {
                                     return Ok(Left::Lost(Fault { class: FaultClass::Refused, text }));
                                 }
                             }
+                            Happened::Received { deliveries, unreadable } => self.confirmed(&deliveries, unreadable),
+                            Happened::Hears(heard) => self.status.receipts = heard.err().map(|fault| fault.text),
                             Happened::Down(fault) => return Ok(Left::Lost(fault)),
                         }
                         next = self.destination.event().now_or_never();
@@ -308,7 +316,8 @@ impl<D: Destination> Route<D> {
         while up && (self.planner.in_flight() > 0 || self.destination.room() == 0) {
             match tokio::time::timeout_at(until, self.destination.event()).await {
                 Ok(Happened::Answered { token, verdict }) => drop(self.answered(token, verdict)?),
-                Ok(Happened::Up) => {}
+                Ok(Happened::Received { deliveries, unreadable }) => self.confirmed(&deliveries, unreadable),
+                Ok(Happened::Up | Happened::Hears(_)) => {}
                 Ok(Happened::Down(_)) | Err(_) => break,
             }
         }

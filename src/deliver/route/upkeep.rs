@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use super::{Moment, Route, RouteCommand};
 use crate::deliver::decide::carries;
 use crate::deliver::held::Recheck;
+use crate::deliver::receipts::Receipts;
 use crate::deliver::{Decision, Destination, Lane, RouteState, Why};
 use crate::reading::{DeviceId, Record, Seq, Timestamp};
 use crate::store::{EVICTIONS, READ_LIMIT, RouteChange, StoreError};
@@ -203,14 +204,30 @@ impl<D: Destination> Route<D> {
     /// What a link that stands is good for now.
     pub(super) fn show(&mut self) {
         let (state, detail) = match self.stand.standing() {
-            None => (RouteState::Up, None),
-            Some((Why::Forbidden, detail)) => (RouteState::Paused, Some(detail)),
-            Some((_, detail)) => (RouteState::Waiting, Some(detail)),
+            Some((Why::Forbidden, detail)) => (RouteState::Paused, Some(detail.to_owned())),
+            Some((_, detail)) => (RouteState::Waiting, Some(detail.to_owned())),
+            None => match self.unconfirmed() {
+                Some(detail) if self.receipts.as_ref().is_some_and(|receipts| !receipts.has_room()) => {
+                    (RouteState::Waiting, Some(detail))
+                }
+                detail => (RouteState::Up, detail),
+            },
         };
-        if self.status.state != state || self.status.detail.as_deref() != detail {
-            let detail = detail.map(str::to_owned);
+        if self.status.state != state || self.status.detail != detail {
             self.state(state, detail);
         }
+    }
+
+    /// What is to be said of receipts that don't come.
+    fn unconfirmed(&self) -> Option<String> {
+        let now = self.clock();
+        let receipts = self.receipts.as_ref().filter(|receipts| receipts.is_late(now) || !receipts.has_room())?;
+        let count = receipts.count();
+        let waited = now.saturating_sub(receipts.since()?);
+        let since = self.now().map(|now| now.plus_ms(-i64::try_from(waited.as_millis() / 1_000 * 1_000).unwrap_or(0)));
+        let since = since.map_or_else(|| format!("for {} s", waited.as_secs()), |since| format!("since {since}"));
+        let why = self.status.receipts.as_deref().unwrap_or("look whether the receiver runs and publishes them");
+        Some(format!("waiting {since} for receipts of {count} records: {why}"))
     }
 
     /// When something may go that may not go now.
@@ -218,7 +235,8 @@ impl<D: Destination> Route<D> {
         let now = self.clock();
         let owes = self.planner.next(self.head).is_some();
         let rate = self.rate.open_at(now).filter(|_| owes);
-        [self.stand.wake(now), rate].into_iter().flatten().filter(|at| *at > now).min().map(|at| self.started + at)
+        let receipts = self.receipts.as_ref().and_then(|receipts| receipts.wake(now));
+        [self.stand.wake(now), rate, receipts].into_iter().flatten().filter(|at| *at > now).min().map(|at| self.started + at)
     }
 
     /// The time of the pure parts.
@@ -237,6 +255,7 @@ impl<D: Destination> Route<D> {
         self.status.backlog = lanes.backlog.count_to(self.head);
         self.status.in_flight = self.planner.in_flight() as u64;
         self.status.held = self.held.counts();
+        self.status.unconfirmed = self.receipts.as_ref().map_or(0, Receipts::count) as u64;
         self.inputs.publish.send_if_modified(|published| {
             let changed = *published != self.status;
             published.clone_from(&self.status);

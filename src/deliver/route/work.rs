@@ -6,12 +6,13 @@ use super::Route;
 use crate::clean::Preference;
 use crate::config::{Bind, History};
 use crate::deliver::decide::decide;
+use crate::deliver::receipts::Receipts;
 use crate::deliver::stand::Refused;
 use crate::deliver::{
     Choice, Decision, Destination, Fault, FaultClass, Item, Known, Lane, NotSent, Sent, Settled, Source, Token, Verdict, Why,
     sides,
 };
-use crate::reading::{Body, DeviceId, Op, Placement, Record, Seq, SubjectKey};
+use crate::reading::{Body, DeliveryId, DeviceId, Op, Placement, Record, Seq, SubjectKey};
 use crate::store::{BoundRow, DeadRow, StoreError};
 use crate::ward::{Binding, HoldReason};
 
@@ -33,6 +34,7 @@ struct Outgoing {
 impl<D: Destination> Route<D> {
     /// Fills the destination's window with what is owed.
     pub(super) fn fill(&mut self) -> Result<(), StoreError> {
+        self.overdue();
         self.probe()?;
         while let Some((lane, seq)) = self.planner.next(self.head) {
             if !self.is_open(lane) {
@@ -54,11 +56,25 @@ impl<D: Destination> Route<D> {
     /// Whether a record of this lane may go now.
     fn is_open(&mut self, lane: Lane) -> bool {
         let now = self.clock();
-        self.destination.room_for(lane) > 0 && self.stand.room(now, self.planner.in_flight()) > 0 && self.rate.is_open(now)
+        self.destination.room_for(lane) > 0
+            && self.stand.room(now, self.planner.in_flight()) > 0
+            && self.rate.is_open(now)
+            && self.receipts.as_ref().is_none_or(Receipts::has_room)
+    }
+
+    /// What waits too long for its receipt goes again.
+    fn overdue(&mut self) {
+        let now = self.clock();
+        for seq in self.receipts.iter_mut().flat_map(|receipts| receipts.overdue(now)).collect::<Vec<_>>() {
+            self.planner.unconfirmed(seq);
+            self.tally("unconfirmed");
+            self.due();
+        }
     }
 
     /// `false`: nothing more goes for now.
     fn consider(&mut self, lane: Lane, seq: Seq, record: Record) -> Result<bool, StoreError> {
+        self.receipts.iter_mut().for_each(|receipts| receipts.forget(seq));
         let decision = match (self.decide(&record, lane)?, self.stand.is_parked(&source(&record))) {
             (Decision::Send { .. } | Decision::Choose(_), Some(reason)) => Decision::Hold(reason),
             (decision, _) => decision,
@@ -155,6 +171,7 @@ impl<D: Destination> Route<D> {
         let token = if probe { self.planner.probing(seq) } else { self.planner.sending(lane, seq) };
         match self.destination.send(token, &item) {
             Ok(sent) => {
+                self.receipts.iter_mut().for_each(|receipts| receipts.sent(seq, item.delivery()));
                 self.flying.insert(token, (seq, item.record));
                 self.stand.sent();
                 self.spent(sent);
@@ -231,25 +248,25 @@ impl<D: Destination> Route<D> {
         let (from, now) = (source(&record), self.clock());
         match verdict {
             Verdict::Settled | Verdict::SettledUnheard => {
-                if self.planner.acknowledged(token).is_some() {
-                    self.tally(if verdict == Verdict::Settled { "sent" } else { "unheard" });
-                }
+                let what = if verdict == Verdict::Settled { "sent" } else { "unheard" };
+                let confirmed = self.taken(token, seq, what);
                 self.refusal = None;
                 self.went_well = true;
                 for parked in self.stand.taken(&from, seq, now) {
                     tracing::warn!(route = %self.settings.name, reason = ?self.stand.is_parked(&parked), "a stream is held: its topic is not taken, others are");
                 }
-                self.probe_ended(from, seq)?;
+                self.probe_ended(from, seq, confirmed)?;
             }
             Verdict::Dead { reason, detail } => {
                 if self.planner.refused(token).is_some() {
                     self.bury(seq, record, reason, detail);
                 }
                 self.stand.gone(seq);
-                self.probe_ended(from, seq)?;
+                self.probe_ended(from, seq, true)?;
             }
             Verdict::Waits { why, detail } => self.not_taken(token, seq, record, why, detail)?,
             Verdict::Again => {
+                self.receipts.iter_mut().for_each(|receipts| receipts.forget(seq));
                 self.planner.again(token);
             }
             Verdict::Owed(reason) => {
@@ -262,6 +279,7 @@ impl<D: Destination> Route<D> {
     }
 
     fn not_taken(&mut self, token: Token, seq: Seq, record: Record, why: Why, detail: String) -> Result<(), StoreError> {
+        self.receipts.iter_mut().for_each(|receipts| receipts.forget(seq));
         let (now, chance) = (self.clock(), (self.chance)());
         let stood = self.stand.standing().is_some();
         match self.stand.refused(&source(&record), seq, why, &detail, now, chance) {
@@ -282,10 +300,53 @@ impl<D: Destination> Route<D> {
         Ok(())
     }
 
-    /// If it was the probe of a parked source, its fate is that of no held record any more, and the others go again.
-    fn probe_ended(&mut self, from: Source, seq: Seq) -> Result<(), StoreError> {
+    /// The broker took it. `false`: it stays owed until the receiver says the same.
+    fn taken(&mut self, token: Token, seq: Seq, what: &str) -> bool {
+        let now = self.clock();
+        let Some(receipts) = &mut self.receipts else {
+            if self.planner.acknowledged(token).is_some() {
+                self.tally(what);
+            }
+            return true;
+        };
+        if receipts.taken(seq, now) {
+            self.planner.taken(token);
+            return false;
+        }
+        // Its receipt came first.
+        self.planner.acknowledged(token);
+        true
+    }
+
+    /// The receiver has these. What it names and nobody waits for is counted and changes nothing: a repeat of a receipt, one
+    /// for another gateway, or one for what goes again after a broken connection and is confirmed again then.
+    pub(super) fn confirmed(&mut self, deliveries: &[DeliveryId], unreadable: u64) {
+        let now = self.clock();
+        let Some(receipts) = &mut self.receipts else { return };
+        let (mut settled, mut unknown) = (0, 0);
+        for delivery in deliveries {
+            match receipts.received(delivery, now) {
+                Some((seq, taken)) => {
+                    self.planner.confirmed(seq, taken);
+                    settled += 1;
+                }
+                None => unknown += 1,
+            }
+        }
+        for (what, n) in [("sent", settled), ("receipt_unknown", unknown), ("receipt_unreadable", unreadable)] {
+            if n > 0 {
+                *self.change.tally.entry(what.to_owned()).or_default() += n;
+            }
+        }
+        self.due();
+    }
+
+    /// If it was the probe of a parked source, the others go again; it itself does not where it is done with.
+    fn probe_ended(&mut self, from: Source, seq: Seq, done: bool) -> Result<(), StoreError> {
         if self.stand.is_parked(&from).is_some_and(|reason| self.held.first_of(&from, reason) == Some(seq)) {
-            self.probed.insert(from, seq);
+            if done {
+                self.probed.insert(from, seq);
+            }
             self.unpark(&from)?;
         }
         Ok(())
@@ -310,6 +371,7 @@ impl<D: Destination> Route<D> {
     }
 
     fn bury(&mut self, seq: Seq, record: Record, reason: &str, detail: String) {
+        self.receipts.iter_mut().for_each(|receipts| receipts.forget(seq));
         tracing::warn!(route = %self.settings.name, %seq, reason, %detail, "dead letter");
         self.change.dead.push(DeadRow { seq, record, reason: reason.to_owned(), detail });
         self.status.dead += 1;
