@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
-#[allow(dead_code)]
 mod support;
 
 use std::time::Duration;

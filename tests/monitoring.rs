@@ -44,7 +44,7 @@ fn ward(devices: u8, s: u64) -> Snapshot {
         error: None,
         live: s % 3,
         backlog: 0,
-        oldest_unsent_at: (s % 3 > 0).then(|| now.plus_ms(-400)),
+        oldest_unsent_at: (!s.is_multiple_of(3)).then(|| now.plus_ms(-400)),
         sent: s * 2 * u64::from(devices),
         held: BTreeMap::from([("no_assignment".to_owned(), 12)]),
         dead: 1,

@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bedrail::config::{Bind, History, Order};
+use bedrail::config::{Bind, History, Order, Unheard};
 use bedrail::deliver::mqtt::{
-    AckReason, Link, LinkEvent, LinkSettings, Message, MqttDestination, NotTaken, Rendered, TopicTemplate, connect, render,
+    AckReason, Link, LinkEvent, LinkSettings, Message, MqttDestination, MqttOptions as Options, NotTaken, Rendered,
+    TopicTemplate, connect, render,
 };
 use bedrail::deliver::{Carry, DeviceLabel, Item, Lane, Route, RouteDevice, RouteInputs, RouteSettings, RouteStatus, Rules};
 use bedrail::net::{ClientIdentity, TlsSettings, client_config};
@@ -162,7 +163,7 @@ struct Counted<L> {
 }
 
 impl<L: Link> Link for Counted<L> {
-    fn publish(&mut self, token: u64, message: Message) -> Result<(), NotTaken> {
+    fn publish(&mut self, token: u64, message: Message) -> Result<usize, NotTaken> {
         self.link.publish(token, message)
     }
 
@@ -206,7 +207,8 @@ async fn drained(store: Store, row: bedrail::store::RouteRow, link: LinkSettings
     let counted = seen.clone();
     let connector = move || Counted { link: connect(&link), seen: counted.clone() };
     let topic = TOPIC.parse().expect("a topic");
-    let destination = MqttDestination::new(connector, topic, TOPIC.into());
+    let options = Options { topic, topic_text: TOPIC.into(), unheard: Unheard::Wait };
+    let destination = MqttDestination::new(connector, options);
     let route = Route::new(settings(), store, row, boot(), inputs, destination).expect("a route");
     let runtime = tokio::runtime::Handle::current();
     let thread = std::thread::spawn(move || runtime.block_on(route.run()));
@@ -227,6 +229,8 @@ fn settings() -> RouteSettings {
         order: Order::LiveFirst,
         window: usize::from(WINDOW),
         ack_interval: Duration::from_secs(1),
+        max_rate: None,
+        receipt_within: None,
         devices: devices(),
         default_zone: TimeZone::UTC,
         preferences: BTreeMap::new(),

@@ -173,6 +173,9 @@ fn mqtt(route: &Of<'_>, gateway: &str) -> MqttSettings {
         sas: route.get("sas.key").map(|key| SasSettings { key, ttl: route.need("sas.ttl") }),
         topic: route.need("topic"),
         settle: route.need("settle"),
+        receipt_topic: one_topic(route, gateway, "receipt_topic"),
+        receipt_within: route.need("receipt_within"),
+        unheard: route.need("unheard"),
         client_id: route.get("client_id").unwrap_or_else(|| format!("{gateway}-{}", route.need::<String>("name"))),
         announce: route.need("announce"),
         home_assistant: route.get("home_assistant"),
@@ -182,6 +185,12 @@ fn mqtt(route: &Of<'_>, gateway: &str) -> MqttSettings {
         max_qos: route.need("max_qos"),
         retain: route.need("retain"),
     }
+}
+
+/// Names of gateways and routes hold nothing a topic may not.
+fn one_topic(route: &Of<'_>, gateway: &str, key: &str) -> String {
+    let template: String = route.need(key);
+    template.replace("{gateway}", gateway).replace("{route}", &route.need::<String>("name"))
 }
 
 struct Of<'d>(&'d Document, &'d Section);
@@ -226,8 +235,21 @@ fn explain_key(document: &Document, env: &Env, section: &Section, key: &'static 
 }
 
 /// Keys of routes of kind mqtt.
-const MQTT: &[&str] =
-    &["topic", "protocol", "settle", "client_id", "keep_alive", "max_packet", "window", "max_qos", "retain", "announce"];
+const MQTT: &[&str] = &[
+    "topic",
+    "protocol",
+    "settle",
+    "receipt_topic",
+    "receipt_within",
+    "unheard",
+    "client_id",
+    "keep_alive",
+    "max_packet",
+    "window",
+    "max_qos",
+    "retain",
+    "announce",
+];
 
 /// A default that means nothing there: a topic where no MQTT is spoken, a CA where no TLS is.
 fn does_not_concern(document: &Document, route: &Section, key: &str) -> bool {

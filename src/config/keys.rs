@@ -4,9 +4,9 @@
 //! A path names its sections: `device[].address` is a key of every `[[device]]`, `metric.*.windows` of every `[metric.NAME]`.
 
 use Kind::{Address, Agreement, Boolean, Carry, Free, History, List, Metric, Name, Patient, Percent, Secret, Text, Time};
-use Kind::{Path, Topic, Url, When, WindowLength, Zone};
+use Kind::{OneTopic, Path, Topic, Url, When, WindowLength, Zone};
 
-use super::settings::{Bind, Environment, Mode, Order, Protocol, Questionable, Start, Use};
+use super::settings::{Bind, Environment, Mode, Order, Protocol, Questionable, Start, Unheard, Use};
 use super::value::Kind;
 
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +88,7 @@ const DEVICE_KINDS: Kind = Kind::Choice {
     words: &["heart-rate", "thermometer", "blood-pressure", "pulse-oximeter"],
     later: &[("glucose-meter", DEVICES), ("glucose-sensor", DEVICES), ("weight-scale", DEVICES), ("body-composition", DEVICES)],
 };
-const SETTLE: Kind = Kind::Choice { words: &["puback", "sent"], later: &[("receipt", LINK)] };
+const SETTLE: Kind = Kind::Choice { words: &["puback", "sent", "receipt"], later: &[] };
 
 pub const KEYS: &[Key] = &[
     // The gateway itself.
@@ -281,6 +281,19 @@ pub const KEYS: &[Key] = &[
         "Best quality of service the broker takes; at 0 nothing is acknowledged.",
     ),
     key("route[].retain", Boolean, "true", "Whether the broker keeps retained messages; false: none is sent as such."),
+    key(
+        "route[].receipt_topic",
+        OneTopic,
+        r#""bedrail/{gateway}/receipt/{route}""#,
+        "Where the receiver publishes its receipts; for settle = \"receipt\".",
+    ),
+    key("route[].receipt_within", duration(5 * S, DAY), r#""2 min""#, "Without a receipt for so long a record goes again."),
+    key(
+        "route[].unheard",
+        words(Unheard::WORDS),
+        r#""wait""#,
+        "What is published and nobody listens to: it waits until somebody does, or counts as arrived.",
+    ),
     may("route[].client_id", Name, "Client id at the broker; absent: gateway id and route name."),
     key("route[].keep_alive", duration(5 * S, 18 * HOUR), r#""30 s""#, "Longest silence on the link."),
     key("route[].max_packet", Kind::Size { min: 4 << 10, max: 16 * MIB }, r#""128 KiB""#, "Largest packet sent or accepted."),

@@ -27,7 +27,7 @@ pub use settings::{
     Agreement, BedSettings, Bind, Bond, Carry, ClientCertificate, DeviceKind, DeviceSettings, Environment, FilterSettings,
     GatewaySettings, History, MetricSettings, Mode, MonitorSettings, MqttSettings, Order, PatientSettings, Protocol,
     ProxySettings, Questionable, RadioSettings, RouteKind, RouteSettings, SasSettings, Settings, Settle, Start, StoreSettings,
-    Target, TlsSettings, Use, WardSettings, When,
+    Target, TlsSettings, Unheard, Use, WardSettings, When,
 };
 pub use value::{Kind, TOPIC_FIELDS};
 

@@ -234,6 +234,10 @@ pub struct MqttSettings {
     /// With `{gateway}`, `{device}` and `{metric}`.
     pub topic: String,
     pub settle: Settle,
+    /// Filled in.
+    pub receipt_topic: String,
+    pub receipt_within: Duration,
+    pub unheard: Unheard,
     pub client_id: String,
     /// Whether the gateway's state is published there.
     pub announce: bool,
@@ -323,6 +327,8 @@ words! {
     Order { LiveFirst = "live-first", Strict = "strict" }
     /// What makes a message count as arrived.
     Settle { Puback = "puback", Sent = "sent", Receipt = "receipt" }
+    /// What a message nobody listens to is: not arrived, or done with.
+    Unheard { Wait = "wait", Settle = "settle" }
     /// Where a new route begins in the log.
     Start { Now = "now", Oldest = "oldest" }
     Questionable { Send = "send", Hold = "hold" }

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use super::secret::SecretRef;
 use super::settings::{
     Agreement, Bind, Bond, Carry, DeviceKind, Environment, History, Mode, Order, Protocol, Questionable, RouteKind, Settle,
-    Start, Use, When,
+    Start, Unheard, Use, When,
 };
 use super::value::{Value, agreement, carry, duration, percent, size, when, window_length_s, zone};
 use crate::reading::{DeviceId, Metric, SubjectKey, Timestamp};
@@ -50,6 +50,7 @@ from_text! {
     Order => Order::from_name;
     Protocol => Protocol::from_name;
     Settle => Settle::from_name;
+    Unheard => Unheard::from_name;
     Start => Start::from_name;
     Questionable => Questionable::from_name;
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -10,8 +11,8 @@ use super::monitor::Monitor;
 use super::tasks::Tasks;
 use super::{DaemonError, Keys, bell, link};
 use crate::api::{self, DeliverState};
-use crate::config::{self, Bind, MqttSettings, Questionable, Settings, Start};
-use crate::deliver::mqtt::{MqttDestination, TopicTemplate, connect};
+use crate::config::{self, Bind, MqttSettings, Questionable, Settings, Settle, Start};
+use crate::deliver::mqtt::{MqttDestination, MqttOptions, TopicTemplate, connect, subscribe};
 use crate::deliver::{
     Announcements, Carry, Desk, DeskInputs, DeskRoute, DeskSettings, DeviceLabel, Route, RouteDevice, RouteInputs, RouteSettings,
     RouteStatus, Rules, StreamPreference,
@@ -71,9 +72,17 @@ pub fn start(
         desk_routes.insert(route.name.clone(), DeskRoute { bind: route.bind, commands, status: state });
         let topic: TopicTemplate =
             mqtt.topic.parse().map_err(|source| DaemonError::Topic { route: route.name.clone(), source })?;
-        let destination = MqttDestination::new(move || connect(&link), topic, mqtt.topic.clone());
-        let route = Route::new(route_settings(settings, route, mqtt), open()?, row, boot, inputs, destination)?;
-        routes.push(route);
+        let options = MqttOptions { topic, topic_text: mqtt.topic.clone(), unheard: mqtt.unheard };
+        let receipts = (mqtt.settle == Settle::Receipt).then(|| link::of_receipts(&link, mqtt));
+        let destination = MqttDestination::new(move || connect(&link), options);
+        let (wanted, store) = (route_settings(settings, route, mqtt), open()?);
+        routes.push(match receipts {
+            None => Route::new(wanted, store, row, boot, inputs, destination)?.run().boxed(),
+            Some((link, subscription)) => {
+                let destination = destination.with_receipts(move || subscribe(&link, subscription.clone()));
+                Route::new(wanted, store, row, boot, inputs, destination)?.run().boxed()
+            }
+        });
     }
     let (publish_raised, conditions) = watch::channel(Vec::new());
     let monitor = Monitor::new(settings, open()?, boot, states, publish_notices, publish_raised)?;
@@ -84,7 +93,7 @@ pub fn start(
     let desk_actor = Desk::new(desk_settings(settings), store, ward_store, boot, inputs)?;
     tasks.spawn_thread("bedrail-desk", async move { Ok(desk_actor.run().await?) });
     for (number, route) in routes.into_iter().enumerate() {
-        tasks.spawn_thread(&format!("bedrail-route-{number}"), async move { Ok(route.run().await?) });
+        tasks.spawn_thread(&format!("bedrail-route-{number}"), async move { Ok(route.await?) });
     }
 
     let path = gateway.runtime_dir.join(api::DELIVER_SOCKET);
@@ -155,6 +164,8 @@ fn route_settings(settings: &Settings, route: &config::RouteSettings, mqtt: &Mqt
         order: route.order,
         window: usize::from(mqtt.window),
         ack_interval: settings.store.ack_interval,
+        max_rate: route.max_rate,
+        receipt_within: (mqtt.settle == Settle::Receipt).then_some(mqtt.receipt_within),
         devices: devices.collect(),
         default_zone: settings.gateway.timezone.clone(),
         preferences: preferences.collect(),

@@ -1,14 +1,19 @@
 //! From a route's settings to a link's: secrets are read, certificates loaded, logins made ready.
 
+use std::time::Duration;
+
 use zeroize::Zeroizing;
 
 use super::DaemonError;
 use super::deliver::gateway_topic;
 use crate::config::{self, CredentialsDir, MqttSettings, SasSettings, SecretError, SecretRef, Settings, secret};
-use crate::deliver::mqtt::{LinkSettings, Login, Sas, Will};
+use crate::deliver::mqtt::{LinkSettings, Login, Sas, Subscription, Will};
 use crate::monitor::{Absence, offline};
 use crate::net::{ClientIdentity, Proxy, TlsSettings, client_config};
 
+/// How long a broker keeps receipts for a gateway that is not connected: longer than a restart, and what is not confirmed by
+/// then goes again.
+const RECEIPTS_KEPT: Duration = Duration::from_secs(3_600);
 /// The one Azure documents for device keys.
 const IOT_HUB_API: &str = "2021-04-12";
 
@@ -49,6 +54,12 @@ pub fn settings(settings: &Settings, route: &config::RouteSettings, mqtt: &MqttS
         retain: mqtt.retain,
         ..LinkSettings::new(mqtt.host.clone(), mqtt.port, tls, mqtt.client_id.clone())
     })
+}
+
+/// The connection that hears a route's receipts: a client of its own, for a broker throws out the older of two of one name.
+pub fn of_receipts(link: &LinkSettings, mqtt: &MqttSettings) -> (LinkSettings, Subscription) {
+    let link = LinkSettings { client_id: format!("{}-receipts", link.client_id), will: None, ..link.clone() };
+    (link, Subscription { topics: vec![mqtt.receipt_topic.clone()], session: Some(RECEIPTS_KEPT) })
 }
 
 fn login(

@@ -51,6 +51,16 @@ pub enum FaultClass {
     TakenOver,
     /// The destination does not take connections or messages from us, for a reason of its own.
     Refused,
+    /// The destination took messages that nobody listens to.
+    Unheard,
+    /// More messages, octets or connections than the destination allows.
+    Quota,
+    /// A message larger than the destination takes.
+    TooLarge,
+    /// The destination is busy or shutting down.
+    Busy,
+    /// The destination says that it is somewhere else.
+    Moved,
     /// The destination ended the connection and said so.
     Ended,
     /// The line broke, or what came over it made no sense.
@@ -58,7 +68,7 @@ pub enum FaultClass {
 }
 
 impl FaultClass {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 22] = [
         Self::Clock,
         Self::TlsName,
         Self::TlsUntrusted,
@@ -74,6 +84,11 @@ impl FaultClass {
         Self::NoProgress,
         Self::TakenOver,
         Self::Refused,
+        Self::Unheard,
+        Self::Quota,
+        Self::TooLarge,
+        Self::Busy,
+        Self::Moved,
         Self::Ended,
         Self::Broken,
     ];
@@ -95,6 +110,11 @@ impl FaultClass {
             Self::NoProgress => "no_progress",
             Self::TakenOver => "taken_over",
             Self::Refused => "refused",
+            Self::Unheard => "unheard",
+            Self::Quota => "quota",
+            Self::TooLarge => "too_large",
+            Self::Busy => "busy",
+            Self::Moved => "moved",
             Self::Ended => "ended",
             Self::Broken => "broken",
         }

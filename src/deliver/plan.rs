@@ -79,11 +79,7 @@ impl Planner {
 
     /// The record goes out now, under the token returned.
     pub fn sending(&mut self, lane: Lane, seq: Seq) -> Token {
-        let token = self.next_token;
-        self.next_token += 1;
-        self.in_flight.insert(token, (lane, seq));
-        self.flying.insert(seq);
-        self.backlog_in_flight += usize::from(lane == Lane::Backlog);
+        let token = self.fly(lane, seq);
         self.pass(lane, seq);
         token
     }
@@ -135,12 +131,47 @@ impl Planner {
         }
     }
 
+    /// The destination did not take it: it stays owed, behind everything live, and is the next of its lane again.
+    pub fn again(&mut self, token: Token) -> Option<Seq> {
+        let (lane, seq) = self.land(token)?;
+        self.back_to(lane, seq);
+        Some(seq)
+    }
+
+    /// Sends a record that is not owed, to hear whether it would be taken: what becomes of it is settled elsewhere.
+    pub fn probing(&mut self, seq: Seq) -> Token {
+        self.fly(Lane::Backlog, seq)
+    }
+
     /// The destination took it.
     pub fn acknowledged(&mut self, token: Token) -> Option<Seq> {
         let (_, seq) = self.land(token)?;
         self.lanes.settle(seq);
         self.dirty = true;
         Some(seq)
+    }
+
+    /// The broker took it and the receiver has not confirmed it: it leaves the window, stays owed, and is not sent meanwhile.
+    pub fn taken(&mut self, token: Token) -> Option<Seq> {
+        let (lane, seq) = self.in_flight.remove(&token)?;
+        self.backlog_in_flight -= usize::from(lane == Lane::Backlog);
+        Some(seq)
+    }
+
+    /// The receiver has it; `taken` if the broker said so before.
+    pub fn confirmed(&mut self, seq: Seq, taken: bool) {
+        self.lanes.settle(seq);
+        self.dirty = true;
+        if taken {
+            self.flying.remove(&seq);
+        }
+    }
+
+    /// It was taken and not confirmed: it goes again, behind everything live.
+    pub fn unconfirmed(&mut self, seq: Seq) {
+        self.flying.remove(&seq);
+        let lane = if self.lanes.live.contains(seq) { Lane::Live } else { Lane::Backlog };
+        self.back_to(lane, seq);
     }
 
     /// The destination refused it; it is settled here and kept by the caller as a dead letter.
@@ -194,6 +225,23 @@ impl Planner {
 
     fn pass(&mut self, lane: Lane, seq: Seq) {
         self.cursor[index(lane)] = seq.next();
+    }
+
+    fn fly(&mut self, lane: Lane, seq: Seq) -> Token {
+        let token = self.next_token;
+        self.next_token += 1;
+        self.in_flight.insert(token, (lane, seq));
+        self.flying.insert(seq);
+        self.backlog_in_flight += usize::from(lane == Lane::Backlog);
+        token
+    }
+
+    /// What was refused or lost once is no longer live: later ones of its stream may have gone meanwhile.
+    fn back_to(&mut self, lane: Lane, seq: Seq) {
+        if self.order == Order::LiveFirst && lane == Lane::Live && self.lanes.live.contains(seq) {
+            return self.owe(seq, seq);
+        }
+        self.cursor[index(lane)] = self.cursor[index(lane)].min(seq);
     }
 
     fn land(&mut self, token: Token) -> Option<(Lane, Seq)> {

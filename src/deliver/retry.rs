@@ -3,34 +3,60 @@
 
 use std::time::Duration;
 
+use super::FaultClass;
+
 /// A broker that restarts is back within a second or two.
 const FIRST: Duration = Duration::from_secs(1);
 /// A route that was down for days is up again within a minute of its destination.
 const CAP: Duration = Duration::from_secs(60);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Backoff {
+    first: Duration,
+    cap: Duration,
     last: Duration,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { last: FIRST }
+        Self::between(FIRST, CAP)
     }
 }
 
 impl Backoff {
+    pub const fn between(first: Duration, cap: Duration) -> Self {
+        Self { first, cap, last: first }
+    }
+
     /// The next wait: anywhere between the first and three times the last, capped.
     pub fn next(&mut self, chance: u32) -> Duration {
-        let span = (self.last * 3).saturating_sub(FIRST);
+        let span = (self.last * 3).saturating_sub(self.first);
         let part = span.mul_f64(f64::from(chance) / f64::from(u32::MAX));
-        self.last = (FIRST + part).min(CAP);
+        self.last = (self.first + part).min(self.cap);
         self.last
+    }
+
+    /// The wait after a connection ended like this.
+    pub fn after(&mut self, class: FaultClass, chance: u32) -> Duration {
+        self.next(chance).max(at_least(class))
     }
 
     /// Something went right.
     pub fn reset(&mut self) {
-        *self = Self::default();
+        self.last = self.first;
+    }
+}
+
+/// Where coming back at once would make it worse.
+const fn at_least(class: FaultClass) -> Duration {
+    match class {
+        // It has too much to do, or we were too much: every connection costs it more than a message.
+        FaultClass::Busy | FaultClass::Quota => Duration::from_secs(10),
+        // Two clients of one name throw each other out as often as they come back.
+        FaultClass::TakenOver => Duration::from_secs(30),
+        // Nothing changes before a person changes `url`.
+        FaultClass::Moved => CAP,
+        _ => Duration::ZERO,
     }
 }
 
@@ -50,6 +76,17 @@ mod tests {
             backoff.reset();
             prop_assert!(backoff.next(u32::MAX) <= FIRST * 3);
         }
+    }
+
+    #[test]
+    fn a_broker_in_trouble_is_left_alone_for_longer_than_a_broken_line() {
+        let wait = |class| Backoff::default().after(class, 0);
+        assert_eq!(wait(FaultClass::Broken), FIRST);
+        assert_eq!(wait(FaultClass::Ended), FIRST);
+        assert!(wait(FaultClass::Busy) >= FIRST * 10 && wait(FaultClass::Quota) >= FIRST * 10);
+        assert!(wait(FaultClass::TakenOver) >= FIRST * 30);
+        assert_eq!(wait(FaultClass::Moved), CAP);
+        assert!(FaultClass::ALL.iter().all(|class| wait(*class) <= CAP), "back within a minute, whatever it was");
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub enum RouteState {
     #[default]
     Connecting,
     Up,
+    /// The link stands and nothing goes for now: the destination had something against it, or it is not the time.
+    Waiting,
     /// The link is gone and is tried again.
     Down,
     /// A person, or a fault only a person can mend, stopped it.
@@ -23,6 +25,7 @@ impl RouteState {
         match self {
             RouteState::Connecting => "connecting",
             RouteState::Up => "up",
+            RouteState::Waiting => "waiting",
             RouteState::Down => "down",
             RouteState::Paused => "paused",
         }
@@ -50,6 +53,12 @@ pub struct RouteStatus {
     /// Why the destination last refused to take a notice of the gateway's state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitoring_refused: Option<String>,
+    /// Records the broker took and the receiver has not confirmed, where receipts settle.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unconfirmed: u64,
+    /// Why receipts are not heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipts: Option<String>,
     /// Records that may not go yet, by reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub held: BTreeMap<String, u64>,
@@ -58,4 +67,8 @@ pub struct RouteStatus {
     /// Records settled, by what became of them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tally: BTreeMap<String, u64>,
+}
+
+const fn is_zero(n: &u64) -> bool {
+    *n == 0
 }

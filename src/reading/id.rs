@@ -97,6 +97,28 @@ impl fmt::Display for DeliveryId {
     }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a delivery id is RECORD.PLACEMENT.VERSION.OP, as in a payload's fields")]
+pub struct ParseDeliveryError;
+
+impl std::str::FromStr for DeliveryId {
+    type Err = ParseDeliveryError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.split('.');
+        let mut next = || parts.next().ok_or(ParseDeliveryError);
+        let (record, placement, version, op) = (next()?, next()?, next()?, next()?);
+        let op = [Op::Put, Op::Retract].into_iter().find(|known| known.name() == op);
+        let id = Self {
+            record: record.parse().map_err(|_| ParseDeliveryError)?,
+            placement: placement.parse().map_err(|_| ParseDeliveryError)?,
+            version: version.parse().map_err(|_| ParseDeliveryError)?,
+            op: op.ok_or(ParseDeliveryError)?,
+        };
+        parts.next().is_none().then_some(id).ok_or(ParseDeliveryError)
+    }
+}
+
 /// The key all gateways of a site share. It names things; it opens nothing.
 #[derive(Clone)]
 pub struct SiteKey(hmac::Key);
@@ -261,6 +283,18 @@ mod tests {
         let subject: SubjectKey = "p-017".parse().expect("a key");
         let all = [key.placement(None, 0), key.placement(Some(&subject), 0), key.placement(Some(&subject), 1)];
         assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 3);
+    }
+
+    #[test]
+    fn a_delivery_id_prints_and_parses() {
+        let placement = SiteKey::new(&[7; 32]).placement(None, 0);
+        for (version, op) in [(1, Op::Put), (u32::MAX, Op::Retract)] {
+            let id = DeliveryId { record: RecordId([5; 16]), placement, version, op };
+            assert_eq!(id.to_string().parse(), Ok(id));
+            for wrong in [format!("{id}."), id.to_string().to_uppercase(), id.to_string().replace('.', ":"), String::new()] {
+                assert_eq!(wrong.parse::<DeliveryId>(), Err(ParseDeliveryError), "{wrong}");
+            }
+        }
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bedrail::config::{Bind, Order};
 use bedrail::deliver::{
-    Capabilities, Carry, Destination, Happened, Item, LetterCommand, LettersDone, NotSent, Route, RouteCommand, RouteInputs,
-    RouteSettings, RouteStatus, Rules, Token, Verdict,
+    Capabilities, Carry, Destination, Happened, Item, Lane, LetterCommand, LettersDone, NotSent, Route, RouteCommand,
+    RouteInputs, RouteSettings, RouteStatus, Rules, Sent, Token, Verdict,
 };
 use bedrail::monitor::Notice;
 use bedrail::radio::BootClock;
@@ -58,7 +58,7 @@ impl Destination for Scripted {
         WINDOW
     }
 
-    fn send(&mut self, token: Token, item: &Item) -> Result<(), NotSent> {
+    fn send(&mut self, token: Token, item: &Item) -> Result<Sent, NotSent> {
         let mut far = self.far();
         let (refusing, third) = (far.refusing, item.seq.0 % 3);
         if refusing && third == 0 {
@@ -72,7 +72,15 @@ impl Destination for Scripted {
         };
         far.answers.push(Happened::Answered { token, verdict });
         far.bell.notify_one();
-        Ok(())
+        Ok(Sent::default())
+    }
+
+    fn room_for(&self, _: Lane) -> usize {
+        self.room()
+    }
+
+    fn flush(&mut self) -> Sent {
+        Sent::default()
     }
 
     fn preview(&self, item: &Item) -> (String, String) {
@@ -177,6 +185,8 @@ fn start(dir: &std::path::Path, far: &Arc<Mutex<Far>>) -> Running {
         order: Order::LiveFirst,
         window: WINDOW,
         ack_interval: Duration::from_millis(1),
+        max_rate: None,
+        receipt_within: None,
         devices: BTreeMap::new(),
         default_zone: TimeZone::UTC,
         preferences: BTreeMap::new(),

@@ -18,7 +18,7 @@ use crate::net::{Proxy, TlsFault};
 /// whatever was not acknowledged.
 pub trait Link: Send {
     /// Hands over one message. `token` comes back in its acknowledgement.
-    fn publish(&mut self, token: u64, message: Message) -> Result<(), NotTaken>;
+    fn publish(&mut self, token: u64, message: Message) -> Result<usize, NotTaken>;
 
     /// How many messages it takes now; 0 until connected.
     fn room(&self) -> usize;
@@ -142,8 +142,8 @@ pub enum LostReason {
         "the broker did not authorize this gateway; check username, password, client certificate and client_id, and the broker's access rules"
     )]
     NotAuthorized,
-    #[error("the broker refused the connection: {0}; look into the broker's log")]
-    Refused(String),
+    #[error("the broker refused the connection: {text}; {}", remedy(*class))]
+    Refused { class: FaultClass, text: String },
     #[error("no connection within {} s; check url, firewalls and that the broker runs", .0.as_secs())]
     ConnectDeadline(Duration),
     #[error("no acknowledgement for {} s with {in_flight} messages under way; the broker hangs or the line is dead", after.as_secs())]
@@ -154,19 +154,34 @@ pub enum LostReason {
     NotSubscribed(String),
     #[error("another client connected as this one; give each gateway a client_id of its own")]
     TakenOver,
-    #[error("the broker ended the connection: {0}")]
-    Ended(String),
+    #[error("the broker ended the connection: {text}; {}", remedy(*class))]
+    Ended { class: FaultClass, text: String },
     #[error("the connection broke: {0}")]
     Broken(String),
 }
 
+const fn remedy(class: FaultClass) -> &'static str {
+    match class {
+        FaultClass::Busy => "it is tried again after a while",
+        FaultClass::Quota => "raise the broker's limit, or lower max_rate; it is tried again after a while",
+        FaultClass::TooLarge => "raise the broker's limit, or lower max_packet",
+        FaultClass::Moved => "change url to where it is now",
+        _ => "look into the broker's log",
+    }
+}
+
 impl LostReason {
+    /// Refused for a reason that says nothing about when to come back.
+    pub fn refused(text: impl Into<String>) -> Self {
+        Self::Refused { class: FaultClass::Refused, text: text.into() }
+    }
+
     pub const fn class(&self) -> FaultClass {
         match self {
             Self::PlainText => FaultClass::PlainText,
             Self::Unreachable(_) | Self::ConnectDeadline(_) => FaultClass::Unreachable,
             Self::Proxy(_) => FaultClass::Proxy,
-            Self::WebSocket(_) | Self::Refused(_) => FaultClass::Refused,
+            Self::WebSocket(_) => FaultClass::Refused,
             Self::ClockUnset(_) => FaultClass::Clock,
             Self::Tls { fault, .. } => match fault {
                 TlsFault::NotYetValid => FaultClass::Clock,
@@ -181,7 +196,7 @@ impl LostReason {
             Self::NotAuthorized | Self::NotSubscribed(_) => FaultClass::NotAuthorized,
             Self::NoProgress { .. } | Self::NoPing(_) => FaultClass::NoProgress,
             Self::TakenOver => FaultClass::TakenOver,
-            Self::Ended(_) => FaultClass::Ended,
+            Self::Refused { class, .. } | Self::Ended { class, .. } => *class,
             Self::Broken(_) => FaultClass::Broken,
         }
     }

@@ -4,6 +4,7 @@
 pub mod connection;
 mod json;
 mod link;
+mod receipt;
 pub mod render;
 mod sas;
 mod send;
@@ -11,7 +12,8 @@ mod topic;
 
 pub use connection::{Inbox, InboxEvent, MqttLink, Received, Subscription, connect, subscribe};
 pub use link::{AckReason, Link, LinkEvent, LinkSettings, Login, LostReason, Message, NotTaken, RefusalCode, Will};
+pub use receipt::{Deaf, Ears, Heard};
 pub use render::{Rendered, render};
 pub use sas::{NotBase64, Sas};
-pub use send::{MqttDestination, classify};
+pub use send::{MqttDestination, MqttOptions, classify, ended_by};
 pub use topic::{TopicError, TopicTemplate};

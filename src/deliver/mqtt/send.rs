@@ -1,33 +1,82 @@
 //! The MQTT destination: joins `render`, `status` and a connection, and says what a broker's answer means.
 
+use std::collections::HashMap;
+
+use super::receipt::{Deaf, Ears, Listener};
 use super::{AckReason, Link, LinkEvent, Message, NotTaken, RefusalCode, TopicTemplate, render};
-use crate::deliver::{Capabilities, Destination, Happened, Item, NotSent, Token, Verdict};
+use crate::config::Unheard;
+use crate::deliver::{Capabilities, Destination, FaultClass, Happened, Item, Lane, NotSent, Sent, Token, Verdict, Why};
 use crate::monitor::Notice;
 
 /// Notices go under a token no record has; their acknowledgement settles nothing.
 const NOTICE: Token = Token::MAX;
 
-/// `connect` makes a new connection, of any kind of link: a test scripts one.
-pub struct MqttDestination<L, C> {
-    connect: C,
-    link: Option<L>,
-    topic: TopicTemplate,
+/// What a route wants of its MQTT destination.
+#[derive(Clone, Debug)]
+pub struct MqttOptions {
+    pub topic: TopicTemplate,
     /// As written in the config, for messages.
-    topic_text: String,
+    pub topic_text: String,
+    /// Whether a message nobody listens to counts as arrived.
+    pub unheard: Unheard,
 }
 
-impl<L: Link, C: FnMut() -> L + Send> MqttDestination<L, C> {
-    pub fn new(connect: C, topic: TopicTemplate, topic_text: String) -> Self {
-        Self { connect, link: None, topic, topic_text }
+/// `connect` makes a new connection, of any kind of link, and `listen` one that hears receipts: a test scripts both.
+pub struct MqttDestination<L, C, E, F> {
+    connect: C,
+    link: Option<L>,
+    receipts: Option<Listener<F, E>>,
+    options: MqttOptions,
+    /// Messages the connection takes at once, as the broker said.
+    window: usize,
+    /// Of each message of records under way.
+    lanes: HashMap<Token, Lane>,
+}
+
+impl<L: Link, C: FnMut() -> L + Send> MqttDestination<L, C, Deaf, fn() -> Deaf> {
+    /// One that settles on the broker's word.
+    pub fn new(connect: C, options: MqttOptions) -> Self {
+        Self { connect, link: None, receipts: None, options, window: 0, lanes: HashMap::new() }
+    }
+
+    /// One that hears receipts over connections of its own.
+    pub fn with_receipts<E: Ears, F: FnMut() -> E + Send>(self, listen: F) -> MqttDestination<L, C, E, F> {
+        let Self { connect, link, options, window, lanes, .. } = self;
+        MqttDestination { connect, link, receipts: Some(Listener::new(listen)), options, window, lanes }
     }
 }
 
-impl<L: Link, C: FnMut() -> L + Send> Destination for MqttDestination<L, C> {
+impl<L: Link, C: FnMut() -> L + Send, E: Ears, F: FnMut() -> E + Send> MqttDestination<L, C, E, F> {
+    fn publish(&mut self, token: Token, lane: Lane, message: Message) -> Result<Sent, NotTaken> {
+        let Some(link) = &mut self.link else { return Err(NotTaken::Full) };
+        let octets = link.publish(token, message)? as u64;
+        self.lanes.insert(token, lane);
+        Ok(Sent { messages: 1, octets })
+    }
+
+    fn take(&mut self, event: LinkEvent) -> Happened {
+        match event {
+            LinkEvent::Connected { window, .. } => {
+                self.window = usize::from(window);
+                Happened::Up
+            }
+            LinkEvent::Acked { token: NOTICE, reason } => Happened::Announced(noticed(reason)),
+            LinkEvent::Acked { token, reason } => {
+                self.lanes.remove(&token);
+                Happened::Answered { token, verdict: classify(reason, &self.options.topic_text, self.options.unheard) }
+            }
+            LinkEvent::Lost(reason) => Happened::Down(reason.fault()),
+        }
+    }
+}
+
+impl<L: Link, C: FnMut() -> L + Send, E: Ears, F: FnMut() -> E + Send> Destination for MqttDestination<L, C, E, F> {
     fn capabilities(&self) -> Capabilities {
         Capabilities { amend: true, retract: true, order: true, batch: 1 }
     }
 
     fn connect(&mut self) {
+        self.lanes.clear();
         self.link = Some((self.connect)());
     }
 
@@ -35,17 +84,32 @@ impl<L: Link, C: FnMut() -> L + Send> Destination for MqttDestination<L, C> {
         self.link.as_ref().map_or(0, Link::room)
     }
 
-    fn send(&mut self, token: Token, item: &Item) -> Result<(), NotSent> {
-        let Some(link) = &mut self.link else { return Err(NotSent::NoRoom) };
-        let rendered = render(item, &self.topic);
-        link.publish(token, Message::new(rendered.topic, rendered.payload)).map_err(|error| match error {
+    fn room_for(&self, lane: Lane) -> usize {
+        let room = self.room();
+        match lane {
+            Lane::Live => room,
+            Lane::Backlog => {
+                let share = (self.window * 3 / 4).max(1);
+                let taken = self.lanes.values().filter(|lane| **lane == Lane::Backlog).count();
+                room.min(share.saturating_sub(taken))
+            }
+        }
+    }
+
+    fn send(&mut self, token: Token, item: &Item) -> Result<Sent, NotSent> {
+        let rendered = render(item, &self.options.topic);
+        self.publish(token, item.lane, Message::new(rendered.topic, rendered.payload)).map_err(|error| match error {
             NotTaken::Full => NotSent::NoRoom,
             NotTaken::TooLarge { .. } => NotSent::TooLarge(error.to_string()),
         })
     }
 
+    fn flush(&mut self) -> Sent {
+        Sent::default()
+    }
+
     fn preview(&self, item: &Item) -> (String, String) {
-        let rendered = render(item, &self.topic);
+        let rendered = render(item, &self.options.topic);
         (rendered.topic, String::from_utf8_lossy(&rendered.payload).into_owned())
     }
 
@@ -56,12 +120,14 @@ impl<L: Link, C: FnMut() -> L + Send> Destination for MqttDestination<L, C> {
 
     async fn event(&mut self) -> Happened {
         let Some(link) = &mut self.link else { return std::future::pending().await };
-        match link.event().await {
-            LinkEvent::Connected { .. } => Happened::Up,
-            LinkEvent::Acked { token: NOTICE, reason } => Happened::Announced(noticed(reason)),
-            LinkEvent::Acked { token, reason } => Happened::Answered { token, verdict: classify(reason, &self.topic_text) },
-            LinkEvent::Lost(reason) => Happened::Down(reason.fault()),
-        }
+        let event = match &mut self.receipts {
+            None => link.event().await,
+            Some(receipts) => tokio::select! {
+                event = link.event() => event,
+                happened = receipts.event() => return happened,
+            },
+        };
+        self.take(event)
     }
 
     async fn close(&mut self, farewell: Option<&Notice>) {
@@ -86,20 +152,47 @@ fn noticed(reason: AckReason) -> Result<(), String> {
 }
 
 /// What a broker's answer to one message means (MQTT 5, 3.4.2.1). `topic` is the route's, for the remedy.
-pub fn classify(reason: AckReason, topic: &str) -> Verdict {
+pub fn classify(reason: AckReason, topic: &str, unheard: Unheard) -> Verdict {
     match reason {
         AckReason::Success => Verdict::Settled,
+        AckReason::NoMatchingSubscribers if unheard == Unheard::Settle => Verdict::SettledUnheard,
         // Taken, and nobody has it: not a delivery. It stays owed until somebody listens.
-        AckReason::NoMatchingSubscribers => Verdict::Owed(format!(
-            "nobody is subscribed to `{topic}`; start the consumer, let it subscribe to all of it, or filter the route"
-        )),
-        AckReason::Refused(code @ (RefusalCode::PAYLOAD_FORMAT_INVALID | RefusalCode::TOPIC_NAME_INVALID)) => {
-            Verdict::Dead { reason: "refused", detail: code.to_string() }
-        }
-        // It is the route that is refused, and a person has to change something.
-        AckReason::Refused(code) => Verdict::Owed(format!(
-            "the broker refuses to take messages of this route ({code}); check the broker's access rules for topic `{topic}`"
-        )),
+        AckReason::NoMatchingSubscribers => Verdict::Waits {
+            why: Why::Unheard,
+            detail: format!(
+                "nobody is subscribed to `{topic}`; start the consumer, let it subscribe to all of it, or filter the route"
+            ),
+        },
+        AckReason::Refused(code) => match code {
+            RefusalCode::PAYLOAD_FORMAT_INVALID | RefusalCode::TOPIC_NAME_INVALID => {
+                Verdict::Dead { reason: "refused", detail: code.to_string() }
+            }
+            RefusalCode::NOT_AUTHORIZED => Verdict::Waits {
+                why: Why::Forbidden,
+                detail: format!("the broker refuses to take messages of this route ({code}); its topic is `{topic}`"),
+            },
+            RefusalCode::QUOTA_EXCEEDED => {
+                Verdict::Waits { why: Why::Quota, detail: format!("the broker has had enough ({code})") }
+            }
+            // A packet id of ours that the broker still holds: it is out of step with us, and a new connection begins anew.
+            RefusalCode::PACKET_IDENTIFIER_IN_USE => Verdict::Owed(format!("the broker is out of step ({code})")),
+            _ => Verdict::Waits { why: Why::Refused, detail: format!("the broker did not take a message ({code})") },
+        },
+    }
+}
+
+/// What it means for coming back that a broker refused or ended a connection with this code (MQTT 5, 3.2.2.2 and 3.14.2.1);
+/// `None`: nothing in particular.
+pub const fn ended_by(code: u8) -> Option<FaultClass> {
+    match code {
+        0x87 => Some(FaultClass::NotAuthorized),
+        0x88 | 0x89 | 0x8B => Some(FaultClass::Busy),
+        0x8E => Some(FaultClass::TakenOver),
+        0x95 => Some(FaultClass::TooLarge),
+        // Our window is the broker's own limit, so 0x93 (receive maximum exceeded) comes only from one that changed its mind.
+        0x93 | 0x96 | 0x97 | 0x9F => Some(FaultClass::Quota),
+        0x9C | 0x9D => Some(FaultClass::Moved),
+        _ => None,
     }
 }
 
@@ -107,17 +200,49 @@ pub fn classify(reason: AckReason, topic: &str) -> Verdict {
 mod tests {
     use super::*;
 
+    /// docs/mqtt.md has the same table.
     #[test]
-    fn only_success_settles_and_only_a_malformed_message_dies() {
-        assert_eq!(classify(AckReason::Success, "t"), Verdict::Settled);
-        assert!(matches!(classify(AckReason::NoMatchingSubscribers, "t/#"), Verdict::Owed(text) if text.contains("t/#")));
-        for code in [0x80, 0x83, 0x87, 0x91, 0x97] {
-            let verdict = classify(AckReason::Refused(RefusalCode(code)), "t");
-            assert!(matches!(verdict, Verdict::Owed(_)), "0x{code:02x}: {verdict:?}");
+    fn each_end_of_a_connection_means_one_thing() {
+        let named = (0..=0xFF).filter_map(|code| Some((code, ended_by(code)?)));
+        let expected = [
+            (0x87, FaultClass::NotAuthorized),
+            (0x88, FaultClass::Busy),
+            (0x89, FaultClass::Busy),
+            (0x8B, FaultClass::Busy),
+            (0x8E, FaultClass::TakenOver),
+            (0x93, FaultClass::Quota),
+            (0x95, FaultClass::TooLarge),
+            (0x96, FaultClass::Quota),
+            (0x97, FaultClass::Quota),
+            (0x9C, FaultClass::Moved),
+            (0x9D, FaultClass::Moved),
+            (0x9F, FaultClass::Quota),
+        ];
+        assert_eq!(named.collect::<Vec<_>>(), expected);
+    }
+
+    /// docs/mqtt.md has the same table.
+    #[test]
+    fn each_answer_of_a_broker_means_one_thing() {
+        let of = |reason| classify(reason, "t/#", Unheard::Wait);
+        let waits = |reason| match of(reason) {
+            Verdict::Waits { why, detail } => (why, detail),
+            other => panic!("{reason:?}: {other:?}"),
+        };
+        let refused = |code| AckReason::Refused(RefusalCode(code));
+        assert_eq!(of(AckReason::Success), Verdict::Settled);
+        let (why, detail) = waits(AckReason::NoMatchingSubscribers);
+        assert!(why == Why::Unheard && detail.contains("t/#"), "{detail}");
+        assert_eq!(classify(AckReason::NoMatchingSubscribers, "t", Unheard::Settle), Verdict::SettledUnheard);
+        let (why, detail) = waits(refused(0x87));
+        assert!(why == Why::Forbidden && detail.contains("access rules") && detail.contains("t/#"), "{detail}");
+        assert_eq!(waits(refused(0x97)).0, Why::Quota);
+        for unexplained in [0x80, 0x83, 0xA0] {
+            assert_eq!(waits(refused(unexplained)).0, Why::Refused, "0x{unexplained:02x}");
         }
-        for code in [0x90, 0x99] {
-            let verdict = classify(AckReason::Refused(RefusalCode(code)), "t");
-            assert!(matches!(verdict, Verdict::Dead { .. }), "0x{code:02x}: {verdict:?}");
+        assert!(matches!(of(refused(0x91)), Verdict::Owed(_)));
+        for malformed in [0x90, 0x99] {
+            assert!(matches!(of(refused(malformed)), Verdict::Dead { reason: "refused", .. }), "0x{malformed:02x}");
         }
     }
 }

@@ -18,9 +18,12 @@ use tokio_util::sync::CancellationToken;
 pub use self::letters::{LetterCommand, LettersDone, MAX_RETRIED, Preview};
 use super::announce::{Announcements, Outbox};
 use super::held::HeldRuns;
+use super::rate::Rate;
+use super::receipts::Receipts;
 use super::retry::Backoff;
+use super::stand::{Stand, Why};
 use super::status::{RouteState, RouteStatus};
-use super::{Destination, DeviceLabel, Fault, FaultClass, Happened, Planner, Rules, Token};
+use super::{Destination, DeviceLabel, Fault, FaultClass, Happened, Planner, Rules, Source, Token};
 use crate::config::{History, Order};
 use crate::monitor::Notice;
 use crate::radio::BootClock;
@@ -56,6 +59,10 @@ pub struct RouteSettings {
     pub order: Order,
     pub window: usize,
     pub ack_interval: Duration,
+    /// Messages a second at most.
+    pub max_rate: Option<u32>,
+    /// A record is settled by a receipt of the receiver, which may take so long; `None`: by the broker's word.
+    pub receipt_within: Option<Duration>,
     pub devices: BTreeMap<DeviceId, RouteDevice>,
     pub default_zone: TimeZone,
     pub preferences: BTreeMap<Metric, StreamPreference>,
@@ -111,6 +118,13 @@ pub struct Route<D: Destination> {
     /// What is in flight, for what must be known when its answer comes.
     flying: BTreeMap<Token, (Seq, Record)>,
     ahead: [VecDeque<(Seq, Record)>; 2],
+    stand: Stand,
+    rate: Rate,
+    receipts: Option<Receipts>,
+    /// Of a parked source, the record that was taken as a probe and is still on file as held.
+    probed: BTreeMap<Source, Seq>,
+    /// Times of the pure parts count from here.
+    started: Moment,
     anchors: Anchors,
     /// Of a record that goes to no patient.
     nowhere: Placement,
@@ -131,6 +145,8 @@ pub struct Route<D: Destination> {
     oldest: (Option<Seq>, Moment),
     /// Why a message was last refused, until one is taken: some brokers hang up then, and often that is all that is heard.
     refusal: Option<String>,
+    /// A message was taken since somebody looked.
+    went_well: bool,
     chance: fn() -> u32,
 }
 
@@ -159,7 +175,17 @@ impl<D: Destination> Route<D> {
         let mut status = RouteStatus { name: settings.name.clone(), kind: row.kind.clone(), ..RouteStatus::default() };
         status.tally = store.tally(row.n)?;
         status.dead = store.dead_count(row.n)?;
+        let mut stand = Stand::default();
+        for held in held.iter() {
+            Why::of_hold(held.reason).into_iter().for_each(|why| stand.park((held.device, held.stream), why, Duration::ZERO));
+        }
         Ok(Self {
+            rate: Rate::new(settings.max_rate),
+            receipts: settings.receipt_within.map(Receipts::new),
+            stand,
+            probed: BTreeMap::new(),
+            started: Moment::now(),
+            went_well: false,
             settings,
             nowhere: store.site_key().placement(None, 0),
             store,
@@ -203,19 +229,25 @@ impl<D: Destination> Route<D> {
                 continue;
             }
             let left = self.connected(&mut backoff).await?;
+            let under_way = std::mem::take(&mut self.flying);
+            if let Left::Lost(fault) = &left {
+                self.suspect(fault, under_way);
+            }
             self.planner.link_down();
-            self.flying.clear();
+            self.receipts.iter_mut().for_each(Receipts::clear);
+            self.stand.link_down(self.clock(), (self.chance)());
             self.ahead.iter_mut().for_each(VecDeque::clear);
             self.write()?;
             match left {
                 Left::Stopped => return Ok(()),
                 Left::Paused => {}
                 Left::Lost(Fault { class, text }) => {
-                    let reason = match &self.refusal {
+                    let refusal = self.stand.standing().map(|(_, detail)| detail.to_owned()).or(self.refusal.take());
+                    let reason = match &refusal {
                         Some(refusal) if *refusal != text => format!("{text}; before that, {refusal}"),
                         _ => text,
                     };
-                    let wait = backoff.next((self.chance)());
+                    let wait = backoff.after(class, (self.chance)());
                     self.status.last_fault = Some(class);
                     tracing::warn!(route = %self.settings.name, class = class.name(), %reason, retry_in_ms = wait.as_millis() as u64, "link down");
                     self.state(RouteState::Down, Some(reason));
@@ -239,7 +271,9 @@ impl<D: Destination> Route<D> {
                 if let Err(error) = self.fill() {
                     self.not_written(error)?;
                 }
+                self.show();
             }
+            let wake = self.wake().filter(|_| up);
             tokio::select! {
                 biased;
                 () = self.inputs.stop.cancelled() => {
@@ -256,20 +290,25 @@ impl<D: Destination> Route<D> {
                                 up = true;
                                 self.link_up()?;
                             }
-                            Happened::Answered { token, verdict } => match self.answered(token, verdict) {
-                                None => backoff.reset(),
-                                Some(reason) => {
+                            Happened::Answered { token, verdict } => {
+                                if let Some(text) = self.answered(token, verdict)? {
                                     self.destination.close(None).await;
-                                    return Ok(Left::Lost(Fault { class: FaultClass::Refused, text: reason }));
+                                    return Ok(Left::Lost(Fault { class: FaultClass::Refused, text }));
                                 }
-                            },
+                            }
+                            Happened::Received { deliveries, unreadable } => self.confirmed(&deliveries, unreadable),
+                            Happened::Hears(heard) => self.status.receipts = heard.err().map(|fault| fault.text),
                             Happened::Announced(answer) => self.announced(answer),
                             Happened::Down(fault) => return Ok(Left::Lost(fault)),
                         }
                         next = self.destination.event().now_or_never();
                     }
+                    if std::mem::take(&mut self.went_well) {
+                        backoff.reset();
+                    }
                 }
                 () = until(self.write_due) => self.write()?,
+                () = until(wake) => {}
                 Some(command) = self.inputs.commands.recv() => {
                     self.command(command)?;
                     if self.row.paused.is_some() {
@@ -290,9 +329,10 @@ impl<D: Destination> Route<D> {
         let until = Moment::now() + FAREWELL;
         while up && (self.planner.in_flight() > 0 || self.destination.room() == 0) {
             match tokio::time::timeout_at(until, self.destination.event()).await {
-                Ok(Happened::Answered { token, verdict }) => drop(self.answered(token, verdict)),
+                Ok(Happened::Answered { token, verdict }) => drop(self.answered(token, verdict)?),
                 Ok(Happened::Announced(answer)) => self.announced(answer),
-                Ok(Happened::Up) => {}
+                Ok(Happened::Received { deliveries, unreadable }) => self.confirmed(&deliveries, unreadable),
+                Ok(Happened::Up | Happened::Hears(_)) => {}
                 Ok(Happened::Down(_)) | Err(_) => break,
             }
         }
@@ -329,7 +369,7 @@ impl<D: Destination> Route<D> {
         self.planner.link_up(self.head);
         self.write()?;
         self.outbox = Outbox::default();
-        self.state(RouteState::Up, None);
+        self.show();
         tracing::info!(route = %self.settings.name, backlog = self.status.backlog, "link up");
         Ok(())
     }

@@ -7,7 +7,8 @@ use jiff::tz::TimeZone;
 use super::{Moment, Route, RouteCommand};
 use crate::deliver::decide::carries;
 use crate::deliver::held::Recheck;
-use crate::deliver::{Decision, Destination, Lane, RouteState};
+use crate::deliver::receipts::Receipts;
+use crate::deliver::{Decision, Destination, Lane, RouteState, Why};
 use crate::reading::{DeviceId, Record, Seq, Timestamp};
 use crate::store::{EVICTIONS, READ_LIMIT, RouteChange, StoreError};
 
@@ -23,6 +24,10 @@ impl<D: Destination> Route<D> {
     /// Looks at every held record again; what may go now goes to the backlog lane.
     pub(super) fn recheck_held(&mut self) -> Result<(), StoreError> {
         for run in self.held.due_for_recheck() {
+            let source = (run.device, run.stream);
+            if self.stand.is_parked(&source) == Some(run.reason) {
+                continue;
+            }
             if self.planner.lanes().backlog.len() >= Recheck::MAX_BACKLOG_RUNS {
                 self.held.postpone();
                 break;
@@ -33,7 +38,11 @@ impl<D: Destination> Route<D> {
                 let records = self.store.read(from, run.last, READ_LIMIT)?;
                 let Some((last, _)) = records.last() else { break };
                 from = last.next();
-                for (seq, record) in records.iter().filter(|(_, r)| r.device == run.device && r.stream == run.stream) {
+                for (seq, record) in records.iter().filter(|(_, r)| (r.device, r.stream) == source) {
+                    if self.probed.get(&source) == Some(seq) {
+                        self.probed.remove(&source);
+                        continue;
+                    }
                     match self.decide(record, Lane::Backlog)? {
                         Decision::Hold(reason) => recheck.still_held(*seq, reason),
                         _ => recheck.released(*seq),
@@ -56,6 +65,7 @@ impl<D: Destination> Route<D> {
             }
             RouteCommand::Resume { done } => {
                 self.row.paused = None;
+                self.stand.try_now(self.clock());
                 let _ = done.send(());
             }
             RouteCommand::Replay { from, to, done } => {
@@ -226,6 +236,49 @@ impl<D: Destination> Route<D> {
         Ok(())
     }
 
+    /// What a link that stands is good for now.
+    pub(super) fn show(&mut self) {
+        let (state, detail) = match self.stand.standing() {
+            Some((Why::Forbidden, detail)) => (RouteState::Paused, Some(detail.to_owned())),
+            Some((_, detail)) => (RouteState::Waiting, Some(detail.to_owned())),
+            None => match self.unconfirmed() {
+                Some(detail) if self.receipts.as_ref().is_some_and(|receipts| !receipts.has_room()) => {
+                    (RouteState::Waiting, Some(detail))
+                }
+                detail => (RouteState::Up, detail),
+            },
+        };
+        if self.status.state != state || self.status.detail != detail {
+            self.state(state, detail);
+        }
+    }
+
+    /// What is to be said of receipts that don't come.
+    fn unconfirmed(&self) -> Option<String> {
+        let now = self.clock();
+        let receipts = self.receipts.as_ref().filter(|receipts| receipts.is_late(now) || !receipts.has_room())?;
+        let count = receipts.count();
+        let waited = now.saturating_sub(receipts.since()?);
+        let since = self.now().map(|now| now.plus_ms(-i64::try_from(waited.as_millis() / 1_000 * 1_000).unwrap_or(0)));
+        let since = since.map_or_else(|| format!("for {} s", waited.as_secs()), |since| format!("since {since}"));
+        let why = self.status.receipts.as_deref().unwrap_or("look whether the receiver runs and publishes them");
+        Some(format!("waiting {since} for receipts of {count} records: {why}"))
+    }
+
+    /// When something may go that may not go now.
+    pub(super) fn wake(&self) -> Option<Moment> {
+        let now = self.clock();
+        let owes = self.planner.next(self.head).is_some();
+        let rate = self.rate.open_at(now).filter(|_| owes);
+        let receipts = self.receipts.as_ref().and_then(|receipts| receipts.wake(now));
+        [self.stand.wake(now), rate, receipts].into_iter().flatten().filter(|at| *at > now).min().map(|at| self.started + at)
+    }
+
+    /// The time of the pure parts.
+    pub(super) fn clock(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     pub(super) fn state(&mut self, state: RouteState, detail: Option<String>) {
         (self.status.state, self.status.detail) = (state, detail);
         self.report();
@@ -237,6 +290,7 @@ impl<D: Destination> Route<D> {
         self.status.backlog = lanes.backlog.count_to(self.head);
         self.status.in_flight = self.planner.in_flight() as u64;
         self.status.held = self.held.counts();
+        self.status.unconfirmed = self.receipts.as_ref().map_or(0, Receipts::count) as u64;
         self.inputs.publish.send_if_modified(|published| {
             let changed = *published != self.status;
             published.clone_from(&self.status);

@@ -33,7 +33,7 @@ pub struct MqttLink {
 }
 
 impl Link for MqttLink {
-    fn publish(&mut self, token: u64, message: Message) -> Result<(), NotTaken> {
+    fn publish(&mut self, token: u64, message: Message) -> Result<usize, NotTaken> {
         if self.room() == 0 {
             return Err(NotTaken::Full);
         }

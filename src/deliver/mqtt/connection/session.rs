@@ -197,7 +197,7 @@ impl Session {
         self.in_flight.len() + self.unconfirmed.len()
     }
 
-    pub fn publish(&mut self, token: u64, mut message: Message, now: Instant) -> Result<(), NotTaken> {
+    pub fn publish(&mut self, token: u64, mut message: Message, now: Instant) -> Result<usize, NotTaken> {
         if self.room() == 0 {
             return Err(NotTaken::Full);
         }
@@ -220,7 +220,7 @@ impl Session {
         }
         self.deadline.get_or_insert(now + self.progress_deadline);
         self.last_sent = now;
-        Ok(())
+        Ok(bytes)
     }
 
     /// Tells the broker that a message was taken care of. In the order they came.
@@ -322,7 +322,7 @@ impl Session {
 
     fn accepted(&mut self, accepted: Accepted, now: Instant) {
         if self.qos1 && !accepted.qos1 {
-            return self.lose(LostReason::Refused("it takes no QoS 1 message, so write max_qos = 0".to_owned()));
+            return self.lose(LostReason::refused("it takes no QoS 1 message, so write max_qos = 0"));
         }
         self.connected = true;
         self.resumed = accepted.resumed;

@@ -88,7 +88,7 @@ fn refused(ack: &ConnAck) -> LostReason {
     match ack.code {
         ConnectReturnCode::BadUserNamePassword => LostReason::BadLogin,
         ConnectReturnCode::NotAuthorized => LostReason::NotAuthorized,
-        code => LostReason::Refused(format!("{code:?}")),
+        code => LostReason::refused(format!("{code:?}")),
     }
 }
 

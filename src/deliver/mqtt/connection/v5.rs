@@ -10,6 +10,8 @@ use rumqttc::v5::mqttbytes::v5::{
 };
 
 use super::session::{Accepted, Heard, Hello, Received};
+use crate::deliver::FaultClass;
+use crate::deliver::mqtt::ended_by;
 use crate::deliver::mqtt::link::{AckReason, LostReason, Message, RefusalCode};
 
 /// A DISCONNECT without a reason may have no body at all (3.14.2.1), which the library does not read.
@@ -136,13 +138,23 @@ fn refused(ack: ConnAck) -> LostReason {
         ConnectReturnCode::BadUserNamePassword => LostReason::BadLogin,
         ConnectReturnCode::NotAuthorized => LostReason::NotAuthorized,
         ConnectReturnCode::UnsupportedProtocolVersion | ConnectReturnCode::RefusedProtocolVersion => {
-            LostReason::Refused("it does not speak MQTT 5, so write protocol = \"3.1.1\"".to_owned())
+            LostReason::refused("it does not speak MQTT 5, so write protocol = \"3.1.1\"")
         }
-        ConnectReturnCode::RetainNotSupported => {
-            LostReason::Refused("it keeps no retained messages, so write retain = false".to_owned())
+        ConnectReturnCode::RetainNotSupported => LostReason::refused("it keeps no retained messages, so write retain = false"),
+        ConnectReturnCode::QoSNotSupported => LostReason::refused("it takes no QoS 1 message, so write max_qos = 0"),
+        other => {
+            let code = match other {
+                ConnectReturnCode::ServerBusy => 0x89,
+                ConnectReturnCode::ServerUnavailable | ConnectReturnCode::ServiceUnavailable => 0x88,
+                ConnectReturnCode::PacketTooLarge => 0x95,
+                ConnectReturnCode::QuotaExceeded => 0x97,
+                ConnectReturnCode::UseAnotherServer => 0x9C,
+                ConnectReturnCode::ServerMoved => 0x9D,
+                ConnectReturnCode::ConnectionRateExceeded => 0x9F,
+                _ => 0x80,
+            };
+            LostReason::Refused { class: ended_by(code).unwrap_or(FaultClass::Refused), text: format!("{other:?}") }
         }
-        ConnectReturnCode::QoSNotSupported => LostReason::Refused("it takes no QoS 1 message, so write max_qos = 0".to_owned()),
-        code => LostReason::Refused(format!("{code:?}")),
     }
 }
 
@@ -150,7 +162,10 @@ fn ended(code: DisconnectReasonCode, text: Option<String>) -> LostReason {
     match code {
         DisconnectReasonCode::SessionTakenOver => LostReason::TakenOver,
         DisconnectReasonCode::NotAuthorized => LostReason::NotAuthorized,
-        _ => LostReason::Ended(text.unwrap_or_else(|| format!("{code:?}"))),
+        _ => LostReason::Ended {
+            class: ended_by(code as u8).unwrap_or(FaultClass::Ended),
+            text: text.unwrap_or_else(|| format!("{code:?}")),
+        },
     }
 }
 
@@ -190,6 +205,6 @@ mod tests {
     #[test]
     fn a_disconnect_without_a_body_is_an_orderly_end() {
         let heard = read(BytesMut::from(&BARE_DISCONNECT[..])).unwrap();
-        assert!(matches!(heard, Heard::Lost(LostReason::Ended(text)) if text == "NormalDisconnection"));
+        assert!(matches!(heard, Heard::Lost(LostReason::Ended { text, .. }) if text == "NormalDisconnection"));
     }
 }
