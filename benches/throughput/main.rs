@@ -4,11 +4,13 @@
 //! that alternate with a bare control (SQLCipher without bedrail, an MQTT client without bedrail), and what is compared with
 //! an aim is the median of the ratios of the rounds.
 
+mod commits;
 mod drain;
 mod ingest;
 mod machine;
 mod process;
 mod table;
+mod upstream;
 mod world;
 mod written;
 
@@ -34,11 +36,12 @@ fn main() {
     let mut table = Table::new();
     // `cargo bench -- drain` measures one part; cargo itself passes `--bench`.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let parts: [(&str, Measure); 5] = [
+    let parts: [(&str, Measure); 6] = [
         ("machine", machine::measure),
         ("ingest", ingest::measure),
         ("written", written::measure),
         ("drain", drain::measure),
+        ("commits", commits::measure),
         ("process", process::measure),
     ];
     for (name, measure) in parts {

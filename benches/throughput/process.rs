@@ -17,7 +17,7 @@ use crate::support::process::wait_until;
 use crate::support::rig::{Rig, Shape};
 use crate::table::{Table, grouped, median};
 use crate::world::{GATEWAY, OXIMETERS, ROUNDS, anchor, fill, oximeter};
-use crate::{BINARY, drain};
+use crate::{BINARY, upstream};
 
 /// In the environment of this same program: the config file of a site whose log it fills, to die without a word.
 pub const FILL: &str = "BEDRAIL_BENCH_FILL";
@@ -29,7 +29,7 @@ const DRAINED: Duration = Duration::from_secs(120);
 
 pub fn measure(table: &mut Table) {
     let pki = Pki::new();
-    let options = BrokerOptions { extra: drain::BROKER.to_owned(), ..BrokerOptions::mutual_tls(&pki) };
+    let options = BrokerOptions { extra: upstream::BROKER.to_owned(), ..BrokerOptions::mutual_tls(&pki) };
     let mut broker = Broker::start(&options);
     let gateway = pki.client("gateway");
     let (empty, full) = (site(&pki, &gateway, broker.port()), site(&pki, &gateway, broker.port()));
