@@ -30,6 +30,7 @@ fn fixture() -> PathBuf {
 fn raw(path: &Path) -> Connection {
     let connection = Connection::open(path).unwrap();
     connection.pragma_update(None, "key", format!("x'{}'", "07".repeat(32))).unwrap();
+    connection.pragma_update(None, "cipher_page_size", 1_024).unwrap();
     connection
 }
 
