@@ -23,6 +23,10 @@ const AUTOCHECKPOINT_PAGES: u32 = (4 << 20) / PAGE;
 /// After a burst the WAL file is cut back to this and re-used; in steady state it is never truncated.
 const JOURNAL_SIZE_LIMIT: u32 = 8 << 20;
 
+/// Pages one connection keeps. Frames are read once, in order, and a commit touches a dozen pages, so SQLite's 2 MiB would
+/// only fill up with what is not needed again; there are four connections and one more a route.
+const CACHE_KIB: i64 = 512;
+
 /// Opens a file that exists; [`create`] makes one.
 pub fn open(path: &Path, key: &DataKey) -> Result<Connection, StoreError> {
     if !path.exists() {
@@ -66,6 +70,7 @@ fn connect(path: &Path, key: &DataKey, flags: OpenFlags, salt: &str) -> Result<C
     connection.pragma_update(None, "journal_mode", "WAL").map_err(damaged)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", JOURNAL_SIZE_LIMIT)?;
     assert_mode(&connection, path)?;
