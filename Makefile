@@ -16,7 +16,7 @@ TEST_PACKAGES := dbus-daemon mosquitto mosquitto-clients openssl python3 strace 
 # libFuzzer is C++.
 FUZZ_PACKAGES := g++
 
-.PHONY: help need test long-powercut long-kill demo bench fmt-check clippy fuzz-smoke
+.PHONY: help need test long-powercut long-kill long-backlog demo bench fmt-check clippy fuzz-smoke
 
 help: ## This list
 	@echo "bedrail: make TARGET"
@@ -40,6 +40,9 @@ demo: need ## Run the real binary for a minute against simulated devices and a b
 
 bench: need ## Measure ingest, drain, memory and octets written, each beside its bare control (optimised build; takes minutes)
 	cargo bench --locked
+
+long-backlog: need ## Measure memory and the way through a backlog of ten million records (optimised build; minutes, 1 GB of disk)
+	BEDRAIL_LONG=1 cargo bench --locked -- machine backlog
 
 fmt-check: ## Is the code formatted as rustfmt.toml says?
 	cargo fmt --check

@@ -8,6 +8,7 @@ mod commits;
 mod drain;
 mod ingest;
 mod machine;
+mod memory;
 mod process;
 mod table;
 mod upstream;
@@ -36,13 +37,15 @@ fn main() {
     let mut table = Table::new();
     // `cargo bench -- drain` measures one part; cargo itself passes `--bench`.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let parts: [(&str, Measure); 6] = [
+    let parts: [(&str, Measure); 8] = [
         ("machine", machine::measure),
         ("ingest", ingest::measure),
         ("written", written::measure),
         ("drain", drain::measure),
         ("commits", commits::measure),
         ("process", process::measure),
+        ("memory", memory::measure),
+        ("backlog", memory::measure_long),
     ];
     for (name, measure) in parts {
         if wanted.is_empty() || wanted.iter().any(|part| part == name) {

@@ -24,20 +24,17 @@ const STREAMS: usize = 64;
 /// As the daemon looks at retention.
 const RETAIN_EVERY: u64 = 10;
 
-/// By a record: handed to the kernel, to the disk, and how much longer the files are.
+/// By a record: handed to the kernel, and to the disk.
 struct Written {
     handed: f64,
     disk: f64,
-    grown: f64,
 }
 
 pub fn measure(table: &mut Table) {
     let tuned = ward_for_half_an_hour(1, false);
     let default = ward_for_half_an_hour(2, true);
     let rows = row_a_record();
-    let show = |written: &Written| {
-        format!("{} B (disk {}, grown {})", grouped(written.handed), grouped(written.disk), grouped(written.grown))
-    };
+    let show = |written: &Written| format!("{} B (disk {})", grouped(written.handed), grouped(written.disk));
     let what = format!("octets written a record in its life, {STREAMS} x 1/s, 1 s, no windows / rows of {ROW_OCTETS} B");
     table.row(&what, show(&tuned), show(&rows), Some(tuned.handed / rows.handed), "<= 300 B");
     let what = "octets written a record, default: 500 ms commits, windows of 1 and 15 min / rows";
@@ -60,7 +57,7 @@ fn ward_for_half_an_hour(commits_a_second: usize, windows: bool) -> Written {
     let directory = tempfile::tempdir().expect("a directory");
     let mut halves = Halves::new(directory.path(), commits_a_second, windows);
     (0..KEEP).for_each(|second| halves.second(second));
-    measured(directory.path(), "bedrail.db", || (KEEP..KEEP + SECONDS).for_each(|second| halves.second(second)))
+    measured(|| (KEEP..KEEP + SECONDS).for_each(|second| halves.second(second)))
 }
 
 impl Halves {
@@ -125,7 +122,7 @@ fn row_a_record() -> Written {
     let mut rows = bare(directory.path());
     let mut noise = Noise::new();
     (0..KEEP).for_each(|second| a_second_of_rows(&mut rows, &mut noise, second));
-    measured(directory.path(), "bare.db", || {
+    measured(|| {
         (KEEP..KEEP + SECONDS).for_each(|second| a_second_of_rows(&mut rows, &mut noise, second));
     })
 }
@@ -139,14 +136,13 @@ fn a_second_of_rows(rows: &mut Connection, noise: &mut Noise, second: u64) {
     }
 }
 
-fn measured(directory: &Path, file: &str, work: impl FnOnce()) -> Written {
+fn measured(work: impl FnOnce()) -> Written {
     let records = SECONDS as f64 * STREAMS as f64;
-    let size = || std::fs::metadata(directory.join(file)).map_or(0, |meta| meta.len());
-    let (before, length) = (io(), size());
+    let before = io();
     work();
-    let (after, grown) = (io(), size() as f64 - length as f64);
+    let after = io();
     let of = |name: &str| (after[name] - before[name]) as f64 / records;
-    Written { handed: of("wchar"), disk: of("write_bytes"), grown: grown / records }
+    Written { handed: of("wchar"), disk: of("write_bytes") }
 }
 
 fn io() -> BTreeMap<String, u64> {
