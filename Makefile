@@ -20,7 +20,7 @@ FUZZ_PACKAGES := g++
 # A guest with a real bluetoothd: the machine, what unpacks and packs its image, and the Python of the devices around it.
 VM_PACKAGES := qemu-system-x86 binutils kmod cpio e2fsprogs xz-utils python3 python3-venv
 
-.PHONY: help need test test-vm test-vm-smoke vm-need long-powercut long-kill long-damage long-ha demo bench fmt-check clippy fuzz-smoke
+.PHONY: help need test test-vm test-vm-smoke vm-need long-powercut long-kill long-damage long-ha long-backlog demo bench fmt-check clippy fuzz-smoke
 
 help: ## This list
 	@echo "bedrail: make TARGET"
@@ -60,6 +60,9 @@ demo: need ## Run the real binary for a minute against simulated devices and a b
 
 bench: need ## Measure ingest, drain, memory and octets written, each beside its bare control (optimised build; takes minutes)
 	cargo bench --locked
+
+long-backlog: need ## Measure memory and the way through a backlog of ten million records (optimised build; minutes, 1 GB of disk)
+	BEDRAIL_LONG=1 cargo bench --locked -- machine backlog
 
 fmt-check: ## Is the code formatted as rustfmt.toml says?
 	cargo fmt --check

@@ -18,7 +18,7 @@ use bedrail::store::{
 use bedrail::ward::{Change, EventSource, Phi};
 use exerciser::{long, scratch};
 
-const PAGE: usize = 4_096;
+const PAGE: usize = 1_024;
 const WAL_FRAME: usize = PAGE + 24;
 const BOOT: BootId = BootId([9; 16]);
 const CUFF: DeviceId = DeviceId::new([0xA4, 0xC1, 0x38, 1, 2, 3]);
@@ -57,7 +57,7 @@ fn draft(n: u64) -> Draft {
             scale: Decimal::new(1, 0),
             unit: Unit::PerMinute,
             period_us: 1,
-            samples: (0..64u64).map(|i| ((n * 64 + i).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as i32).collect(),
+            samples: (0..16u64).map(|i| ((n * 16 + i).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as i32).collect(),
         }),
     }
 }

@@ -19,7 +19,7 @@ use support::rig::{Rig, Shape};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_bedrail");
 const LIMIT: Duration = Duration::from_secs(60);
-const PAGE: u64 = 4_096;
+const PAGE: u64 = 1_024;
 const STORE: i32 = 75;
 /// A frame a value, so that the log has pages to damage.
 const FRAME_A_VALUE: &str = "[store]\ncommit_records = 1\n";
@@ -289,14 +289,14 @@ fn a_log(rig: &mut Rig, shape: Shape) {
 /// Flips a bit of one of the last pages, where the frames are; its number.
 fn damage(rig: &Rig, file: &str) -> u64 {
     let path = rig.site.path("state").join(file);
-    let page = std::fs::metadata(&path).unwrap().len() / PAGE - 6;
+    let page = std::fs::metadata(&path).unwrap().len() / PAGE - 24;
     flip(&path, page);
     page
 }
 
 fn flip(path: &Path, page: u64) {
     let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
-    let (at, mut octet) = ((page - 1) * PAGE + 1_234, [0]);
+    let (at, mut octet) = ((page - 1) * PAGE + 234, [0]);
     file.read_exact_at(&mut octet, at).unwrap();
     file.write_all_at(&[octet[0] ^ 0x10], at).unwrap();
 }

@@ -15,10 +15,18 @@ use super::rescue::pages::salt_for;
 
 /// A writer holds the lock for one commit (20 ms and one fsync); a card that is collecting garbage may take seconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-/// 1,000 pages of 4 KiB: the log is written back every 4 MiB, so the WAL stays near that and far under 16 MiB.
-const AUTOCHECKPOINT_PAGES: u32 = 1_000;
+/// Octets of a page. A commit rewrites whole pages, most of them for a few octets (a route's runs, the free list), so small
+/// ones wear a card less: of 4 KiB, twice as much was written for a record (docs/evidence/bench.md). Smaller ones than this
+/// hold too little beside their 80 octets of vector and code.
+pub const PAGE: u32 = 1_024;
+/// The log is written back every 4 MiB, so the WAL stays near that and far under 16 MiB.
+const AUTOCHECKPOINT_PAGES: u32 = (4 << 20) / PAGE;
 /// After a burst the WAL file is cut back to this and re-used; in steady state it is never truncated.
 const JOURNAL_SIZE_LIMIT: u32 = 8 << 20;
+
+/// Pages one connection keeps. Frames are read once, in order, and a commit touches a dozen pages, so SQLite's 2 MiB would
+/// only fill up with what is not needed again; there are four connections and one more a route.
+const CACHE_KIB: i64 = 512;
 
 /// Opens a file that exists; [`create`] makes one.
 pub fn open(path: &Path, key: &DataKey) -> Result<Connection, StoreError> {
@@ -66,12 +74,14 @@ fn connect(path: &Path, key: &DataKey, flags: OpenFlags, salt: &str) -> Result<C
     connection.pragma_update(None, "cipher_log_level", "NONE")?;
     let pragma = zeroize::Zeroizing::new(format!("x'{}{salt}'", hex(&key[..])));
     connection.pragma_update(None, "key", &*pragma)?;
+    connection.pragma_update(None, "cipher_page_size", PAGE)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     // The first read is where a wrong key or a damaged first page shows.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(damaged)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(damaged)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", JOURNAL_SIZE_LIMIT)?;
     assert_mode(&connection, path)?;

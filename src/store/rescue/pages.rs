@@ -12,11 +12,11 @@ use aes::cipher::{Array, BlockModeDecrypt as _, InnerIvInit as _, KeyInit as _};
 use ring::{hmac, pbkdf2};
 use zeroize::Zeroizing;
 
-use crate::store::StoreError;
 use crate::store::key::DataKey;
+use crate::store::{StoreError, db};
 
-/// SQLCipher 4's defaults, which `db.rs` leaves alone: 4 KiB, of which 16 octets are the vector and 64 the code.
-pub const PAGE: usize = 4_096;
+/// Of each page 16 octets are the vector and 64 the code: SQLCipher 4's defaults, which `db.rs` leaves alone.
+pub const PAGE: usize = db::PAGE as usize;
 pub const USABLE: usize = PAGE - VECTOR - CODE;
 const VECTOR: usize = 16;
 const CODE: usize = 64;

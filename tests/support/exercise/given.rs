@@ -14,7 +14,7 @@ use super::{Script, open};
 
 pub type Files = BTreeMap<String, Vec<u8>>;
 
-const PAGE: usize = 4_096;
+const PAGE: usize = 1_024;
 /// What `tests/migrates.rs` wrote with the older schema: so many heart rates, of which the route had settled some.
 const OLDER_RECORDS: u64 = 120;
 const OLDER_SETTLED: u64 = 40;
@@ -106,6 +106,7 @@ fn older_with_log() -> Files {
     write(dir.path(), &older_file());
     let connection = Connection::open(dir.path().join("bedrail.db")).expect("the fixture opens");
     connection.pragma_update(None, "key", format!("x'{}'", hex(&LOG_KEY))).expect("a key");
+    connection.pragma_update(None, "cipher_page_size", 1_024).expect("its page size");
     connection
         .execute_batch(
             "CREATE TEMP TABLE last AS SELECT * FROM frame WHERE first > 90;

@@ -20,7 +20,7 @@ pub const WARD_KEY: [u8; 32] = [8; 32];
 
 /// When retention runs, and what it goes by: nothing is old.
 pub const NOW: Timestamp = Timestamp(1_700_000_100_000);
-pub const RULE: Rule = Rule { now: Some(NOW), horizon_ms: i64::MAX, keep_ms: i64::MAX };
+pub const RULE: Rule = Rule { now: Some(NOW), horizon_ms: i64::MAX, keep_ms: i64::MAX, patience_ms: 0 };
 /// It needs the room of what was committed up to here: a settled frame, one of which a part is owed, what a device can send
 /// again, and windows.
 pub const EVICTED_TO: Seq = Seq(69);
