@@ -10,12 +10,17 @@ use std::time::Duration;
 use support::devices::{Kind, Security, VirtualDevice};
 use support::vm::{self, VmWard};
 
+const BINARY: &str = env!("CARGO_BIN_EXE_bedrail");
 const STRAP: &str = "A4:C1:38:00:00:01";
 const OXIMETER: &str = "00:1C:05:00:00:02";
 const THERMOMETER: &str = "A4:C1:38:00:00:03";
 const CUFF: &str = "A4:C1:38:00:00:04";
 const SECOND: Duration = Duration::from_secs(1);
 const SETTLE: Duration = Duration::from_secs(30);
+
+fn ward(devices: &[VirtualDevice]) -> VmWard {
+    VmWard::new(BINARY, devices, &[])
+}
 
 fn strap() -> VirtualDevice {
     VirtualDevice::new(Kind::HeartRateStrap, STRAP, "strap")
@@ -38,7 +43,7 @@ fn values_of_four_kinds_reach_the_broker_as_they_were_sent() {
     if !vm::wanted("values_of_four_kinds_reach_the_broker_as_they_were_sent") {
         return;
     }
-    let mut ward = VmWard::new(&[strap(), oximeter(), thermometer(), cuff()]);
+    let mut ward = ward(&[strap(), oximeter(), thermometer(), cuff()]);
     ward.start_gateway();
     ward.advertise();
     ward.measure_rounds(20, SECOND / 5);
@@ -62,7 +67,7 @@ fn a_bond_made_by_just_works_lasts_over_a_reboot_of_the_gateway() {
     if !vm::wanted("a_bond_made_by_just_works_lasts_over_a_reboot_of_the_gateway") {
         return;
     }
-    let mut ward = VmWard::new(&[bonding(cuff(), Security::JustWorks, JUST_WORKS)]);
+    let mut ward = ward(&[bonding(cuff(), Security::JustWorks, JUST_WORKS)]);
     ward.start_gateway();
     ward.advertise();
     ward.measure_rounds(3, SECOND);
@@ -82,7 +87,7 @@ fn a_device_that_may_not_bond_does_not_and_the_others_go_on() {
     if !vm::wanted("a_device_that_may_not_bond_does_not_and_the_others_go_on") {
         return;
     }
-    let mut ward = VmWard::new(&[strap(), bonding(cuff(), Security::JustWorks, "bond = \"none\"")]);
+    let mut ward = ward(&[strap(), bonding(cuff(), Security::JustWorks, "bond = \"none\"")]);
     ward.start_gateway();
     ward.air.advertise(CUFF);
     ward.wait_for_status(CUFF, vm::ward::CONNECT * 2, |status| status["state"] == "lost");
@@ -111,7 +116,7 @@ fn a_passkey_from_the_config_bonds_and_a_wrong_one_does_not() {
         bonding(thermometer(), Security::Passkey(654_321), &with("wrong-passkey")),
     ];
     let credentials = [("right-passkey", &b"123456"[..]), ("wrong-passkey", b"111111")];
-    let mut ward = VmWard::with_credentials(&devices, &credentials);
+    let mut ward = VmWard::new(BINARY, &devices, &credentials);
     let check = ward.try_bedrail(&["check"]);
     if check.output.contains("not yet") {
         vm::skipped("a_passkey_from_the_config_bonds_and_a_wrong_one_does_not", "bond = \"passkey\" is not built yet");
@@ -139,7 +144,7 @@ fn a_device_that_lost_its_bond_is_never_paired_again_and_the_others_go_on() {
     if !vm::wanted("a_device_that_lost_its_bond_is_never_paired_again_and_the_others_go_on") {
         return;
     }
-    let mut ward = VmWard::new(&[strap(), bonding(cuff(), Security::JustWorks, JUST_WORKS)]);
+    let mut ward = ward(&[strap(), bonding(cuff(), Security::JustWorks, JUST_WORKS)]);
     ward.start_gateway();
     ward.advertise();
     ward.measure_rounds(3, SECOND);
@@ -181,7 +186,7 @@ fn devices_out_of_range_switched_off_or_hung_up_are_heard_again() {
     if !vm::wanted("devices_out_of_range_switched_off_or_hung_up_are_heard_again") {
         return;
     }
-    let mut ward = VmWard::new(&[strap(), thermometer()]);
+    let mut ward = ward(&[strap(), thermometer()]);
     ward.start_gateway();
     ward.advertise();
     for round in 0..3 {
@@ -207,7 +212,7 @@ fn malformed_and_empty_packets_are_counted_and_nothing_dies() {
     if !vm::wanted("malformed_and_empty_packets_are_counted_and_nothing_dies") {
         return;
     }
-    let mut ward = VmWard::new(&[strap(), oximeter(), thermometer(), cuff()]);
+    let mut ward = ward(&[strap(), oximeter(), thermometer(), cuff()]);
     ward.start_gateway();
     ward.advertise();
     let devices: Vec<VirtualDevice> = ward.workers.iter().map(|worker| worker.device.clone()).collect();
@@ -236,7 +241,7 @@ fn what_is_durable_survives_a_power_cut_of_the_gateway_in_mid_stream() {
     if !vm::wanted("what_is_durable_survives_a_power_cut_of_the_gateway_in_mid_stream") {
         return;
     }
-    let mut ward = VmWard::new(&[strap(), oximeter(), thermometer(), cuff()]);
+    let mut ward = ward(&[strap(), oximeter(), thermometer(), cuff()]);
     ward.start_gateway();
     ward.advertise();
     for round in 0..2 {
@@ -265,7 +270,7 @@ fn bluetoothd_killed_and_an_adapter_pulled_out_or_switched_off_cost_no_reading_t
     if !vm::wanted("bluetoothd_killed_and_an_adapter_pulled_out_or_switched_off_cost_no_reading_that_was_sent") {
         return;
     }
-    let mut ward = VmWard::new(&[strap(), thermometer()]);
+    let mut ward = ward(&[strap(), thermometer()]);
     ward.start_gateway();
     ward.advertise();
     for trouble in ["killed", "killed", "pulled out", "switched off"] {
@@ -310,7 +315,7 @@ fn thirty_devices_stream_at_once_and_none_is_starved() {
     let kind = |n: usize| if n.is_multiple_of(2) { Kind::HeartRateStrap } else { Kind::OximeterContinuous };
     let devices: Vec<VirtualDevice> =
         (0..30).map(|n| VirtualDevice::new(kind(n), &format!("00:1C:05:00:01:{n:02X}"), &format!("device-{n}"))).collect();
-    let mut ward = VmWard::new(&devices);
+    let mut ward = ward(&devices);
     ward.start_gateway();
     let begun = std::time::Instant::now();
     devices.iter().for_each(|device| ward.air.advertise(&device.address));
@@ -336,7 +341,7 @@ fn a_device_with_private_addresses_is_known_by_its_own_once_it_is_bonded() {
     }
     const OWN: &str = "C4:52:49:47:06:00";
     let private = VirtualDevice { privacy: true, ..VirtualDevice::new(Kind::Thermometer, OWN, "private-thermometer") };
-    let mut ward = VmWard::new(&[bonding(private, Security::JustWorks, JUST_WORKS)]);
+    let mut ward = ward(&[bonding(private, Security::JustWorks, JUST_WORKS)]);
     ward.start_gateway();
     ward.air.advertise(OWN);
     std::thread::sleep(SECOND * 10);

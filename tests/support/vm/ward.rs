@@ -36,11 +36,8 @@ pub struct VmWard {
 
 impl VmWard {
     /// Booted, with bluetoothd and a powered adapter, its devices in the room but silent, the gateway not started.
-    pub fn new(devices: &[VirtualDevice]) -> Self {
-        Self::with_credentials(devices, &[])
-    }
-
-    pub fn with_credentials(devices: &[VirtualDevice], credentials: &[(&str, &[u8])]) -> Self {
+    /// `binary` is `env!("CARGO_BIN_EXE_bedrail")` in a test; `credentials` are the devices' passkeys by name.
+    pub fn new(binary: &str, devices: &[VirtualDevice], credentials: &[(&str, &[u8])]) -> Self {
         let (air, pki, site) = (Air::start(), Pki::new(), Site::seen_at("/gateway"));
         for device in devices {
             air.place(&device.spec());
@@ -68,7 +65,7 @@ impl VmWard {
             std::fs::copy(from, site.path(name)).expect("a certificate is copied");
         }
         // The symbols are half of a debug build, and the guest reads it all under emulation.
-        run_quietly(Command::new("strip").arg("-o").arg(site.path("bedrail")).arg(env!("CARGO_BIN_EXE_bedrail")));
+        run_quietly(Command::new("strip").arg("-o").arg(site.path("bedrail")).arg(binary));
         let (ca, cert) = (site.seen("ca.pem"), site.seen("gateway.pem"));
         let keys = "carry = [\"readings\", \"events\"]\nstart = \"oldest\"";
         let route = mqtt_route_to(HOST, "live", broker.port(), Some((&ca, Some(&cert))), keys);
