@@ -438,6 +438,20 @@ fn values_go_on_after_the_adapter_was_unplugged_and_came_back_under_another_name
 }
 
 #[test]
+fn a_scan_that_a_dead_bluetoothd_left_behind_is_not_taken_for_ours() {
+    on_a_bus("a_scan_that_a_dead_bluetoothd_left_behind_is_not_taken_for_ours", async |bus| {
+        let bluez = FakeBluez::start(&bus);
+        let in_progress = ("org.bluez.Error.InProgress", "Operation already in progress".to_owned());
+        bluez.add_adapter(AdapterSpec { scan_errors: [in_progress].into(), ..adapter("hci0") });
+        strap().place(&bluez, "hci0");
+        bluez.advertise(STRAP, -60);
+        let mut radio = Radio::start(vec![wanted(&strap())]);
+        radio.ready(STRAP).await;
+        radio.end().await;
+    });
+}
+
+#[test]
 fn an_adapter_that_btleplug_cannot_see_is_named_with_the_remedy() {
     on_a_bus("an_adapter_that_btleplug_cannot_see_is_named_with_the_remedy", async |bus| {
         let bluez = FakeBluez::start(&bus);

@@ -99,10 +99,13 @@ impl Bus {
         let filter: HashMap<&str, Variant<'_>> =
             [("Transport", Variant::from("le")), ("DuplicateData", Variant::from(false))].into();
         limited(self.call(adapter, ADAPTER, "SetDiscoveryFilter", &(filter,))).await?;
-        match limited(self.call(adapter, ADAPTER, "StartDiscovery", &())).await {
-            Err(error) if error.is("InProgress") => Ok(()),
-            outcome => outcome,
+        let outcome = limited(self.call(adapter, ADAPTER, "StartDiscovery", &())).await;
+        // Either it scans for us already, or it does not for anybody: a new bluetoothd says the same while the kernel has
+        // not ended the scan of one that died. Ending ours tells which, by the next try.
+        if outcome.as_ref().is_err_and(|error| error.is("InProgress")) {
+            self.stop_discovery(adapter).await;
         }
+        outcome
     }
 
     pub async fn stop_discovery(&self, adapter: &str) {

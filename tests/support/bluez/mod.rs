@@ -5,6 +5,8 @@
 //! Comments name the BlueZ source (5.66 and later) a behaviour follows. `[ran]` marks what was seen in a run of btleplug
 //! 0.13.5 against a fake, `[ran, 5.66]` in a run against the real daemon in a virtual machine.
 
+mod adapter;
+mod bonding;
 mod methods;
 mod serve;
 pub mod spec;
