@@ -12,7 +12,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 BUILD_PACKAGES := gcc libc6-dev pkg-config libssl-dev libdbus-1-dev
 # To run what the tests and the demo talk to: a bus, a broker and its clients, certificates, the example receiver, system
 # calls that fail, time zones.
-TEST_PACKAGES := dbus-daemon mosquitto mosquitto-clients openssl python3 strace tzdata
+TEST_PACKAGES := dbus-daemon mosquitto mosquitto-clients openssl python3 strace tzdata zstd
 # libFuzzer is C++.
 FUZZ_PACKAGES := g++
 

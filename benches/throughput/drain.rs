@@ -17,7 +17,7 @@ use bedrail::deliver::mqtt::{
 };
 use bedrail::deliver::{Carry, DeviceLabel, Item, Lane, Route, RouteDevice, RouteInputs, RouteSettings, RouteStatus, Rules};
 use bedrail::net::{ClientIdentity, TlsSettings, client_config};
-use bedrail::reading::{Op, Seq};
+use bedrail::reading::{ChartId, Op, Seq};
 use bedrail::store::Store;
 use bedrail::ward::Ward;
 use jiff::tz::TimeZone;
@@ -108,7 +108,7 @@ fn rendered(log: &Store, table: &mut Table) -> Vec<Rendered> {
                 lane: Lane::Backlog,
                 op: Op::Put,
                 placement,
-                chart: log.site_key().chart_id(record.id, placement),
+                chart: ChartId::of(record.id, placement),
                 subject: None,
                 gateway: GATEWAY.to_owned(),
                 device: devices.get(&record.device).map(|device| device.label.clone()),
@@ -201,7 +201,7 @@ async fn drained(store: Store, row: bedrail::store::RouteRow, link: LinkSettings
     let counted = seen.clone();
     let connector = move || Counted { link: connect(&link), seen: counted.clone() };
     let topic = TOPIC.parse().expect("a topic");
-    let options = Options { topic, topic_text: TOPIC.into(), gateway: GATEWAY.into(), unheard: Unheard::Wait };
+    let options = Options { topic, topic_text: TOPIC.into(), gateway: GATEWAY.into(), unheard: Unheard::Wait, batch: None };
     let destination = MqttDestination::new(connector, options);
     let route = Route::new(settings(), store, row, boot(), inputs, destination).expect("a route");
     let runtime = tokio::runtime::Handle::current();

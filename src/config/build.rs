@@ -148,6 +148,8 @@ fn mqtt(route: &Of<'_>, gateway: &str) -> MqttSettings {
         password: route.get("password"),
         topic: route.need("topic"),
         settle: route.need("settle"),
+        compression: route.get("compression"),
+        batch_topic: one_topic(route, gateway, "batch_topic"),
         receipt_topic: one_topic(route, gateway, "receipt_topic"),
         receipt_within: route.need("receipt_within"),
         unheard: route.need("unheard"),
@@ -212,7 +214,18 @@ fn does_not_concern(document: &Document, route: &Section, key: &str) -> bool {
     let mqtt = document.written(route, "kind") == Some(RouteKind::Mqtt);
     let plain = document.written::<String>(route, "url").is_none_or(|url| url.starts_with("mqtt://"));
     (!mqtt
-        && ["topic", "settle", "receipt_topic", "receipt_within", "unheard", "client_id", "keep_alive", "max_packet", "window"]
-            .contains(&key))
+        && [
+            "topic",
+            "settle",
+            "receipt_topic",
+            "receipt_within",
+            "batch_topic",
+            "unheard",
+            "client_id",
+            "keep_alive",
+            "max_packet",
+            "window",
+        ]
+        .contains(&key))
         || (plain && key.starts_with("tls."))
 }

@@ -6,7 +6,7 @@
 use Kind::{Address, Agreement, Boolean, Carry, Free, History, List, Metric, Name, Patient, Percent, Secret, Text, Time};
 use Kind::{OneTopic, Path, Topic, Url, When, WindowLength, Zone};
 
-use super::settings::{Bind, Environment, Mode, Order, Questionable, Start, Unheard, Use};
+use super::settings::{Bind, Compression, Environment, Mode, Order, Questionable, Start, Unheard, Use};
 use super::value::Kind;
 
 #[derive(Clone, Copy, Debug)]
@@ -266,7 +266,17 @@ pub const KEYS: &[Key] = &[
     ),
     later("route[].max_qos", Kind::Integer { min: 0, max: 1, unit: "QoS" }, LINK, "Best quality of service the broker takes."),
     later("route[].retain", Boolean, LINK, "Whether the broker keeps retained messages."),
-    later("route[].compression", words(&["zstd"]), LINK, "Batches of the backlog are compressed."),
+    may(
+        "route[].compression",
+        words(Compression::WORDS),
+        "\"zstd\": the backlog goes as compressed batches; absent: one record a message.",
+    ),
+    key(
+        "route[].batch_topic",
+        OneTopic,
+        r#""bedrail/{gateway}/batch""#,
+        "Where batches are published; for compression = \"zstd\".",
+    ),
     // Routes of kinds to come.
     later("route[].map.*", Free, CHART, "Unit and label of a metric at the destination."),
     later("route[].retract", words(&["auto", "ask", "never"]), CHART, "What to do with what went to a wrong chart."),

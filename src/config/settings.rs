@@ -214,7 +214,10 @@ pub struct MqttSettings {
     /// With `{gateway}`, `{device}` and `{metric}`.
     pub topic: String,
     pub settle: Settle,
-    /// Filled in.
+    /// Whether, and how, many records go as one message.
+    pub compression: Option<Compression>,
+    /// Filled in, as the next.
+    pub batch_topic: String,
     pub receipt_topic: String,
     pub receipt_within: Duration,
     pub unheard: Unheard,
@@ -282,6 +285,7 @@ words! {
     Order { LiveFirst = "live-first", Strict = "strict" }
     /// What makes a message count as arrived.
     Settle { Puback = "puback", Receipt = "receipt" }
+    Compression { Zstd = "zstd" }
     /// What a message nobody listens to is: not arrived, or done with.
     Unheard { Wait = "wait", Settle = "settle" }
     /// Where a new route begins in the log.

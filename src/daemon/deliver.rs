@@ -13,8 +13,10 @@ use super::tasks::Tasks;
 use super::{DaemonError, Keys, bell};
 use crate::api::{self, DeliverState};
 use crate::collect::CollectStatus;
-use crate::config::{self, Bind, MqttSettings, Questionable, Settings, Start, secret};
-use crate::deliver::mqtt::{LinkSettings, Login, MqttDestination, MqttOptions, TopicTemplate, Will, connect, status};
+use crate::config::{self, Bind, MqttSettings, Order, Questionable, Settings, Start, secret};
+use crate::deliver::mqtt::{
+    BatchOptions, LinkSettings, Login, MqttDestination, MqttOptions, TopicTemplate, Will, batch, connect, status,
+};
 use crate::deliver::{
     Carry, Desk, DeskInputs, DeskRoute, DeskSettings, DeviceLabel, Route, RouteDevice, RouteInputs, RouteSettings, RouteStatus,
     Rules, StreamPreference,
@@ -29,6 +31,9 @@ use crate::ward::{Standing, Wanted, Ward};
 const REQUESTS: usize = 16;
 /// The gateway's status is put together this often, and published when it changed.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
+
+/// Records under way at once where they go in batches: eight full ones, six of them for the backlog.
+const BATCHED_WINDOW: usize = 8 * batch::MAX_RECORDS;
 
 /// Why a route to patients is paused after `ward.db` was damaged.
 const WARD_LOST: &str = "assignments were lost when ward.db was damaged; check `bedrail assignments`, then resume";
@@ -75,7 +80,10 @@ pub fn start(
         desk_routes.insert(route.name.clone(), DeskRoute { bind: route.bind, commands, status: state });
         let topic: TopicTemplate =
             mqtt.topic.parse().map_err(|source| DaemonError::Topic { route: route.name.clone(), source })?;
-        let options = MqttOptions { topic, topic_text: mqtt.topic.clone(), gateway: gateway.id.clone(), unheard: mqtt.unheard };
+        let compressed = mqtt.compression.is_some();
+        let batch = compressed.then(|| BatchOptions { topic: mqtt.batch_topic.clone(), all_lanes: route.order == Order::Strict });
+        let options =
+            MqttOptions { topic, topic_text: mqtt.topic.clone(), gateway: gateway.id.clone(), unheard: mqtt.unheard, batch };
         let destination = MqttDestination::new(move || connect(&link), options);
         let route = Route::new(route_settings(settings, route, mqtt), open()?, row, boot, inputs, destination)?;
         routes.push(route);
@@ -222,7 +230,8 @@ fn route_settings(settings: &Settings, route: &config::RouteSettings, mqtt: &Mqt
         gateway: settings.gateway.id.clone(),
         rules: rules(settings, route),
         order: route.order,
-        window: usize::from(mqtt.window),
+        // Records, where the destination counts messages.
+        window: if mqtt.compression.is_some() { BATCHED_WINDOW } else { usize::from(mqtt.window) },
         ack_interval: settings.store.ack_interval,
         max_rate: route.max_rate,
         receipt_within: None,

@@ -19,3 +19,4 @@ pub mod process;
 pub mod rig;
 pub mod subscriber;
 pub mod timedate;
+pub mod unbatch;

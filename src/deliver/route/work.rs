@@ -12,7 +12,7 @@ use crate::deliver::{
     Choice, Decision, Destination, Fault, FaultClass, Item, Known, Lane, NotSent, Sent, Settled, Source, Token, Verdict, Why,
     sides,
 };
-use crate::reading::{Body, DeliveryId, DeviceId, Op, Placement, Record, Seq, SubjectKey};
+use crate::reading::{Body, ChartId, DeliveryId, DeviceId, Op, Placement, Record, Seq, SubjectKey};
 use crate::store::{BoundRow, DeadRow, StoreError};
 use crate::ward::{Binding, HoldReason};
 
@@ -208,7 +208,7 @@ impl<D: Destination> Route<D> {
             lane,
             op: Op::Put,
             placement,
-            chart: self.store.site_key().chart_id(record.id, placement),
+            chart: ChartId::of(record.id, placement),
             subject,
             gateway: self.settings.gateway.clone(),
             device: device.map(|device| device.label.clone()),
