@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bedrail::config::{Bind, History, Order, Unheard};
+use bedrail::config::{Bind, History, Order, Unheard, When};
 use bedrail::deliver::mqtt::{
     AckReason, Link, LinkEvent, LinkSettings, Message, MqttDestination, MqttOptions as Options, NotTaken, Rendered,
     TopicTemplate, connect, render,
@@ -224,6 +224,8 @@ fn settings() -> RouteSettings {
         window: usize::from(WINDOW),
         ack_interval: Duration::from_secs(1),
         max_rate: None,
+        when: When::AtOnce,
+        daily_bytes: None,
         receipt_within: None,
         devices: devices(),
         default_zone: TimeZone::UTC,

@@ -117,6 +117,7 @@ fn route(document: &Document, section: &Section, gateway: &str) -> RouteSettings
         start: route.need("start"),
         when: route.need("when"),
         max_rate: route.get("max_rate"),
+        daily_bytes: route.get("daily_bytes"),
         per_patient: route.need("per_patient"),
         min_coverage: route.need("min_coverage"),
         questionable: route.need("questionable"),

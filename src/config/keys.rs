@@ -207,13 +207,16 @@ pub const KEYS: &[Key] = &[
         "Live values before the backlog, or one order; mqtt: \"live-first\".",
     ),
     key("route[].start", words(Start::WORDS), r#""now""#, "Where a new route begins in the log."),
-    soon("route[].when", When, Preset::Toml(r#""at-once""#), "\"at-once\", \"every 15 min\", \"daily 06:00\".", LINK),
-    soon(
+    key("route[].when", When, r#""at-once""#, "\"at-once\", \"every 15 min\", \"daily 06:00\" (of the gateway's zone)."),
+    may(
         "route[].max_rate",
         Kind::Integer { min: 1, max: 10_000, unit: "messages a second" },
-        Preset::Absent,
         "Messages a second at most; absent: as fast as the destination takes them.",
-        LINK,
+    ),
+    may(
+        "route[].daily_bytes",
+        Kind::Size { min: 64 << 10, max: 128 << 30 },
+        "Octets a day at most, the backlog three quarters of it; absent: no limit.",
     ),
     key("route[].per_patient", Boolean, "false", "One stream a patient, metric and slot; needs bind = \"patient\"."),
     key("route[].min_coverage", Percent, r#""50 %""#, "Least coverage at which a window may speak for a patient."),

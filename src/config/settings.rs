@@ -150,6 +150,8 @@ pub struct RouteSettings {
     pub when: When,
     /// Messages a second; absent: as fast as the destination takes them.
     pub max_rate: Option<u32>,
+    /// Octets a day; absent: no limit.
+    pub daily_bytes: Option<u64>,
     pub per_patient: bool,
     /// Least coverage, in percent, at which a window may speak for a patient.
     pub min_coverage: u8,

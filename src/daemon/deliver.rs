@@ -234,6 +234,8 @@ fn route_settings(settings: &Settings, route: &config::RouteSettings, mqtt: &Mqt
         window: if mqtt.compression.is_some() { BATCHED_WINDOW } else { usize::from(mqtt.window) },
         ack_interval: settings.store.ack_interval,
         max_rate: route.max_rate,
+        when: route.when,
+        daily_bytes: route.daily_bytes,
         receipt_within: None,
         devices: devices.collect(),
         default_zone: settings.gateway.timezone.clone(),

@@ -1,5 +1,6 @@
 //! From log to destination: planning and retry are pure, one folder a kind of destination renders and sends.
 
+mod budget;
 mod decide;
 mod desk;
 mod destination;
@@ -12,6 +13,7 @@ mod rate;
 mod receipts;
 mod retry;
 mod route;
+mod schedule;
 mod sides;
 mod stand;
 mod status;

@@ -59,6 +59,8 @@ pub struct RouteChange {
     pub dead: Vec<DeadRow>,
     /// Counters by what was counted: `sent`, `filtered`, `superseded`, `history`, …
     pub tally: BTreeMap<String, u64>,
+    /// Numbers the route wants to know after a restart, by name.
+    pub marks: BTreeMap<&'static str, u64>,
 }
 
 impl RouteChange {
@@ -157,6 +159,7 @@ pub(super) fn drop_route(tx: &Transaction<'_>, route: i64) -> Result<(), StoreEr
     for table in ["pending", "held", "attempt", "bound", "dead", "tally"] {
         tx.execute(&format!("DELETE FROM {table} WHERE route = ?"), [route])?;
     }
+    tx.execute("DELETE FROM mark WHERE name GLOB ?", [mark_name(route, "*")])?;
     tx.execute("DELETE FROM route WHERE n = ?", [route])?;
     Ok(())
 }
@@ -199,7 +202,15 @@ pub(super) fn apply(tx: &Transaction<'_>, streams: &mut Streams, route: i64, cha
         tx.prepare_cached("INSERT INTO tally VALUES(?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n")?
             .execute(params![route, what, *n as i64])?;
     }
+    for (name, value) in &change.marks {
+        write_mark(tx, &mark_name(route, name), *value)?;
+    }
     Ok(())
+}
+
+/// A route's own marks stand among those of other readers of the log.
+pub(super) fn mark_name(route: i64, name: &str) -> String {
+    format!("route/{route}/{name}")
 }
 
 /// Writes only the rows that differ: a settled run costs one changed row, however many it was.
