@@ -12,7 +12,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 BUILD_PACKAGES := gcc libc6-dev pkg-config libssl-dev libdbus-1-dev
 # To run what the tests and the demo talk to: a bus, a broker and its clients, certificates, the example receiver, system
 # calls that fail, file systems, wrong clocks, time zones.
-TEST_PACKAGES := dbus-daemon e2fsprogs faketime mosquitto mosquitto-clients openssl python3 strace tzdata
+TEST_PACKAGES := dbus-daemon e2fsprogs faketime mosquitto mosquitto-clients openssl python3 strace tzdata zstd
 # To install a Home Assistant beside the system's Python.
 HA_PACKAGES := python3-venv
 # libFuzzer is C++.

@@ -128,7 +128,10 @@ fn a_damaged_store_of_an_older_schema_is_salvaged_into_the_newest() {
         let kept = records.iter().filter(|(seq, record)| record.body == body(seq.0)).count() as u64;
         assert_eq!(kept, damage.kept, "page {page}: {damage:?}");
         let all = kept == COMMITS * RECORDS;
-        assert!(all || (kept.is_multiple_of(RECORDS) && damage.tables == ["frame"]), "page {page}: a frame is whole or gone: {damage:?}");
+        assert!(
+            all || (kept.is_multiple_of(RECORDS) && damage.tables == ["frame"]),
+            "page {page}: a frame is whole or gone: {damage:?}"
+        );
         lost_some += u32::from(!all);
         let route = store.register_routes(&[("r", "mqtt", true)], 0).unwrap().remove(0);
         let live: Vec<_> = store.lanes(route.n).unwrap().live.iter().collect();

@@ -8,6 +8,7 @@ mod played;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bedrail::config::When;
 use bedrail::deliver::{Fault, FaultClass, Lane, RouteCommand, RouteState, Verdict, Why};
 use played::{Play, device_of, waits};
 
@@ -192,5 +193,50 @@ async fn a_route_sends_no_faster_than_it_may() {
     for second in sent.windows(21) {
         assert!(second[20].at - second[0].at >= Duration::from_secs(1), "more than twenty in a second");
     }
+    play.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_with_turns_sends_what_was_there_as_backlog_and_nothing_between() {
+    let mut play = Play::new(2);
+    play.settings.when = When::Every(15 * MINUTE);
+    play.append(10);
+    play.start();
+    play.until(|status| status.tally.get("sent") == Some(&20) && status.state == RouteState::Waiting).await;
+    assert!(play.status().detail.is_some_and(|detail| detail.starts_with("sends again in 15 min")));
+    play.append(10);
+    tokio::time::sleep(14 * MINUTE).await;
+    assert_eq!(play.sent().len(), 20, "it is not time");
+    tokio::time::sleep(MINUTE + Duration::from_secs(5)).await;
+    let sent = play.sent();
+    assert_eq!((sent.len(), play.connections()), (40, 1));
+    assert!(sent.iter().all(|sent| sent.lane == Lane::Backlog), "what waited is no news");
+    play.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_days_octets_are_live_values_first_and_a_restart_is_no_new_day() {
+    // A hundred octets a message, as played.
+    let mut play = Play::new(2);
+    play.settings.daily_bytes = Some(20_000);
+    play.append(200);
+    play.start();
+    play.until(|status| status.tally.get("sent") == Some(&150)).await;
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(play.sent().len(), 150, "three quarters for the backlog");
+    let detail = play.status().detail.unwrap();
+    assert!(detail.contains("15000 of 20000 octets") && detail.contains("backlog"), "{detail}");
+    play.append(10);
+    play.until(|status| status.tally.get("sent") == Some(&170)).await;
+    assert!(play.sent()[150..].iter().all(|sent| sent.lane == Lane::Live), "and live values still go");
+    play.stop().await;
+
+    play.start();
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(play.sent().len(), 170);
+    play.append(100);
+    play.until(|status| status.state == RouteState::Waiting).await;
+    assert_eq!(play.sent().len(), 200, "the day is spent");
+    assert!(play.status().detail.is_some_and(|detail| detail.contains("goes on at midnight")));
     play.stop().await;
 }

@@ -156,6 +156,34 @@ fn what_was_made_while_the_broker_was_away_is_backlog_and_what_follows_is_live()
     rig.stop();
 }
 
+#[test]
+fn what_waited_comes_in_batches_and_nothing_of_it_differs() {
+    let mut rig = Rig::new(env!("CARGO_BIN_EXE_bedrail"), &devices(), "start = \"oldest\"\ncompression = \"zstd\"", "");
+    rig.start(Shape::TwoProcesses);
+    rig.wait_until_heard(SOON);
+    let begin = now();
+    measure(&mut rig, 3);
+    wait_until_arrived(&rig, rig.made().len());
+    let batches = |rig: &Rig| rig.records_under("bedrail/gw-test/batch");
+    let alone = rig.records_under(LIVE).len();
+    rig.proxy.refuse(true);
+    rig.proxy.reset_all();
+    rig.wait_for_route("live", SOON, |route| state(route) == "down");
+    measure(&mut rig, 30);
+    rig.wait_for_route("live", SOON, |route| waiting(route) >= 90);
+    rig.proxy.pass();
+    wait_until_arrived(&rig, rig.made().len());
+    assert!(batches(&rig).len() >= 90, "{} records came in batches, {alone} had come alone", batches(&rig).len());
+    measure(&mut rig, 1);
+    wait_until_arrived(&rig, rig.made().len());
+    assert_eq!(lanes(&batches(&rig), 0), BTreeSet::from(["backlog"]), "what is live goes alone");
+
+    // Sent again, batched otherwise: the same deliveries, field by field.
+    rig.wait_for_route("live", SOON, |route| waiting(route) == 0);
+    replay(&rig, &begin, &now());
+    rig.stop();
+}
+
 fn status_of_both_halves(rig: &Rig) {
     let heard_all = |status: &Value| {
         let devices = status["collect"]["devices"].as_array().unwrap();

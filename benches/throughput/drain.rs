@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bedrail::deliver::mqtt::{Rendered, TopicTemplate, render};
 use bedrail::deliver::{Item, Lane};
-use bedrail::reading::{Op, Seq};
+use bedrail::reading::{ChartId, Op, Seq};
 use bedrail::store::Store;
 use jiff::tz::TimeZone;
 use rumqttc::NetworkOptions;
@@ -117,7 +117,7 @@ fn items(log: &Store) -> Vec<Item> {
                 lane: Lane::Backlog,
                 op: Op::Put,
                 placement,
-                chart: log.site_key().chart_id(record.id, placement),
+                chart: ChartId::of(record.id, placement),
                 subject: None,
                 gateway: GATEWAY.to_owned(),
                 device: devices.get(&record.device).map(|device| device.label.clone()),

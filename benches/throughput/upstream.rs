@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bedrail::config::{Bind, History, Order, Unheard};
+use bedrail::config::{Bind, History, Order, Unheard, When};
 use bedrail::deliver::mqtt::{
     AckReason, Link, LinkEvent, LinkSettings, Message, MqttDestination, MqttOptions, NotTaken, connect,
 };
@@ -108,7 +108,7 @@ impl Draining {
         let counted = seen.clone();
         let connector = move || Counted { link: connect(&link), seen: counted.clone() };
         let topic = TOPIC.parse().expect("a topic");
-        let options = MqttOptions { topic, topic_text: TOPIC.into(), unheard: Unheard::Wait };
+        let options = MqttOptions { topic, topic_text: TOPIC.into(), unheard: Unheard::Wait, batch: None };
         let destination = MqttDestination::new(connector, options);
         let route = Route::new(settings(), store, row, boot(), inputs, destination).expect("a route");
         let handle = runtime.handle().clone();
@@ -187,6 +187,8 @@ fn settings() -> RouteSettings {
         window: usize::from(WINDOW),
         ack_interval: Duration::from_secs(1),
         max_rate: None,
+        when: When::AtOnce,
+        daily_bytes: None,
         receipt_within: None,
         devices: devices(),
         default_zone: TimeZone::UTC,

@@ -6,7 +6,7 @@
 use Kind::{Address, Agreement, Boolean, Carry, Free, History, List, Metric, Name, Patient, Percent, Secret, Text, Time};
 use Kind::{OneTopic, Path, Topic, Url, When, WindowLength, Zone};
 
-use super::settings::{Bind, Environment, Mode, Order, Protocol, Questionable, Start, Unheard, Use};
+use super::settings::{Bind, Compression, Environment, Mode, Order, Protocol, Questionable, Start, Unheard, Use};
 use super::value::Kind;
 
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +79,6 @@ const FHIR: &str = "the FHIR route";
 const HL7: &str = "the HL7 route";
 const HTTP: &str = "the HTTP route";
 const IDENTITY: &str = "checking a device's serial number";
-const LINK: &str = "the full set of MQTT options";
 const SCAN: &str = "the scan station";
 const SPOT: &str = "spot measurements";
 
@@ -224,13 +223,16 @@ pub const KEYS: &[Key] = &[
         "Live values before the backlog, or one order; mqtt: \"live-first\".",
     ),
     key("route[].start", words(Start::WORDS), r#""now""#, "Where a new route begins in the log."),
-    soon("route[].when", When, Preset::Toml(r#""at-once""#), "\"at-once\", \"every 15 min\", \"daily 06:00\".", LINK),
-    soon(
+    key("route[].when", When, r#""at-once""#, "\"at-once\", \"every 15 min\", \"daily 06:00\" (of the gateway's zone)."),
+    may(
         "route[].max_rate",
         Kind::Integer { min: 1, max: 10_000, unit: "messages a second" },
-        Preset::Absent,
         "Messages a second at most; absent: as fast as the destination takes them.",
-        LINK,
+    ),
+    may(
+        "route[].daily_bytes",
+        Kind::Size { min: 64 << 10, max: 128 << 30 },
+        "Octets a day at most, the backlog three quarters of it; absent: no limit.",
     ),
     key("route[].per_patient", Boolean, "false", "One stream a patient, metric and slot; needs bind = \"patient\"."),
     key("route[].min_coverage", Percent, r#""50 %""#, "Least coverage at which a window may speak for a patient."),
@@ -310,7 +312,17 @@ pub const KEYS: &[Key] = &[
         r#""1 h""#,
         "How long a token is good for; the link is made anew before that.",
     ),
-    later("route[].compression", words(&["zstd"]), LINK, "Batches of the backlog are compressed."),
+    may(
+        "route[].compression",
+        words(Compression::WORDS),
+        "\"zstd\": the backlog goes as compressed batches; absent: one record a message.",
+    ),
+    key(
+        "route[].batch_topic",
+        OneTopic,
+        r#""bedrail/{gateway}/batch""#,
+        "Where batches are published; for compression = \"zstd\".",
+    ),
     // Routes of kinds to come.
     later("route[].map.*", Free, CHART, "Unit and label of a metric at the destination."),
     later("route[].retract", words(&["auto", "ask", "never"]), CHART, "What to do with what went to a wrong chart."),

@@ -165,6 +165,8 @@ pub struct RouteSettings {
     pub when: When,
     /// Messages a second; absent: as fast as the destination takes them.
     pub max_rate: Option<u32>,
+    /// Octets a day; absent: no limit.
+    pub daily_bytes: Option<u64>,
     pub per_patient: bool,
     /// Least coverage, in percent, at which a window may speak for a patient.
     pub min_coverage: u8,
@@ -234,7 +236,10 @@ pub struct MqttSettings {
     /// With `{gateway}`, `{device}` and `{metric}`.
     pub topic: String,
     pub settle: Settle,
-    /// Filled in.
+    /// Whether, and how, many records go as one message.
+    pub compression: Option<Compression>,
+    /// Filled in, as the next.
+    pub batch_topic: String,
     pub receipt_topic: String,
     pub receipt_within: Duration,
     pub unheard: Unheard,
@@ -327,6 +332,7 @@ words! {
     Order { LiveFirst = "live-first", Strict = "strict" }
     /// What makes a message count as arrived.
     Settle { Puback = "puback", Sent = "sent", Receipt = "receipt" }
+    Compression { Zstd = "zstd" }
     /// What a message nobody listens to is: not arrived, or done with.
     Unheard { Wait = "wait", Settle = "settle" }
     /// Where a new route begins in the log.

@@ -11,8 +11,8 @@ use super::monitor::Monitor;
 use super::tasks::Tasks;
 use super::{DaemonError, Keys, bell, link};
 use crate::api::{self, DeliverState};
-use crate::config::{self, Bind, MqttSettings, Questionable, Settings, Settle, Start};
-use crate::deliver::mqtt::{MqttDestination, MqttOptions, TopicTemplate, connect, subscribe};
+use crate::config::{self, Bind, MqttSettings, Order, Questionable, Settings, Settle, Start};
+use crate::deliver::mqtt::{BatchOptions, MqttDestination, MqttOptions, TopicTemplate, batch, connect, subscribe};
 use crate::deliver::{
     Announcements, Carry, Desk, DeskInputs, DeskRoute, DeskSettings, DeviceLabel, Route, RouteDevice, RouteInputs, RouteSettings,
     RouteStatus, Rules, StreamPreference,
@@ -26,6 +26,9 @@ use crate::ward::{Standing, Wanted, Ward};
 
 /// Requests of people waiting for the desk.
 const REQUESTS: usize = 16;
+
+/// Records under way at once where they go in batches: eight full ones, six of them for the backlog.
+const BATCHED_WINDOW: usize = 8 * batch::MAX_RECORDS;
 
 /// Why a route to patients is paused after `ward.db` was damaged.
 const WARD_LOST: &str = "assignments were lost when ward.db was damaged; check `bedrail assignments`, then resume";
@@ -72,14 +75,16 @@ pub fn start(
         desk_routes.insert(route.name.clone(), DeskRoute { bind: route.bind, commands, status: state });
         let topic: TopicTemplate =
             mqtt.topic.parse().map_err(|source| DaemonError::Topic { route: route.name.clone(), source })?;
-        let options = MqttOptions { topic, topic_text: mqtt.topic.clone(), unheard: mqtt.unheard };
+        let compressed = mqtt.compression.is_some();
+        let batch = compressed.then(|| BatchOptions { topic: mqtt.batch_topic.clone(), all_lanes: route.order == Order::Strict });
+        let options = MqttOptions { topic, topic_text: mqtt.topic.clone(), unheard: mqtt.unheard, batch };
         let receipts = (mqtt.settle == Settle::Receipt).then(|| link::of_receipts(&link, mqtt));
-        let destination = MqttDestination::new(move || connect(&link), options);
-        let (wanted, store) = (route_settings(settings, route, mqtt), open()?);
+        let (wanted, store, connect) = (route_settings(settings, route, mqtt), open()?, move || connect(&link));
         routes.push(match receipts {
-            None => Route::new(wanted, store, row, boot, inputs, destination)?.run().boxed(),
+            None => Route::new(wanted, store, row, boot, inputs, MqttDestination::new(connect, options))?.run().boxed(),
             Some((link, subscription)) => {
-                let destination = destination.with_receipts(move || subscribe(&link, subscription.clone()));
+                let listen = move || subscribe(&link, subscription.clone());
+                let destination = MqttDestination::with_receipts(connect, listen, options);
                 Route::new(wanted, store, row, boot, inputs, destination)?.run().boxed()
             }
         });
@@ -162,9 +167,12 @@ fn route_settings(settings: &Settings, route: &config::RouteSettings, mqtt: &Mqt
         gateway: settings.gateway.id.clone(),
         rules: rules(settings, route),
         order: route.order,
-        window: usize::from(mqtt.window),
+        // Records, where the destination counts messages.
+        window: if mqtt.compression.is_some() { BATCHED_WINDOW } else { usize::from(mqtt.window) },
         ack_interval: settings.store.ack_interval,
         max_rate: route.max_rate,
+        when: route.when,
+        daily_bytes: route.daily_bytes,
         receipt_within: (mqtt.settle == Settle::Receipt).then_some(mqtt.receipt_within),
         devices: devices.collect(),
         default_zone: settings.gateway.timezone.clone(),

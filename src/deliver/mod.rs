@@ -1,6 +1,7 @@
 //! From log to destination: planning and retry are pure, one folder a kind of destination renders and sends.
 
 mod announce;
+mod budget;
 mod decide;
 mod desk;
 mod destination;
@@ -13,6 +14,7 @@ mod rate;
 mod receipts;
 mod retry;
 mod route;
+mod schedule;
 mod sides;
 mod stand;
 mod status;

@@ -51,6 +51,15 @@ impl Planner {
         }
     }
 
+    /// A turn begins: what has waited for it is backlog.
+    pub fn turn(&mut self, head: Seq) {
+        if self.order == Order::LiveFirst {
+            self.lanes.split_at(head);
+            self.cursor[index(Lane::Backlog)] = Seq(0);
+            self.dirty = true;
+        }
+    }
+
     /// What was in flight may or may not have arrived: it stays owed and goes again under the same identity.
     pub fn link_down(&mut self) {
         self.cursor = [Seq(0); 2];

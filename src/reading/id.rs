@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use ring::hmac;
+use ring::{digest, hmac};
 use serde::{Deserialize, Serialize};
 
 use super::{BootId, DeviceId, Metric, Seq, StreamKey, SubjectKey, Timestamp, UserIndex};
@@ -57,6 +57,14 @@ hashed_id!(
 );
 
 impl ChartId {
+    /// Both parts are keyed hashes already, so that this one needs no key: whoever has them can tell the chart's name.
+    pub fn of(record: RecordId, placement: Placement) -> Self {
+        let octets = [b"bedrail chart".as_slice(), &record.0, &placement.0].concat();
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest::digest(&digest::SHA256, &octets).as_ref()[..16]);
+        Self(id)
+    }
+
     /// The first 100 bits in base 32 (Crockford's digits), for formats that allow twenty characters.
     pub fn short(&self) -> String {
         const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -203,10 +211,6 @@ impl SiteKey {
         Placement(self.hash("placement").optional(subject.map(|s| s.as_str().as_bytes())).field(&times.to_be_bytes()).done())
     }
 
-    pub fn chart_id(&self, record: RecordId, placement: Placement) -> ChartId {
-        ChartId(self.hash("chart").field(&record.0).field(&placement.0).done())
-    }
-
     /// Links each row of the audit table to the one before it.
     pub fn audit_link(&self, previous: &[u8; 32], row: &[u8]) -> [u8; 32] {
         let mut hash = self.hash("audit");
@@ -302,7 +306,8 @@ mod tests {
         let key = SiteKey::new(&[7; 32]);
         let id = key.placement(None, 0);
         assert_eq!(id.to_string().parse(), Ok(id));
-        let chart = key.chart_id(RecordId([1; 16]), id);
+        let chart = ChartId::of(RecordId([1; 16]), id);
+        assert_ne!(chart, ChartId::of(RecordId([1; 16]), key.placement(None, 1)));
         assert_eq!(chart.short().len(), 20);
         assert_eq!(ChartId([0xFF; 16]).short(), "Z".repeat(20));
         assert_eq!("xyz".parse::<RecordId>(), Err(ParseIdError));

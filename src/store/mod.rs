@@ -257,6 +257,11 @@ impl Store {
         routes::tally(&self.connection, route)
     }
 
+    /// What a route marked for itself.
+    pub fn route_mark(&self, route: i64, name: &str) -> Result<Option<u64>, StoreError> {
+        self.mark(&routes::mark_name(route, name))
+    }
+
     pub fn dead_count(&self, route: i64) -> Result<u64, StoreError> {
         letters::count(&self.connection, route)
     }

@@ -66,14 +66,21 @@ pub struct RouteChange {
     pub tally: BTreeMap<String, u64>,
     /// What people did of it, to be in the trail together with it.
     pub audit: Vec<AuditEntry>,
+    /// Numbers the route wants to know after a restart, by name.
+    pub marks: BTreeMap<&'static str, u64>,
 }
 
 impl RouteChange {
     /// Whether nothing but the lanes may have changed.
     pub fn is_empty(&self) -> bool {
-        let Self { lanes: _, release, hold, bind, retry, forget, dead, tally, audit } = self;
+        let Self { lanes: _, release, hold, bind, retry, forget, dead, tally, audit, marks } = self;
         let rows = release.is_empty() && hold.is_empty() && bind.is_empty();
-        rows && retry.is_empty() && forget.is_empty() && dead.is_empty() && tally.is_empty() && audit.is_empty()
+        rows && retry.is_empty()
+            && forget.is_empty()
+            && dead.is_empty()
+            && tally.is_empty()
+            && audit.is_empty()
+            && marks.is_empty()
     }
 
     /// Adds what became of held runs since; what was to be written and is gone again is not written.
@@ -163,6 +170,7 @@ pub(super) fn drop_route(tx: &Transaction<'_>, route: i64) -> Result<(), StoreEr
     for table in ["pending", "held", "attempt", "bound", "dead", "tally"] {
         tx.execute(&format!("DELETE FROM {table} WHERE route = ?"), [route])?;
     }
+    tx.execute("DELETE FROM mark WHERE name GLOB ?", [mark_name(route, "*")])?;
     tx.execute("DELETE FROM route WHERE n = ?", [route])?;
     Ok(())
 }
@@ -203,7 +211,15 @@ pub(super) fn apply(tx: &Transaction<'_>, streams: &mut Streams, route: i64, cha
         tx.prepare_cached("INSERT INTO tally VALUES(?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n")?
             .execute(params![route, what, *n as i64])?;
     }
+    for (name, value) in &change.marks {
+        write_mark(tx, &mark_name(route, name), *value)?;
+    }
     Ok(())
+}
+
+/// A route's own marks stand among those of other readers of the log.
+pub(super) fn mark_name(route: i64, name: &str) -> String {
+    format!("route/{route}/{name}")
 }
 
 /// Writes only the rows that differ: a settled run costs one changed row, however many it was.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bedrail::config::{Bind, Order};
+use bedrail::config::{Bind, Order, When};
 use bedrail::deliver::{
     Capabilities, Carry, Destination, Happened, Item, Lane, LetterCommand, LettersDone, NotSent, Route, RouteCommand,
     RouteInputs, RouteSettings, RouteStatus, Rules, Sent, Token, Verdict,
@@ -186,6 +186,8 @@ fn start(dir: &std::path::Path, far: &Arc<Mutex<Far>>) -> Running {
         window: WINDOW,
         ack_interval: Duration::from_millis(1),
         max_rate: None,
+        when: When::AtOnce,
+        daily_bytes: None,
         receipt_within: None,
         devices: BTreeMap::new(),
         default_zone: TimeZone::UTC,

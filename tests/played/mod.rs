@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bedrail::config::{Bind, Order};
+use bedrail::config::{Bind, Order, When};
 use bedrail::deliver::{
     Capabilities, Carry, Destination, Fault, Happened, Item, Lane, NotSent, Route, RouteCommand, RouteInputs, RouteSettings,
     RouteStatus, Rules, Sent, Token, Verdict, Why,
@@ -103,6 +103,8 @@ impl Play {
             window: 16,
             ack_interval: Duration::from_secs(1),
             max_rate: None,
+            when: When::AtOnce,
+            daily_bytes: None,
             receipt_within: None,
             devices: BTreeMap::new(),
             default_zone: TimeZone::UTC,

@@ -22,4 +22,5 @@ pub mod rig;
 pub mod room;
 pub mod subscriber;
 pub mod timedate;
+pub mod unbatch;
 pub mod vm;

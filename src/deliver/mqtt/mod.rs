@@ -1,6 +1,7 @@
 //! The MQTT route: `render`, `topic` and `sas` are pure, `connection` is the one folder that knows the client library,
 //! and `link` is all the rest of bedrail sees of it.
 
+pub mod batch;
 pub mod connection;
 mod json;
 mod link;
@@ -15,5 +16,5 @@ pub use link::{AckReason, Link, LinkEvent, LinkSettings, Login, LostReason, Mess
 pub use receipt::{Deaf, Ears, Heard};
 pub use render::{Rendered, render};
 pub use sas::{NotBase64, Sas};
-pub use send::{MqttDestination, MqttOptions, classify, ended_by};
+pub use send::{BatchOptions, MqttDestination, MqttOptions, classify, ended_by};
 pub use topic::{TopicError, TopicTemplate};

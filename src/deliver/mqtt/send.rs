@@ -1,12 +1,23 @@
 //! The MQTT destination: joins `render`, `status` and a connection, and says what a broker's answer means.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::receipt::{Deaf, Ears, Listener};
-use super::{AckReason, Link, LinkEvent, Message, NotTaken, RefusalCode, TopicTemplate, render};
+use super::{AckReason, Link, LinkEvent, Message, NotTaken, RefusalCode, TopicTemplate, batch, render};
 use crate::config::Unheard;
 use crate::deliver::{Capabilities, Destination, FaultClass, Happened, Item, Lane, NotSent, Sent, Token, Verdict, Why};
 use crate::monitor::Notice;
+
+/// Message tokens of batches; those of the planner count from 0.
+const BATCH: Token = 1 << 62;
+/// A batch of fewer is no batch.
+const MIN_BATCH: usize = 2;
+/// After a batch was refused its records, and all for so long, go one by one: a broker without an access rule for the topic,
+/// or a receiver that does not know batches, costs one refused message now and then.
+const BATCH_PAUSE: Duration = Duration::from_secs(600);
 
 /// Notices go under a token no record has; their acknowledgement settles nothing.
 const NOTICE: Token = Token::MAX;
@@ -19,6 +30,15 @@ pub struct MqttOptions {
     pub topic_text: String,
     /// Whether a message nobody listens to counts as arrived.
     pub unheard: Unheard,
+    pub batch: Option<BatchOptions>,
+}
+
+/// Many records as one message.
+#[derive(Clone, Debug)]
+pub struct BatchOptions {
+    pub topic: String,
+    /// Not only the backlog: where the order is strict there is but one lane.
+    pub all_lanes: bool,
 }
 
 /// `connect` makes a new connection, of any kind of link, and `listen` one that hears receipts: a test scripts both.
@@ -31,22 +51,44 @@ pub struct MqttDestination<L, C, E, F> {
     window: usize,
     /// Of each message of records under way.
     lanes: HashMap<Token, Lane>,
+    /// Records of the batch to be sent next.
+    open: VecDeque<(Token, Item)>,
+    batches: HashMap<Token, Vec<Token>>,
+    next_batch: Token,
+    no_batch_until: Option<Instant>,
+    /// What one answer said of many records.
+    said: VecDeque<Happened>,
 }
 
 impl<L: Link, C: FnMut() -> L + Send> MqttDestination<L, C, Deaf, fn() -> Deaf> {
     /// One that settles on the broker's word.
     pub fn new(connect: C, options: MqttOptions) -> Self {
-        Self { connect, link: None, receipts: None, options, window: 0, lanes: HashMap::new() }
-    }
-
-    /// One that hears receipts over connections of its own.
-    pub fn with_receipts<E: Ears, F: FnMut() -> E + Send>(self, listen: F) -> MqttDestination<L, C, E, F> {
-        let Self { connect, link, options, window, lanes, .. } = self;
-        MqttDestination { connect, link, receipts: Some(Listener::new(listen)), options, window, lanes }
+        Self::made(connect, None, options)
     }
 }
 
 impl<L: Link, C: FnMut() -> L + Send, E: Ears, F: FnMut() -> E + Send> MqttDestination<L, C, E, F> {
+    /// One that hears receipts, over connections of their own.
+    pub fn with_receipts(connect: C, listen: F, options: MqttOptions) -> Self {
+        Self::made(connect, Some(Listener::new(listen)), options)
+    }
+
+    fn made(connect: C, receipts: Option<Listener<F, E>>, options: MqttOptions) -> Self {
+        Self {
+            connect,
+            link: None,
+            receipts,
+            options,
+            window: 0,
+            lanes: HashMap::new(),
+            open: VecDeque::new(),
+            batches: HashMap::new(),
+            next_batch: BATCH,
+            no_batch_until: None,
+            said: VecDeque::new(),
+        }
+    }
+
     fn publish(&mut self, token: Token, lane: Lane, message: Message) -> Result<Sent, NotTaken> {
         let Some(link) = &mut self.link else { return Err(NotTaken::Full) };
         let octets = link.publish(token, message)? as u64;
@@ -54,29 +96,124 @@ impl<L: Link, C: FnMut() -> L + Send, E: Ears, F: FnMut() -> E + Send> MqttDesti
         Ok(Sent { messages: 1, octets })
     }
 
-    fn take(&mut self, event: LinkEvent) -> Happened {
+    fn take(&mut self, event: LinkEvent) -> Option<Happened> {
         match event {
             LinkEvent::Connected { window, .. } => {
                 self.window = usize::from(window);
-                Happened::Up
+                Some(Happened::Up)
             }
-            LinkEvent::Acked { token: NOTICE, reason } => Happened::Announced(noticed(reason)),
+            LinkEvent::Acked { token: NOTICE, reason } => Some(Happened::Announced(noticed(reason))),
+            LinkEvent::Acked { token, reason } if token & BATCH != 0 => {
+                self.lanes.remove(&token);
+                self.batch_answered(token, reason);
+                self.said.pop_front()
+            }
             LinkEvent::Acked { token, reason } => {
                 self.lanes.remove(&token);
-                Happened::Answered { token, verdict: classify(reason, &self.options.topic_text, self.options.unheard) }
+                Some(Happened::Answered { token, verdict: classify(reason, &self.options.topic_text, self.options.unheard) })
             }
-            LinkEvent::Lost(reason) => Happened::Down(reason.fault()),
+            LinkEvent::Lost(reason) => {
+                if reason.class() == FaultClass::TooLarge && !self.batches.is_empty() {
+                    self.pause_batches();
+                }
+                Some(Happened::Down(reason.fault()))
+            }
         }
+    }
+
+    /// Only success is an answer for all of a batch. Any other is taken apart: its records go one by one, and each gets its own.
+    fn batch_answered(&mut self, token: Token, reason: AckReason) {
+        let tokens = self.batches.remove(&token).unwrap_or_default();
+        let of_all = match classify(reason, &self.options.topic_text, self.options.unheard) {
+            verdict @ (Verdict::Settled | Verdict::Owed(_) | Verdict::Waits { why: Why::Quota, .. }) => verdict,
+            _ => {
+                self.pause_batches();
+                tracing::warn!(?reason, "the broker refused a batch; its records go one by one");
+                Verdict::Again
+            }
+        };
+        let answers = tokens.into_iter().map(|token| Happened::Answered { token, verdict: of_all.clone() });
+        self.said.extend(answers);
+    }
+
+    fn pause_batches(&mut self) {
+        self.no_batch_until = Some(Instant::now() + BATCH_PAUSE);
+    }
+
+    fn is_for_batches(&self, item: &Item) -> bool {
+        let wanted = self.options.batch.as_ref().is_some_and(|batch| batch.all_lanes || item.lane == Lane::Backlog);
+        wanted && self.no_batch_until.is_none_or(|until| until <= Instant::now())
+    }
+
+    fn send_one(&mut self, token: Token, item: &Item) -> Result<Sent, NotSent> {
+        let rendered = render(item, &self.options.topic);
+        self.publish(token, item.lane, Message::new(rendered.topic, rendered.payload)).map_err(|error| match error {
+            NotTaken::Full => NotSent::NoRoom,
+            NotTaken::TooLarge { .. } => NotSent::TooLarge(error.to_string()),
+        })
+    }
+
+    /// The first `count` collected records as one message; `None`: they are too large for one.
+    fn send_batch(&mut self, count: usize) -> Option<Result<Sent, NotTaken>> {
+        let topic = self.options.batch.as_ref()?.topic.clone();
+        let items: Vec<&Item> = self.open.iter().take(count).map(|(_, item)| item).collect();
+        let lane = items.first()?.lane;
+        let message = Message { content_type: Some(batch::CONTENT_TYPE), ..Message::new(topic, batch::render(&items)?) };
+        let token = self.next_batch;
+        match self.publish(token, lane, message) {
+            Err(NotTaken::TooLarge { .. }) => None,
+            Err(error) => Some(Err(error)),
+            Ok(sent) => {
+                self.next_batch += 1;
+                self.batches.insert(token, self.open.drain(..count).map(|(token, _)| token).collect());
+                Some(Ok(sent))
+            }
+        }
+    }
+
+    /// Sends what is collected, as far as there is room for it: what is too large for one message as halves, down to the one
+    /// record that goes alone, and dies alone.
+    fn send_collected(&mut self) -> Sent {
+        let mut sent = Sent::default();
+        let mut most = self.open.len();
+        while self.open.front().is_some_and(|(_, first)| self.room_for(first.lane) > 0) {
+            let count = most.min(self.open.len());
+            if count < MIN_BATCH {
+                let Some((token, item)) = self.open.pop_front() else { break };
+                match self.send_one(token, &item) {
+                    Ok(one) => sent += one,
+                    Err(NotSent::TooLarge(detail)) => {
+                        let verdict = Verdict::Dead { reason: "too_large", detail };
+                        self.said.push_back(Happened::Answered { token, verdict });
+                    }
+                    Err(NotSent::NoRoom) => {
+                        self.open.push_front((token, item));
+                        break;
+                    }
+                }
+                continue;
+            }
+            match self.send_batch(count) {
+                Some(Ok(one)) => sent += one,
+                Some(Err(_)) => break,
+                None => most = count / 2,
+            }
+        }
+        sent
     }
 }
 
 impl<L: Link, C: FnMut() -> L + Send, E: Ears, F: FnMut() -> E + Send> Destination for MqttDestination<L, C, E, F> {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { amend: true, retract: true, order: true, batch: 1 }
+        let batch = if self.options.batch.is_some() { batch::MAX_RECORDS } else { 1 };
+        Capabilities { amend: true, retract: true, order: true, batch }
     }
 
     fn connect(&mut self) {
         self.lanes.clear();
+        self.open.clear();
+        self.batches.clear();
+        self.said.clear();
         self.link = Some((self.connect)());
     }
 
@@ -97,15 +234,30 @@ impl<L: Link, C: FnMut() -> L + Send, E: Ears, F: FnMut() -> E + Send> Destinati
     }
 
     fn send(&mut self, token: Token, item: &Item) -> Result<Sent, NotSent> {
-        let rendered = render(item, &self.options.topic);
-        self.publish(token, item.lane, Message::new(rendered.topic, rendered.payload)).map_err(|error| match error {
-            NotTaken::Full => NotSent::NoRoom,
-            NotTaken::TooLarge { .. } => NotSent::TooLarge(error.to_string()),
-        })
+        let mut sent = Sent::default();
+        let collect = self.is_for_batches(item);
+        if self.open.front().is_some_and(|(_, first)| !collect || first.lane != item.lane) {
+            sent += self.send_collected();
+            if !self.open.is_empty() {
+                return Err(NotSent::NoRoom);
+            }
+        }
+        if !collect {
+            sent += self.send_one(token, item)?;
+            return Ok(sent);
+        }
+        if self.room() == 0 {
+            return Err(NotSent::NoRoom);
+        }
+        self.open.push_back((token, item.clone()));
+        if self.open.len() >= batch::MAX_RECORDS {
+            sent += self.send_collected();
+        }
+        Ok(sent)
     }
 
     fn flush(&mut self) -> Sent {
-        Sent::default()
+        self.send_collected()
     }
 
     fn preview(&self, item: &Item) -> (String, String) {
@@ -119,15 +271,22 @@ impl<L: Link, C: FnMut() -> L + Send, E: Ears, F: FnMut() -> E + Send> Destinati
     }
 
     async fn event(&mut self) -> Happened {
-        let Some(link) = &mut self.link else { return std::future::pending().await };
-        let event = match &mut self.receipts {
-            None => link.event().await,
-            Some(receipts) => tokio::select! {
-                event = link.event() => event,
-                happened = receipts.event() => return happened,
-            },
-        };
-        self.take(event)
+        loop {
+            if let Some(said) = self.said.pop_front() {
+                return said;
+            }
+            let Some(link) = &mut self.link else { return std::future::pending().await };
+            let event = match &mut self.receipts {
+                None => link.event().await,
+                Some(receipts) => tokio::select! {
+                    event = link.event() => event,
+                    happened = receipts.event() => return happened,
+                },
+            };
+            if let Some(happened) = self.take(event) {
+                return happened;
+            }
+        }
     }
 
     async fn close(&mut self, farewell: Option<&Notice>) {

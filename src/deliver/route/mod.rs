@@ -17,14 +17,16 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::letters::{LetterCommand, LettersDone, MAX_RETRIED, Preview};
 use super::announce::{Announcements, Outbox};
+use super::budget::Budget;
 use super::held::HeldRuns;
 use super::rate::Rate;
 use super::receipts::Receipts;
 use super::retry::Backoff;
+use super::schedule::Schedule;
 use super::stand::{Stand, Why};
 use super::status::{RouteState, RouteStatus};
 use super::{Destination, DeviceLabel, Fault, FaultClass, Happened, Planner, Rules, Source, Token};
-use crate::config::{History, Order};
+use crate::config::{History, Order, When};
 use crate::monitor::Notice;
 use crate::radio::BootClock;
 use crate::reading::{Anchors, Decimal, DeviceId, Metric, Placement, Record, Seq, StreamKey, Timestamp, Unit};
@@ -35,6 +37,10 @@ use crate::ward::Ward;
 const TICK: Duration = Duration::from_secs(1);
 /// How long an orderly end waits for what is in flight; a living broker acknowledges within it.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Names of a route's marks: when its last turn began, and what it sent today.
+const TURN: &str = "turn";
+const BUDGET: &str = "budget";
 
 /// What a route needs to know about one device.
 #[derive(Clone, Debug)]
@@ -61,6 +67,9 @@ pub struct RouteSettings {
     pub ack_interval: Duration,
     /// Messages a second at most.
     pub max_rate: Option<u32>,
+    pub when: When,
+    /// Octets a day at most.
+    pub daily_bytes: Option<u64>,
     /// A record is settled by a receipt of the receiver, which may take so long; `None`: by the broker's word.
     pub receipt_within: Option<Duration>,
     pub devices: BTreeMap<DeviceId, RouteDevice>,
@@ -121,6 +130,10 @@ pub struct Route<D: Destination> {
     stand: Stand,
     rate: Rate,
     receipts: Option<Receipts>,
+    schedule: Schedule,
+    budget: Option<Budget>,
+    /// The route's marks as they are on file.
+    marked: BTreeMap<&'static str, u64>,
     /// Of a parked source, the record that was taken as a probe and is still on file as held.
     probed: BTreeMap<Source, Seq>,
     /// Times of the pure parts count from here.
@@ -179,9 +192,16 @@ impl<D: Destination> Route<D> {
         for held in held.iter() {
             Why::of_hold(held.reason).into_iter().for_each(|why| stand.park((held.device, held.stream), why, Duration::ZERO));
         }
+        let last_turn = store.route_mark(row.n, TURN)?.and_then(|ms| i64::try_from(ms).ok()).map(Timestamp);
+        let schedule = Schedule::new(settings.when, settings.default_zone.clone(), last_turn);
+        let spent = store.route_mark(row.n, BUDGET)?;
+        let budget = settings.daily_bytes.map(|limit| Budget::new(limit, settings.default_zone.clone(), spent));
         Ok(Self {
             rate: Rate::new(settings.max_rate),
             receipts: settings.receipt_within.map(Receipts::new),
+            schedule,
+            budget,
+            marked: BTreeMap::new(),
             stand,
             probed: BTreeMap::new(),
             started: Moment::now(),

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use super::{Moment, Route, RouteCommand};
+use super::{BUDGET, Moment, Route, RouteCommand, TURN};
+use crate::config::Order;
 use crate::deliver::decide::carries;
 use crate::deliver::held::Recheck;
 use crate::deliver::receipts::Receipts;
 use crate::deliver::{Decision, Destination, Lane, RouteState, Why};
 use crate::reading::{DeviceId, Record, Seq, Timestamp};
-use crate::store::{EVICTIONS, READ_LIMIT, RouteChange, StoreError};
+use crate::store::{EVICTIONS, READ_LIMIT, StoreError};
 
 /// How often the time of the oldest record owed is looked up.
 const OLDEST_EVERY: Duration = Duration::from_secs(5);
@@ -147,6 +148,9 @@ impl<D: Destination> Route<D> {
         self.write_due = None;
         let (release, hold) = self.held.take_changes();
         self.change.hold_on(release, hold);
+        let turn = self.schedule.mark().and_then(|at| u64::try_from(at.0).ok()).map(|ms| (TURN, ms));
+        let marks = turn.into_iter().chain(self.budget.as_ref().map(|budget| (BUDGET, budget.mark())));
+        self.change.marks = marks.filter(|(name, value)| self.marked.get(name) != Some(value)).collect();
         if self.planner.is_dirty() || !self.change.is_empty() {
             self.change.lanes = self.planner.lanes().clone();
             if let Err(error) = self.store.apply(self.row.n, &self.change) {
@@ -158,7 +162,7 @@ impl<D: Destination> Route<D> {
             for (what, n) in &self.change.tally {
                 *self.status.tally.entry(what.clone()).or_default() += n;
             }
-            self.change = RouteChange::default();
+            self.marked.extend(std::mem::take(&mut self.change).marks);
             self.planner.written();
         }
         self.report();
@@ -241,15 +245,32 @@ impl<D: Destination> Route<D> {
         let (state, detail) = match self.stand.standing() {
             Some((Why::Forbidden, detail)) => (RouteState::Paused, Some(detail.to_owned())),
             Some((_, detail)) => (RouteState::Waiting, Some(detail.to_owned())),
-            None => match self.unconfirmed() {
-                Some(detail) if self.receipts.as_ref().is_some_and(|receipts| !receipts.has_room()) => {
-                    (RouteState::Waiting, Some(detail))
-                }
-                detail => (RouteState::Up, detail),
-            },
+            None => self.show_pace(),
         };
         if self.status.state != state || self.status.detail != detail {
             self.state(state, detail);
+        }
+    }
+
+    /// Nothing is wrong with the link; what is to be said of when and how much goes.
+    fn show_pace(&self) -> (RouteState, Option<String>) {
+        if self.schedule.limit(self.head).is_none() {
+            let next = self.schedule.next(self.clock(), self.now());
+            return (RouteState::Waiting, Some(format!("sends again {next} (when)")));
+        }
+        if let Some(budget) = self.budget.as_ref().filter(|budget| !budget.allows(Lane::Backlog)) {
+            let spent = format!("{} of {} octets of today are sent (daily_bytes)", budget.spent(), budget.limit());
+            return match budget.allows(Lane::Live) {
+                false => (RouteState::Waiting, Some(format!("{spent}; goes on at midnight"))),
+                true if self.settings.order == Order::Strict => (RouteState::Up, None),
+                true => (RouteState::Up, Some(format!("{spent}; the rest is for live values, the backlog goes on at midnight"))),
+            };
+        }
+        match self.unconfirmed() {
+            Some(detail) if self.receipts.as_ref().is_some_and(|receipts| !receipts.has_room()) => {
+                (RouteState::Waiting, Some(detail))
+            }
+            detail => (RouteState::Up, detail),
         }
     }
 

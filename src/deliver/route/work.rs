@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Route;
 use crate::clean::Preference;
-use crate::config::{Bind, History};
+use crate::config::{Bind, History, Order};
 use crate::deliver::decide::decide;
 use crate::deliver::receipts::Receipts;
 use crate::deliver::stand::Refused;
@@ -12,7 +12,7 @@ use crate::deliver::{
     Choice, Decision, Destination, Fault, FaultClass, Item, Known, Lane, NotSent, Sent, Settled, Source, Token, Verdict, Why,
     sides,
 };
-use crate::reading::{Body, DeliveryId, DeviceId, Op, Placement, Record, Seq, SubjectKey};
+use crate::reading::{Body, ChartId, DeliveryId, DeviceId, Op, Placement, Record, Seq, SubjectKey};
 use crate::store::{BoundRow, DeadRow, StoreError};
 use crate::ward::{Binding, HoldReason};
 
@@ -35,8 +35,10 @@ impl<D: Destination> Route<D> {
     /// Fills the destination's window with what is owed.
     pub(super) fn fill(&mut self) -> Result<(), StoreError> {
         self.overdue();
+        self.begin_turn();
+        let Some(limit) = self.schedule.limit(self.head) else { return Ok(()) };
         self.probe()?;
-        while let Some((lane, seq)) = self.planner.next(self.head) {
+        while let Some((lane, seq)) = self.planner.next(limit) {
             if !self.is_open(lane) {
                 break;
             }
@@ -50,7 +52,19 @@ impl<D: Destination> Route<D> {
         }
         let sent = self.destination.flush();
         self.spent(sent);
+        if self.planner.in_flight() == 0 && self.planner.next(limit).is_none() {
+            self.schedule.over();
+        }
         Ok(())
+    }
+
+    fn begin_turn(&mut self) {
+        let wall = self.now();
+        if self.schedule.begin(self.clock(), wall, self.head) {
+            self.planner.turn(self.head);
+            self.due();
+        }
+        self.budget.iter_mut().for_each(|budget| budget.roll(wall));
     }
 
     /// Whether a record of this lane may go now.
@@ -59,7 +73,13 @@ impl<D: Destination> Route<D> {
         self.destination.room_for(lane) > 0
             && self.stand.room(now, self.planner.in_flight()) > 0
             && self.rate.is_open(now)
+            && self.budget.as_ref().is_none_or(|budget| budget.allows(self.budget_lane(lane)))
             && self.receipts.as_ref().is_none_or(Receipts::has_room)
+    }
+
+    /// In strict order nothing is kept free for anything.
+    fn budget_lane(&self, lane: Lane) -> Lane {
+        if self.settings.order == Order::Strict { Lane::Live } else { lane }
     }
 
     /// What waits too long for its receipt goes again.
@@ -192,6 +212,7 @@ impl<D: Destination> Route<D> {
 
     fn spent(&mut self, sent: Sent) {
         self.rate.spend(sent.messages, self.clock());
+        self.budget.iter_mut().for_each(|budget| budget.spend(sent.octets));
     }
 
     pub(super) fn item(
@@ -209,7 +230,7 @@ impl<D: Destination> Route<D> {
             lane,
             op: Op::Put,
             placement,
-            chart: self.store.site_key().chart_id(record.id, placement),
+            chart: ChartId::of(record.id, placement),
             subject,
             gateway: self.settings.gateway.clone(),
             device: device.map(|device| device.label.clone()),
