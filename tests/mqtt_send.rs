@@ -19,13 +19,16 @@ use items::*;
 
 const BATCHES: &str = "bedrail/gw/batch";
 
+/// The answer to what it matches.
+type Refusal = (AckReason, fn(&Message) -> bool);
+
 /// A broker that answers at once, as the test says.
 #[derive(Clone, Default)]
 struct Played {
     got: Arc<Mutex<Vec<Message>>>,
     events: Arc<Mutex<VecDeque<LinkEvent>>>,
     under_way: Arc<Mutex<usize>>,
-    refuses: Arc<Mutex<Option<(AckReason, fn(&Message) -> bool)>>>,
+    refuses: Arc<Mutex<Option<Refusal>>>,
     window: usize,
     max_packet: usize,
     /// It keeps its answers to itself.
@@ -56,16 +59,12 @@ impl Link for Played {
     }
 
     async fn event(&mut self) -> LinkEvent {
-        match self.events.lock().unwrap().pop_front() {
-            Some(event) => {
-                if matches!(event, LinkEvent::Acked { .. }) {
-                    *self.under_way.lock().unwrap() -= 1;
-                }
-                return event;
-            }
-            None => {}
+        let next = self.events.lock().unwrap().pop_front();
+        let Some(event) = next else { return std::future::pending().await };
+        if matches!(event, LinkEvent::Acked { .. }) {
+            *self.under_way.lock().unwrap() -= 1;
         }
-        std::future::pending().await
+        event
     }
 
     async fn close(self) {}

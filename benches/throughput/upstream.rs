@@ -88,22 +88,30 @@ struct Seen {
     enough: Notify,
 }
 
-/// A route at work, and the quiet other ends of what it listens to.
+/// A route at work.
 pub struct Draining {
     seen: Arc<Seen>,
     stop: CancellationToken,
     thread: JoinHandle<Result<(), StoreError>>,
-    _quiet: (watch::Sender<Arc<Ward>>, watch::Sender<u64>, mpsc::Sender<RouteCommand>, watch::Receiver<RouteStatus>),
+    _quiet: Quiet,
+}
+
+/// The other ends of what a route listens to: nothing comes from them here.
+struct Quiet {
+    _ward: watch::Sender<Arc<Ward>>,
+    _bell: watch::Sender<u64>,
+    _commands: mpsc::Sender<RouteCommand>,
+    _state: watch::Receiver<RouteStatus>,
 }
 
 impl Draining {
     fn start(runtime: &Runtime, store: Store, row: RouteRow, link: LinkSettings) -> Self {
         let seen = Arc::new(Seen::default());
         let stop = CancellationToken::new();
-        let (ward_in, ward) = watch::channel(Arc::new(Ward::default()));
-        let (ring, bell) = watch::channel(0);
-        let (command, commands) = mpsc::channel(1);
-        let (publish, state) = watch::channel(RouteStatus::default());
+        let (_ward, ward) = watch::channel(Arc::new(Ward::default()));
+        let (_bell, bell) = watch::channel(0);
+        let (_commands, commands) = mpsc::channel(1);
+        let (publish, _state) = watch::channel(RouteStatus::default());
         let inputs = RouteInputs { ward, bell, commands, announce: None, publish, stop: stop.clone() };
         let counted = seen.clone();
         let connector = move || Counted { link: connect(&link), seen: counted.clone() };
@@ -113,7 +121,7 @@ impl Draining {
         let route = Route::new(settings(), store, row, boot(), inputs, destination).expect("a route");
         let handle = runtime.handle().clone();
         let thread = std::thread::spawn(move || handle.block_on(route.run()));
-        Self { seen, stop, thread, _quiet: (ward_in, ring, command, state) }
+        Self { seen, stop, thread, _quiet: Quiet { _ward, _bell, _commands, _state } }
     }
 
     pub fn acked(&self) -> u64 {
