@@ -47,7 +47,7 @@ struct Script {
 
 fn scripts() -> Vec<Script> {
     let mut parts: Vec<(String, Vec<Step>)> = Vec::new();
-    for line in SCRIPTS.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
+    for line in SCRIPTS.lines().filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#')) {
         let text = line.trim_start().to_owned();
         match line.len() - text.len() {
             0 => parts.push((text, Vec::new())),
