@@ -18,6 +18,8 @@ pub struct Capabilities {
     pub order: bool,
     /// Records in one message at most.
     pub batch: usize,
+    /// It wants to know how the gateway is, so a connection is worth having while no record may go.
+    pub monitors: bool,
 }
 
 /// One destination of one route. A connection is made, ends once, and is never mended: after [`Happened::Down`] the route

@@ -10,8 +10,8 @@ use std::time::Duration;
 use bedrail::config::{Bind, Order, When};
 use bedrail::deliver::mqtt::status::Status;
 use bedrail::deliver::{
-    Capabilities, Carry, Destination, Fault, Happened, Item, Lane, NotSent, Route, RouteCommand, RouteInputs, RouteSettings,
-    RouteStatus, Rules, Sent, Token, Verdict, Why,
+    Capabilities, Carry, Destination, Fault, FaultClass, Happened, Item, Lane, NotSent, Route, RouteCommand, RouteInputs,
+    RouteSettings, RouteStatus, Rules, Sent, Token, Verdict, Why,
 };
 use bedrail::radio::BootClock;
 use bedrail::reading::*;
@@ -59,6 +59,8 @@ struct Stage {
     sent: Vec<Seen>,
     taken: Vec<(u64, Lane)>,
     connections: usize,
+    announced: usize,
+    cut: bool,
     began: Moment,
     deliveries: HashMap<u64, DeliveryId>,
     said: VecDeque<Happened>,
@@ -80,7 +82,8 @@ struct Running {
     bell: watch::Sender<u64>,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<Result<(), StoreError>>,
-    _quiet: (watch::Sender<Arc<Ward>>, watch::Sender<Option<Arc<Status>>>),
+    gateway_status: watch::Sender<Option<Arc<Status>>>,
+    _ward: watch::Sender<Arc<Ward>>,
 }
 
 impl Play {
@@ -117,6 +120,8 @@ impl Play {
             sent: Vec::new(),
             taken: Vec::new(),
             connections: 0,
+            announced: 0,
+            cut: false,
             began: Moment::now(),
             deliveries: HashMap::new(),
             said: VecDeque::new(),
@@ -198,7 +203,8 @@ impl Play {
         let destination = Played::new(self.stage.clone(), self.devices, self.settings.window);
         let route = Route::new(self.settings.clone(), store, row, boot(), inputs, destination).unwrap();
         let task = tokio::spawn(route.run());
-        self.running = Some(Running { status, commands, bell: bell_out, stop, task, _quiet: (ward_out, status_out) });
+        self.running =
+            Some(Running { status, commands, bell: bell_out, stop, task, gateway_status: status_out, _ward: ward_out });
     }
 
     /// Waits until the route says so.
@@ -216,6 +222,13 @@ impl Play {
         self.running.as_ref().expect("it runs").commands.send(command).await.expect("it runs");
     }
 
+    /// The gateway's status changed; answers how often the destination was told so far.
+    pub fn announce(&self) -> usize {
+        let running = self.running.as_ref().expect("it runs");
+        running.gateway_status.send_replace(Some(Arc::new(Status::default())));
+        self.stage.lock().unwrap().announced
+    }
+
     pub async fn stop(&mut self) {
         let running = self.running.take().expect("it runs");
         running.stop.cancel();
@@ -230,6 +243,18 @@ impl Play {
     /// What it took, in order.
     pub fn taken(&self) -> Vec<u64> {
         self.stage.lock().unwrap().taken.iter().map(|(seq, _)| *seq).collect()
+    }
+
+    /// No connection stands or comes to be until [`Play::mend`].
+    pub fn cut(&self) {
+        let mut stage = self.stage.lock().unwrap();
+        stage.cut = true;
+        stage.said.push_back(Happened::Down(broken()));
+        stage.says.notify_one();
+    }
+
+    pub fn mend(&self) {
+        self.stage.lock().unwrap().cut = false;
     }
 
     pub fn connections(&self) -> usize {
@@ -268,13 +293,15 @@ impl Played {
 
 impl Destination for Played {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { amend: true, retract: true, order: true, batch: 1 }
+        Capabilities { amend: true, retract: true, order: true, batch: 1, monitors: true }
     }
 
     fn connect(&mut self) {
-        self.stage.lock().unwrap().connections += 1;
+        let mut stage = self.stage.lock().unwrap();
+        stage.connections += 1;
         self.up = false;
-        self.answers = VecDeque::from([(Moment::now() + ROUND_TRIP, Happened::Up)]);
+        let outcome = if stage.cut { Happened::Down(broken()) } else { Happened::Up };
+        self.answers = VecDeque::from([(Moment::now() + ROUND_TRIP, outcome)]);
     }
 
     fn room(&self) -> usize {
@@ -310,6 +337,7 @@ impl Destination for Played {
     }
 
     fn announce(&mut self, _: &Status) -> bool {
+        self.stage.lock().unwrap().announced += 1;
         true
     }
 
@@ -346,6 +374,10 @@ impl Destination for Played {
     async fn close(&mut self, _: bool) {
         self.up = false;
     }
+}
+
+fn broken() -> Fault {
+    Fault { class: FaultClass::Broken, text: "cut".into() }
 }
 
 fn key() -> DataKey {

@@ -207,7 +207,7 @@ impl<L: Link, C: FnMut() -> L + Send, E: Ears, F: FnMut() -> E + Send> MqttDesti
 impl<L: Link, C: FnMut() -> L + Send, E: Ears, F: FnMut() -> E + Send> Destination for MqttDestination<L, C, E, F> {
     fn capabilities(&self) -> Capabilities {
         let batch = if self.options.batch.is_some() { batch::MAX_RECORDS } else { 1 };
-        Capabilities { amend: true, retract: true, order: true, batch }
+        Capabilities { amend: true, retract: true, order: true, batch, monitors: true }
     }
 
     fn connect(&mut self) {

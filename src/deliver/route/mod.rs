@@ -230,7 +230,7 @@ impl<D: Destination> Route<D> {
         // Everything held is looked at anew: the ward may have changed while nobody was here.
         self.recheck_held()?;
         loop {
-            if self.row.paused.is_some() {
+            if self.row.paused.is_some() && !self.destination.capabilities().monitors {
                 self.state(RouteState::Paused, self.row.paused.clone());
                 if !self.idle(None).await? {
                     return self.write();
@@ -258,8 +258,17 @@ impl<D: Destination> Route<D> {
                     };
                     let wait = backoff.after(class, (self.chance)());
                     self.status.last_fault = Some(class);
-                    tracing::warn!(route = %self.settings.name, class = class.name(), %reason, retry_in_ms = wait.as_millis() as u64, "link down");
-                    self.state(RouteState::Down, Some(reason));
+                    match self.row.paused.clone() {
+                        // Whoever paused it knows that the destination moves.
+                        Some(paused) => {
+                            tracing::debug!(route = %self.settings.name, %reason, "no link while paused");
+                            self.state(RouteState::Paused, Some(paused));
+                        }
+                        None => {
+                            tracing::warn!(route = %self.settings.name, class = class.name(), %reason, retry_in_ms = wait.as_millis() as u64, "link down");
+                            self.state(RouteState::Down, Some(reason));
+                        }
+                    }
                     if !self.idle(Some(Moment::now() + wait)).await? {
                         return self.write();
                     }
@@ -270,7 +279,10 @@ impl<D: Destination> Route<D> {
 
     /// One connection, from its first octet to its end.
     async fn connected(&mut self, backoff: &mut Backoff) -> Result<Left, StoreError> {
-        self.state(RouteState::Connecting, self.status.detail.clone());
+        match self.row.paused.clone() {
+            Some(paused) => self.state(RouteState::Paused, Some(paused)),
+            None => self.state(RouteState::Connecting, self.status.detail.clone()),
+        }
         self.destination.connect();
         let mut up = false;
         let mut tick = tokio::time::interval(TICK);
@@ -318,7 +330,7 @@ impl<D: Destination> Route<D> {
                 () = until(wake) => {}
                 Some(command) = self.inputs.commands.recv() => {
                     self.command(command)?;
-                    if self.row.paused.is_some() {
+                    if self.row.paused.is_some() && !self.destination.capabilities().monitors {
                         self.leave(up, false).await?;
                         return Ok(Left::Paused);
                     }
