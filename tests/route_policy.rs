@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bedrail::config::When;
 use bedrail::deliver::{Fault, FaultClass, Lane, RouteCommand, RouteState, Verdict, Why};
+use bedrail::reading::Timestamp;
 use played::{Play, device_of, waits};
 use tokio::sync::oneshot;
 
@@ -270,5 +271,29 @@ async fn a_paused_route_sends_no_record_and_goes_on_telling_how_the_gateway_is()
     answer.await.unwrap();
     play.until(|status| status.tally.get("sent") == Some(&20) && status.state == RouteState::Up).await;
     assert!(play.sent()[10..].iter().all(|sent| sent.lane == Lane::Backlog));
+    play.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_is_never_sent_after_a_higher_one() {
+    let mut play = Play::new(1);
+    play.start();
+    play.until(|status| status.state == RouteState::Up).await;
+    // The first version is refused; while it waits the second is made, and taken.
+    play.answer(|sent| if sent.number == 0 { waits(Why::Quota) } else { Verdict::Settled });
+    play.append_window();
+    play.until(|status| status.state == RouteState::Waiting).await;
+    play.append_window();
+    play.until(|status| status.tally.get("sent") == Some(&1) && status.tally.get("superseded") == Some(&1)).await;
+    assert_eq!(play.taken(), [2]);
+    assert_eq!(play.status().backlog + play.status().live, 0);
+
+    // Nor by a replay of all there was.
+    let (done, answer) = oneshot::channel();
+    let (from, to) = (Timestamp(0), Timestamp(i64::MAX));
+    play.command(RouteCommand::Replay { from, to, done }).await;
+    assert_eq!(answer.await.unwrap(), 2);
+    play.until(|status| status.tally.get("superseded") == Some(&2) && status.backlog == 0).await;
+    assert_eq!(play.taken(), [2, 2]);
     play.stop().await;
 }

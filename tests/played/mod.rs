@@ -90,7 +90,7 @@ impl Play {
     pub fn new(devices: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         prepare(dir.path(), &key(), &key()).unwrap();
-        let carry = Carry { readings: true, ..Carry::default() };
+        let carry = Carry { readings: true, windows: [60].into(), ..Carry::default() };
         let settings = RouteSettings {
             name: "live".into(),
             gateway: GATEWAY.into(),
@@ -156,6 +156,32 @@ impl Play {
         for chunk in drafts.chunks(256) {
             store.append(chunk.to_vec()).unwrap();
         }
+        if let Some(running) = &self.running {
+            running.bell.send_modify(|n| *n += 1);
+        }
+    }
+
+    /// The next version of one window.
+    pub fn append_window(&mut self) {
+        let clock = boot();
+        let stamp = Stamp { boot: clock.id(), arrived: clock.now(), device_time: None, device_clock: None, stored: false };
+        let start = Timestamp(1_795_435_200_000);
+        let window = Window {
+            start,
+            length_s: 60,
+            from: start,
+            to: start.plus_ms(60_000),
+            n: 0,
+            unit: Unit::Percent,
+            summary: None,
+            coverage_permille: 0,
+            excluded: vec![(Exclusion::NoValue, 1)],
+            source: (Seq(1), Seq(1)),
+        };
+        let identity = Identity::Window { id: RecordId([7; 16]), side: false };
+        let draft = Draft { identity, device: device(0), stream: Some(stream(0)), stamp, body: Body::Window(window) };
+        self.store().append(vec![draft]).unwrap();
+        self.appended += 1;
         if let Some(running) = &self.running {
             running.bell.send_modify(|n| *n += 1);
         }
