@@ -47,8 +47,7 @@ fn states() -> BTreeMap<String, Vec<Json>> {
         "updated_at": "2026-11-23T12:00:00.000Z", "conditions": [{ "name": "battery_low", "device": "oxi-07" }],
     });
     let clockless = json!({ "state": "online", "conditions": [] });
-    let gone =
-        [Absence::Lost, Absence::Stopped, Absence::Paused].map(|why| serde_json::from_slice(&offline("3w.gw_01", why)).unwrap());
+    let gone = [Absence::Lost, Absence::Stopped].map(|why| serde_json::from_slice(&offline("3w.gw_01", why)).unwrap());
     let device = json!({
         "state": "connected", "last_reading_at": "2026-11-23T12:00:00.000Z", "battery_percent": 80, "conditions": ["battery_low"],
     });

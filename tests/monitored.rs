@@ -42,7 +42,7 @@ fn validator(name: &str) -> jsonschema::Validator {
 }
 
 #[test]
-fn the_retained_state_tells_online_from_lost_from_stopped_from_paused() {
+fn the_retained_state_tells_online_from_lost_from_stopped_and_goes_on_while_paused() {
     let mut rig = rig("", "");
     rig.start(Shape::TwoProcesses);
     rig.wait_until_heard(SOON);
@@ -64,9 +64,9 @@ fn the_retained_state_tells_online_from_lost_from_stopped_from_paused() {
     rig.daemons[1].restart();
     wait_for(&rig, GATEWAY, "online", |state| state["state"] == "online");
     rig.ask(&["route", "pause", "live", "--reason", "Mrs Canary moves"]);
-    wait_for(&rig, GATEWAY, "paused", |state| state["reason"] == "paused");
+    wait_for(&rig, &format!("{GATEWAY}/route/live"), "paused", |state| state["state"] == "paused");
     rig.ask(&["route", "resume", "live"]);
-    wait_for(&rig, GATEWAY, "online", |state| state["state"] == "online");
+    wait_for(&rig, &format!("{GATEWAY}/route/live"), "up again", |state| state["state"] == "up");
     rig.stop();
     let offline = wait_for(&rig, GATEWAY, "stopped", |state| state["reason"] == "stopped");
     assert!(offline.get("conditions").is_none() && offline.get("disk").is_none(), "{offline}");

@@ -130,7 +130,7 @@ fn whatever_is_published_is_as_the_schemas_say_and_the_schemas_as_the_page_says(
             assert!(faults.is_empty(), "{payload:#}\n{faults:#?}");
         }
     }
-    for why in [Absence::Lost, Absence::Stopped, Absence::Paused] {
+    for why in [Absence::Lost, Absence::Stopped] {
         let payload: Json = serde_json::from_slice(&offline("gw-1", why)).unwrap();
         assert!(gateway.is_valid(&payload), "{payload}");
         let mut claims = payload.clone();

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use bedrail::config::When;
 use bedrail::deliver::{Fault, FaultClass, Lane, RouteCommand, RouteState, Verdict, Why};
+use bedrail::reading::Timestamp;
 use played::{Play, device_of, waits};
+use tokio::sync::oneshot;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -100,7 +102,7 @@ async fn resume_tries_at_once() {
     play.until(|status| status.state == RouteState::Paused).await;
     tokio::time::sleep(30 * MINUTE).await;
     play.answer(|_| Verdict::Settled);
-    let (done, answer) = tokio::sync::oneshot::channel();
+    let (done, answer) = oneshot::channel();
     play.command(RouteCommand::Resume { done }).await;
     answer.await.unwrap();
     let asked = tokio::time::Instant::now();
@@ -238,5 +240,60 @@ async fn a_days_octets_are_live_values_first_and_a_restart_is_no_new_day() {
     play.until(|status| status.state == RouteState::Waiting).await;
     assert_eq!(play.sent().len(), 200, "the day is spent");
     assert!(play.status().detail.is_some_and(|detail| detail.contains("goes on at midnight")));
+    play.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_route_sends_no_record_and_goes_on_telling_how_the_gateway_is() {
+    let mut play = Play::new(2);
+    play.append(5);
+    play.start();
+    play.until(|status| status.tally.get("sent") == Some(&10)).await;
+    let (done, answer) = oneshot::channel();
+    play.command(RouteCommand::Pause { reason: "the broker moves".into(), done }).await;
+    answer.await.unwrap();
+    play.until(|status| status.state == RouteState::Paused).await;
+    let told = play.announce();
+    play.append(5);
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!((play.sent().len(), play.connections()), (10, 1));
+    assert!(play.announce() > told);
+
+    // The broker is away for an hour: it is asked for now and then, and the route is what it was.
+    play.cut();
+    tokio::time::sleep(60 * MINUTE).await;
+    assert!((50..=1_500).contains(&play.connections()), "{} connections", play.connections());
+    let status = play.status();
+    assert_eq!((status.state, status.detail.as_deref()), (RouteState::Paused, Some("the broker moves")));
+    play.mend();
+    let (done, answer) = oneshot::channel();
+    play.command(RouteCommand::Resume { done }).await;
+    answer.await.unwrap();
+    play.until(|status| status.tally.get("sent") == Some(&20) && status.state == RouteState::Up).await;
+    assert!(play.sent()[10..].iter().all(|sent| sent.lane == Lane::Backlog));
+    play.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_is_never_sent_after_a_higher_one() {
+    let mut play = Play::new(1);
+    play.start();
+    play.until(|status| status.state == RouteState::Up).await;
+    // The first version is refused; while it waits the second is made, and taken.
+    play.answer(|sent| if sent.number == 0 { waits(Why::Quota) } else { Verdict::Settled });
+    play.append_window();
+    play.until(|status| status.state == RouteState::Waiting).await;
+    play.append_window();
+    play.until(|status| status.tally.get("sent") == Some(&1) && status.tally.get("superseded") == Some(&1)).await;
+    assert_eq!(play.taken(), [2]);
+    assert_eq!(play.status().backlog + play.status().live, 0);
+
+    // Nor by a replay of all there was.
+    let (done, answer) = oneshot::channel();
+    let (from, to) = (Timestamp(0), Timestamp(i64::MAX));
+    play.command(RouteCommand::Replay { from, to, done }).await;
+    assert_eq!(answer.await.unwrap(), 2);
+    play.until(|status| status.tally.get("superseded") == Some(&2) && status.backlog == 0).await;
+    assert_eq!(play.taken(), [2, 2]);
     play.stop().await;
 }

@@ -133,8 +133,7 @@ fn pause_for_patients(settings: &Settings, store: &mut Store, rows: &mut [RouteR
 
 /// What a route publishes of the gateway's state; to a Home Assistant also where to find it.
 fn announcements(settings: &Settings, mqtt: &MqttSettings, notices: watch::Receiver<Arc<Notices>>) -> Announcements {
-    let last_word =
-        |why| Notice { topic: gateway_topic(settings).into(), payload: offline(&settings.gateway.id, why).into(), stamp: 0 };
+    let last_word = offline(&settings.gateway.id, Absence::Stopped);
     let topics = Topics::new(&settings.monitor.topic);
     let device =
         |device: &config::DeviceSettings| Announced { name: device.name.clone(), kind: device.kind.name(), id: device.id };
@@ -143,8 +142,7 @@ fn announcements(settings: &Settings, mqtt: &MqttSettings, notices: watch::Recei
     Announcements {
         notices,
         standing: standing.unwrap_or_default().into(),
-        stopped: last_word(Absence::Stopped),
-        paused: last_word(Absence::Paused),
+        stopped: Notice { topic: gateway_topic(settings).into(), payload: last_word.into(), stamp: 0 },
     }
 }
 

@@ -14,9 +14,8 @@ pub struct Announcements {
     pub notices: watch::Receiver<Arc<Notices>>,
     /// Published once a connection, after those.
     pub standing: Arc<[Notice]>,
-    /// The last word when the gateway stops, and when a person pauses the route.
+    /// The last word when the gateway stops.
     pub stopped: Notice,
-    pub paused: Notice,
 }
 
 /// What of it this connection has published. Pure.

@@ -224,7 +224,6 @@ impl Gateway {
         if report.state != "online" {
             match report.reason.as_deref() {
                 Some("stopped") => add(Trouble::Stopped, 0, "it was stopped".to_owned()),
-                Some("paused") => add(Trouble::Paused, 1, "a person paused the route to this broker".to_owned()),
                 _ => add(Trouble::Lost, 0, "it is gone without a word: no power, no network, or it crashed".to_owned()),
             }
             if is_older(report, newest) {

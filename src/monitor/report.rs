@@ -22,7 +22,7 @@ pub struct GatewayReport {
     pub version: String,
     /// `online` or `offline`.
     pub state: String,
-    /// Why it is offline: `stopped`, `paused` (a person paused the route), `lost` (it is gone without a word).
+    /// Why it is offline: `stopped`, `lost` (it is gone without a word).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// When this was put together; absent while the gateway does not know the time.
@@ -173,7 +173,6 @@ pub enum Absence {
     /// In the last will: it is gone without a word.
     Lost,
     Stopped,
-    Paused,
 }
 
 /// The last will, and the message of an orderly end. It claims nothing about devices and routes.
@@ -181,7 +180,6 @@ pub fn offline(gateway: &str, why: Absence) -> Vec<u8> {
     let reason = match why {
         Absence::Lost => "lost",
         Absence::Stopped => "stopped",
-        Absence::Paused => "paused",
     };
     octets(&GatewayReport {
         schema: GATEWAY_SCHEMA.to_owned(),

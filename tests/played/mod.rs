@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use bedrail::config::{Bind, Order, When};
 use bedrail::deliver::{
-    Capabilities, Carry, Destination, Fault, Happened, Item, Lane, NotSent, Route, RouteCommand, RouteInputs, RouteSettings,
-    RouteStatus, Rules, Sent, Token, Verdict, Why,
+    Announcements, Capabilities, Carry, Destination, Fault, FaultClass, Happened, Item, Lane, NotSent, Route, RouteCommand,
+    RouteInputs, RouteSettings, RouteStatus, Rules, Sent, Token, Verdict, Why,
 };
-use bedrail::monitor::Notice;
+use bedrail::monitor::{Notice, Notices};
 use bedrail::radio::BootClock;
 use bedrail::reading::*;
 use bedrail::store::key::DataKey;
@@ -59,6 +59,8 @@ struct Stage {
     sent: Vec<Seen>,
     taken: Vec<(u64, Lane)>,
     connections: usize,
+    announced: usize,
+    cut: bool,
     began: Moment,
     deliveries: HashMap<u64, DeliveryId>,
     said: VecDeque<Happened>,
@@ -80,14 +82,15 @@ struct Running {
     bell: watch::Sender<u64>,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<Result<(), StoreError>>,
-    _quiet: watch::Sender<Arc<Ward>>,
+    notices: watch::Sender<Arc<Notices>>,
+    _ward: watch::Sender<Arc<Ward>>,
 }
 
 impl Play {
     pub fn new(devices: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         prepare(dir.path(), &key(), &key()).unwrap();
-        let carry = Carry { readings: true, ..Carry::default() };
+        let carry = Carry { readings: true, windows: [60].into(), ..Carry::default() };
         let settings = RouteSettings {
             name: "live".into(),
             gateway: GATEWAY.into(),
@@ -117,6 +120,8 @@ impl Play {
             sent: Vec::new(),
             taken: Vec::new(),
             connections: 0,
+            announced: 0,
+            cut: false,
             began: Moment::now(),
             deliveries: HashMap::new(),
             said: VecDeque::new(),
@@ -151,6 +156,32 @@ impl Play {
         for chunk in drafts.chunks(256) {
             store.append(chunk.to_vec()).unwrap();
         }
+        if let Some(running) = &self.running {
+            running.bell.send_modify(|n| *n += 1);
+        }
+    }
+
+    /// The next version of one window.
+    pub fn append_window(&mut self) {
+        let clock = boot();
+        let stamp = Stamp { boot: clock.id(), arrived: clock.now(), device_time: None, device_clock: None, stored: false };
+        let start = Timestamp(1_795_435_200_000);
+        let window = Window {
+            start,
+            length_s: 60,
+            from: start,
+            to: start.plus_ms(60_000),
+            n: 0,
+            unit: Unit::Percent,
+            summary: None,
+            coverage_permille: 0,
+            excluded: vec![(Exclusion::NoValue, 1)],
+            source: (Seq(1), Seq(1)),
+        };
+        let identity = Identity::Window { id: RecordId([7; 16]), side: false };
+        let draft = Draft { identity, device: device(0), stream: Some(stream(0)), stamp, body: Body::Window(window) };
+        self.store().append(vec![draft]).unwrap();
+        self.appended += 1;
         if let Some(running) = &self.running {
             running.bell.send_modify(|n| *n += 1);
         }
@@ -193,11 +224,14 @@ impl Play {
         let (commands, from_us) = mpsc::channel(4);
         let (publish, status) = watch::channel(RouteStatus::default());
         let stop = CancellationToken::new();
-        let inputs = RouteInputs { ward, bell, commands: from_us, announce: None, publish, stop: stop.clone() };
+        let notice = |text: &str| Notice { topic: "gw/status".into(), payload: text.as_bytes().into(), stamp: 0 };
+        let (notices_out, notices) = watch::channel(Arc::new(Notices::new()));
+        let announce = Some(Announcements { notices, standing: [].into(), stopped: notice("stopped") });
+        let inputs = RouteInputs { ward, bell, commands: from_us, announce, publish, stop: stop.clone() };
         let destination = Played::new(self.stage.clone(), self.devices, self.settings.window);
         let route = Route::new(self.settings.clone(), store, row, boot(), inputs, destination).unwrap();
         let task = tokio::spawn(route.run());
-        self.running = Some(Running { status, commands, bell: bell_out, stop, task, _quiet: ward_out });
+        self.running = Some(Running { status, commands, bell: bell_out, stop, task, notices: notices_out, _ward: ward_out });
     }
 
     /// Waits until the route says so.
@@ -215,6 +249,17 @@ impl Play {
         self.running.as_ref().expect("it runs").commands.send(command).await.expect("it runs");
     }
 
+    /// The gateway's state changed; answers how often the destination was told so far.
+    pub fn announce(&self) -> usize {
+        let running = self.running.as_ref().expect("it runs");
+        running.notices.send_modify(|notices| {
+            let stamp = notices.values().next().map_or(1, |notice| notice.stamp + 1);
+            let notice = Notice { topic: "gw/status".into(), payload: [].into(), stamp };
+            *notices = Arc::new(Notices::from([("gw/status".into(), notice)]));
+        });
+        self.stage.lock().unwrap().announced
+    }
+
     pub async fn stop(&mut self) {
         let running = self.running.take().expect("it runs");
         running.stop.cancel();
@@ -229,6 +274,18 @@ impl Play {
     /// What it took, in order.
     pub fn taken(&self) -> Vec<u64> {
         self.stage.lock().unwrap().taken.iter().map(|(seq, _)| *seq).collect()
+    }
+
+    /// No connection stands or comes to be until [`Play::mend`].
+    pub fn cut(&self) {
+        let mut stage = self.stage.lock().unwrap();
+        stage.cut = true;
+        stage.said.push_back(Happened::Down(broken()));
+        stage.says.notify_one();
+    }
+
+    pub fn mend(&self) {
+        self.stage.lock().unwrap().cut = false;
     }
 
     pub fn connections(&self) -> usize {
@@ -271,9 +328,11 @@ impl Destination for Played {
     }
 
     fn connect(&mut self) {
-        self.stage.lock().unwrap().connections += 1;
+        let mut stage = self.stage.lock().unwrap();
+        stage.connections += 1;
         self.up = false;
-        self.answers = VecDeque::from([(Moment::now() + ROUND_TRIP, Happened::Up)]);
+        let outcome = if stage.cut { Happened::Down(broken()) } else { Happened::Up };
+        self.answers = VecDeque::from([(Moment::now() + ROUND_TRIP, outcome)]);
     }
 
     fn room(&self) -> usize {
@@ -313,6 +372,7 @@ impl Destination for Played {
     }
 
     fn announce(&mut self, _: &Notice) -> bool {
+        self.stage.lock().unwrap().announced += 1;
         true
     }
 
@@ -349,6 +409,10 @@ impl Destination for Played {
     async fn close(&mut self, _: Option<&Notice>) {
         self.up = false;
     }
+}
+
+fn broken() -> Fault {
+    Fault { class: FaultClass::Broken, text: "cut".into() }
 }
 
 fn key() -> DataKey {

@@ -241,7 +241,7 @@ impl<D: Destination> Route<D> {
         // Everything held is looked at anew: the ward may have changed while nobody was here.
         self.recheck_held()?;
         loop {
-            if self.row.paused.is_some() {
+            if self.row.paused.is_some() && !self.tells_while_paused() {
                 self.state(RouteState::Paused, self.row.paused.clone());
                 if !self.idle(None).await? {
                     return self.write();
@@ -269,8 +269,17 @@ impl<D: Destination> Route<D> {
                     };
                     let wait = backoff.after(class, (self.chance)());
                     self.status.last_fault = Some(class);
-                    tracing::warn!(route = %self.settings.name, class = class.name(), %reason, retry_in_ms = wait.as_millis() as u64, "link down");
-                    self.state(RouteState::Down, Some(reason));
+                    match self.row.paused.clone() {
+                        // Whoever paused it knows that the destination moves.
+                        Some(paused) => {
+                            tracing::debug!(route = %self.settings.name, %reason, "no link while paused");
+                            self.state(RouteState::Paused, Some(paused));
+                        }
+                        None => {
+                            tracing::warn!(route = %self.settings.name, class = class.name(), %reason, retry_in_ms = wait.as_millis() as u64, "link down");
+                            self.state(RouteState::Down, Some(reason));
+                        }
+                    }
                     if !self.idle(Some(Moment::now() + wait)).await? {
                         return self.write();
                     }
@@ -279,9 +288,17 @@ impl<D: Destination> Route<D> {
         }
     }
 
+    /// A route that a person paused sends no record; where it tells how the gateway is, it goes on doing that.
+    fn tells_while_paused(&self) -> bool {
+        self.inputs.announce.is_some()
+    }
+
     /// One connection, from its first octet to its end.
     async fn connected(&mut self, backoff: &mut Backoff) -> Result<Left, StoreError> {
-        self.state(RouteState::Connecting, self.status.detail.clone());
+        match self.row.paused.clone() {
+            Some(paused) => self.state(RouteState::Paused, Some(paused)),
+            None => self.state(RouteState::Connecting, self.status.detail.clone()),
+        }
         self.destination.connect();
         let mut up = false;
         let mut tick = tokio::time::interval(TICK);
@@ -331,9 +348,8 @@ impl<D: Destination> Route<D> {
                 () = until(wake) => {}
                 Some(command) = self.inputs.commands.recv() => {
                     self.command(command)?;
-                    if self.row.paused.is_some() {
-                        let farewell = self.inputs.announce.as_ref().map(|announce| announce.paused.clone());
-                        self.leave(up, farewell).await?;
+                    if self.row.paused.is_some() && !self.tells_while_paused() {
+                        self.leave(up, None).await?;
                         return Ok(Left::Paused);
                     }
                 }

@@ -66,6 +66,8 @@ impl<D: Destination> Route<D> {
             }
             RouteCommand::Resume { done } => {
                 self.row.paused = None;
+                // What waited is no news.
+                self.planner.turn(self.head);
                 self.stand.try_now(self.clock());
                 let _ = done.send(());
             }
@@ -242,14 +244,15 @@ impl<D: Destination> Route<D> {
 
     /// What a link that stands is good for now.
     pub(super) fn show(&mut self) {
+        if let Some(paused) = self.row.paused.clone() {
+            return self.state(RouteState::Paused, Some(paused));
+        }
         let (state, detail) = match self.stand.standing() {
             Some((Why::Forbidden, detail)) => (RouteState::Paused, Some(detail.to_owned())),
             Some((_, detail)) => (RouteState::Waiting, Some(detail.to_owned())),
             None => self.show_pace(),
         };
-        if self.status.state != state || self.status.detail != detail {
-            self.state(state, detail);
-        }
+        self.state(state, detail);
     }
 
     /// Nothing is wrong with the link; what is to be said of when and how much goes.
@@ -292,6 +295,9 @@ impl<D: Destination> Route<D> {
         let owes = self.planner.next(self.head).is_some();
         let rate = self.rate.open_at(now).filter(|_| owes);
         let receipts = self.receipts.as_ref().and_then(|receipts| receipts.wake(now));
+        if self.row.paused.is_some() {
+            return None;
+        }
         [self.stand.wake(now), rate, receipts].into_iter().flatten().filter(|at| *at > now).min().map(|at| self.started + at)
     }
 
@@ -301,6 +307,9 @@ impl<D: Destination> Route<D> {
     }
 
     pub(super) fn state(&mut self, state: RouteState, detail: Option<String>) {
+        if self.status.state == state && self.status.detail == detail {
+            return;
+        }
         (self.status.state, self.status.detail) = (state, detail);
         self.report();
     }

@@ -34,6 +34,9 @@ struct Outgoing {
 impl<D: Destination> Route<D> {
     /// Fills the destination's window with what is owed.
     pub(super) fn fill(&mut self) -> Result<(), StoreError> {
+        if self.row.paused.is_some() {
+            return Ok(());
+        }
         self.overdue();
         self.begin_turn();
         let Some(limit) = self.schedule.limit(self.head) else { return Ok(()) };
