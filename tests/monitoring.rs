@@ -110,9 +110,11 @@ fn whatever_is_published_is_as_the_schemas_say_and_the_schemas_as_the_page_says(
         device.silent_after_ms = 60_000;
     }
     (worst.routes[0].state, worst.routes[0].error) = ("down", Some("tls_expired".to_owned()));
+    let mut waiting = ward(2, 5);
+    waiting.routes[0].state = "waiting";
     let without_clock = Snapshot { now: None, ..ward(2, 5) };
     let alone = Snapshot { collect: None, certificates: Vec::new(), temperature_centi_c: None, ..ward(2, 5) };
-    for snapshot in [ward(2, 5), worst, without_clock, alone] {
+    for snapshot in [ward(2, 5), worst, waiting, without_clock, alone] {
         let (mut board, mut conditions) = (board(), Conditions::new(THRESHOLDS, []));
         for (seconds, at) in [(0, snapshot.at.0), (3_700, snapshot.at.0 + 3_700_000)] {
             let later = Snapshot { at: BootMillis(at), uptime_s: seconds, ..snapshot.clone() };
@@ -222,7 +224,7 @@ fn cpu_and_rate_are_of_the_time_since_the_last_report() {
 /// One thing wrong with a ward that is well otherwise, and what it is called.
 type Fault = (ConditionName, &'static str, fn(&mut Snapshot));
 
-const FAULTS: [Fault; 12] = [
+const FAULTS: [Fault; 13] = [
     (ConditionName::StoreDamaged, "", |s| s.collect.as_mut().unwrap().store_damaged = true),
     (ConditionName::DiskReadOnly, "", |s| s.collect.as_mut().unwrap().disk = "read_only"),
     (ConditionName::DiskNearFull, "", |s| s.collect.as_mut().unwrap().disk = "near_full"),
@@ -234,6 +236,7 @@ const FAULTS: [Fault; 12] = [
     }),
     (ConditionName::RouteDown, "live", |s| s.routes[0].state = "down"),
     (ConditionName::RouteDown, "live", |s| s.routes[0].state = "paused"),
+    (ConditionName::RouteDown, "live", |s| s.routes[0].state = "waiting"),
     (ConditionName::CertificateExpiring, "live", |s| s.certificates[0].not_after = s.now.unwrap().plus_ms(29 * DAY_MS)),
     (ConditionName::RecordsHeld, "live", |s| s.routes[0].held = BTreeMap::from([("edge".to_owned(), 1)])),
     (ConditionName::DeviceSilent, "oximeter-00", |s| {

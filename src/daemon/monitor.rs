@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api;
 use crate::collect::{CollectStatus, DeviceStatus};
 use crate::config::Settings;
-use crate::deliver::RouteStatus;
+use crate::deliver::{RouteState, RouteStatus};
 use crate::monitor::machine::{Process, temperature_centi_c};
 use crate::monitor::{
     Board, CertificateFacts, CollectFacts, ConditionName, Conditions, DeviceFacts, Key, ListedCondition, Notices, Raised,
@@ -268,7 +268,7 @@ fn route_facts(status: &RouteStatus) -> RouteFacts {
         name: String::new(),
         kind: "",
         state: status.state.name(),
-        error: None,
+        error: status.last_fault.filter(|_| status.state != RouteState::Up).map(|class| class.name().to_owned()),
         live: status.live,
         backlog: status.backlog,
         oldest_unsent_at: oldest.map(|at| Timestamp(at.as_millisecond())),

@@ -79,6 +79,7 @@ impl ConditionName {
             (Self::AdapterUnusable, _) => "there is no Bluetooth adapter to listen with",
             (Self::ClockUnsynced, _) => "the clock is not synchronised",
             (Self::RouteDown, 2) => "paused",
+            (Self::RouteDown, 3) => "connected, and nothing is taken",
             (Self::RouteDown, _) => "not connected",
             (Self::CertificateExpiring, 4) => "a certificate has expired",
             (Self::CertificateExpiring, 3) => "a certificate expires within a day",
@@ -286,6 +287,7 @@ fn down(route: &RouteFacts) -> Sign {
     match route.state {
         "up" => Sign::Good,
         "paused" => Sign::Bad(2),
+        "waiting" => Sign::Bad(3),
         _ => Sign::Bad(1),
     }
 }

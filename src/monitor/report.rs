@@ -146,7 +146,7 @@ pub struct RouteReport {
     pub kind: String,
     #[serde(with = "time", skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<Timestamp>,
-    /// `connecting`, `up`, `down`, `paused`.
+    /// `connecting`, `up`, `waiting`, `down`, `paused`.
     pub state: String,
     /// Class of the last error, while it is not up.
     #[serde(skip_serializing_if = "Option::is_none")]

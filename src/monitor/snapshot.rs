@@ -63,7 +63,7 @@ pub struct DeviceFacts {
 pub struct RouteFacts {
     pub name: String,
     pub kind: &'static str,
-    /// `connecting`, `up`, `down` or `paused`.
+    /// `connecting`, `up`, `waiting`, `down` or `paused`.
     pub state: &'static str,
     /// Class of the last error, while it is not up.
     pub error: Option<String>,
