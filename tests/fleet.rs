@@ -2,13 +2,20 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
-use std::collections::BTreeSet;
+mod support;
 
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use bedrail::deliver::mqtt::{Link, LinkEvent, LinkSettings, Message, connect};
 use bedrail::monitor::fleet::{Fleet, Overview, Trouble};
 use bedrail::monitor::{Absence, Topics, offline};
 use bedrail::reading::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
+use support::broker::{Broker, BrokerOptions, free_port};
+use support::daemon::run;
 
 const NOON: Timestamp = Timestamp(1_795_435_200_000);
 const TOPIC: &str = "bedrail/{gateway}/status";
@@ -20,12 +27,12 @@ const SICK: [(Trouble, &str); 16] = [
     (Trouble::Damaged, "damaged and salvaged"),
     (Trouble::DiskFails, "takes no writes"),
     (Trouble::RouteDown, "route live: not connected, 5120 records wait, the oldest for 4 h"),
+    (Trouble::Paused, "route live: paused"),
     (Trouble::AdapterUnusable, "no Bluetooth adapter"),
     (Trouble::CertificateExpired, "route live: a certificate expired 2 d ago"),
     (Trouble::DiskNearFull, "the disk has 100 MiB left"),
     (Trouble::ClockWrong, "its clock is 10 min ahead"),
     (Trouble::ClockUnsynced, "not synchronised"),
-    (Trouble::Paused, "route live: paused"),
     (Trouble::CertificateExpiring, "route live: a certificate expires in 5 d"),
     (Trouble::DeadLetters, "dead letters: 7"),
     (Trouble::DeviceSilent, "silent: oxi-1 and 1 more"),
@@ -270,4 +277,90 @@ proptest! {
         let place = |order: &[String]| order.iter().position(|one| *one == name);
         prop_assert!(place(&order(&gateways)) <= place(&before));
     }
+}
+
+/// Publishes, retained, over bedrail's own link.
+async fn publish(port: u16, messages: Vec<(String, Vec<u8>)>) {
+    let mut link = connect(&LinkSettings::new("127.0.0.1", port, None, "gateways"));
+    let (mut waiting, mut acked, count) = (messages.into_iter().enumerate(), 0, 2_000);
+    while acked < count {
+        while link.room() > 0 {
+            let Some((n, (topic, payload))) = waiting.next() else { break };
+            link.publish(n as u64, Message::new(topic, payload).retained()).unwrap();
+        }
+        match link.event().await {
+            LinkEvent::Acked { .. } => acked += 1,
+            LinkEvent::Connected { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    link.close().await;
+}
+
+#[tokio::test]
+async fn the_command_shows_a_thousand_gateways_of_a_real_broker_in_order() {
+    let broker = tokio::task::spawn_blocking(|| Broker::start(&BrokerOptions::default())).await.unwrap();
+    let (port, topics, expected) = (broker.port(), Topics::new(TOPIC), thousand());
+    // `NOON` is not now, and the binary's clock is the machine's.
+    let shift = jiff::Timestamp::now().as_millisecond() - NOON.0;
+    let now = |text: &str| Timestamp(text.parse::<jiff::Timestamp>().unwrap().as_millisecond()).plus_ms(shift).to_string();
+    let mut messages = Vec::new();
+    for (name, troubles) in &expected {
+        let (mut gateway, mut route) = gateway(name, troubles);
+        for field in [gateway.get_mut("updated_at"), route.get_mut("oldest_unsent_at")].into_iter().flatten() {
+            *field = json!(now(field.as_str().unwrap()));
+        }
+        for certificate in gateway.get_mut("certificates").and_then(Json::as_array_mut).into_iter().flatten() {
+            certificate["not_after"] = json!(now(certificate["not_after"].as_str().unwrap()));
+        }
+        messages.push((topics.gateway(name), gateway.to_string().into_bytes()));
+        messages.push((topics.route(name, "live"), route.to_string().into_bytes()));
+    }
+    publish(port, messages).await;
+    let url = format!("mqtt://127.0.0.1:{port}");
+    let bedrail = |arguments: Vec<String>| {
+        let binary = Path::new(env!("CARGO_BIN_EXE_bedrail"));
+        run(binary, &arguments.iter().map(String::as_str).collect::<Vec<_>>(), &[], Duration::from_secs(60))
+    };
+    let arguments = |more: &[&str]| [&["fleet", "--url", &url], more].concat().into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let (as_json, as_text) = (arguments(&["--json"]), arguments(&[]));
+    let (json, text) = tokio::task::spawn_blocking(move || (bedrail(as_json), bedrail(as_text))).await.unwrap();
+    assert_eq!((json.status, text.status), (Some(0), Some(0)), "{}{}", json.stderr, text.stderr);
+    let overview: Json = serde_json::from_str(&json.stdout).unwrap();
+    let found: Vec<(String, String)> = overview["gateways"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| {
+            (line["gateway"].as_str().unwrap().to_owned(), line["troubles"][0]["trouble"].as_str().unwrap_or_default().to_owned())
+        })
+        .collect();
+    assert_eq!((found.len(), &overview["passed_over"]), (1_000, &json!(0)));
+    let pure = self::overview(&expected).gateways;
+    let words = |trouble: Trouble| serde_json::to_value(trouble).unwrap().as_str().unwrap().to_owned();
+    let wanted: Vec<(String, String)> = pure
+        .into_iter()
+        .map(|line| (line.gateway, line.troubles.first().map(|finding| words(finding.trouble)).unwrap_or_default()))
+        .collect();
+    assert_eq!(found, wanted);
+    let lines: Vec<&str> = text.stdout.lines().collect();
+    assert_eq!((lines[0], lines.len()), ("1000 gateways, 50 in trouble", 1_002));
+    assert!(lines[2].contains("gw-0007") && lines[2].contains("gone without a word"), "{}", lines[2]);
+}
+
+#[test]
+fn options_are_held_to_the_rules_of_a_route_and_secrets_stay_unsaid() {
+    let bedrail = |arguments: &[&str]| {
+        let ran = run(Path::new(env!("CARGO_BIN_EXE_bedrail")), arguments, &[], Duration::from_secs(60));
+        (ran.status, ran.stderr)
+    };
+    let (status, said) = bedrail(&["fleet", "--url", "mqtt://broker.example"]);
+    assert!(status == Some(2) && said.contains("url: ") && said.contains("mqtts://"), "{said}");
+    let (status, said) = bedrail(&["fleet", "--url", "mqtts://ward:hunter2@broker.example"]);
+    assert!(status == Some(2) && said.contains("login") && !said.contains("hunter2"), "{said}");
+    let (status, said) = bedrail(&["fleet", "--url", "mqtt://127.0.0.1", "--topic", "bedrail/status"]);
+    assert!(status == Some(2) && said.contains("topic: it needs {gateway}"), "{said}");
+    assert_eq!(bedrail(&["fleet"]).0, Some(2));
+    let (status, said) = bedrail(&["fleet", "--url", &format!("mqtt://127.0.0.1:{}", free_port())]);
+    assert!(status == Some(1) && said.contains("cannot reach the broker"), "{said}");
 }

@@ -6,6 +6,8 @@ mod support;
 
 use std::time::Duration;
 
+use bedrail::monitor::certificate::{authorities_end, chain_ends};
+use bedrail::reading::Timestamp;
 use serde_json::{Value, json};
 use support::devices::{Kind, VirtualDevice};
 use support::process::wait_until;
@@ -124,4 +126,45 @@ fn a_condition_reaches_whoever_carries_events_and_a_restart_does_not_double_it()
     let ids: std::collections::BTreeSet<String> = told(&rig).iter().map(|event| event["record"].to_string()).collect();
     assert_eq!(ids.len(), 1, "told twice: {:#?}", told(&rig));
     rig.stop();
+}
+
+#[test]
+fn a_chain_ends_with_its_first_certificate_and_authorities_with_their_last() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let mut both = String::new();
+    for days in ["50", "5"] {
+        let (key, cert) = (path("key"), path(days));
+        let mut openssl = std::process::Command::new("openssl");
+        openssl.args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-subj",
+            "/CN=x",
+            "-days",
+            days,
+        ]);
+        assert!(
+            openssl
+                .arg("-keyout")
+                .arg(key)
+                .arg("-out")
+                .arg(&cert)
+                .stderr(std::process::Stdio::null())
+                .status()
+                .unwrap()
+                .success()
+        );
+        both += &std::fs::read_to_string(cert).unwrap();
+    }
+    std::fs::write(path("both"), both).unwrap();
+    let days = |at: Option<Timestamp>| at.map(|at| (at.0 - jiff::Timestamp::now().as_millisecond() + 3_600_000) / 86_400_000);
+    assert_eq!((days(chain_ends(&path("both"))), days(authorities_end(&path("both")))), (Some(5), Some(50)));
+    std::fs::write(path("none"), "no certificate").unwrap();
+    assert_eq!((chain_ends(&path("none")), authorities_end(&path("absent"))), (None, None));
 }

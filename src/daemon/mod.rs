@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+pub use link::settings as link_settings;
+
 pub use keys::{Keys, KeysError, name as credential_name};
 
 use crate::collect::Missed;
