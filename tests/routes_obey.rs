@@ -41,6 +41,8 @@ fn measure(rig: &mut Rig, times: usize) {
     }
 }
 
+const APART: Duration = Duration::from_millis(200);
+
 fn now() -> String {
     jiff::Timestamp::try_from(SystemTime::now()).unwrap().to_string()
 }
@@ -68,9 +70,12 @@ fn waiting(route: &Value) -> u64 {
 #[test]
 fn a_route_pauses_resumes_sends_again_and_is_dropped() {
     let mut rig = started(Shape::TwoProcesses);
+    // The gateway's clock is known to some milliseconds.
     let begin = now();
+    std::thread::sleep(APART);
     measure(&mut rig, 3);
     wait_until_arrived(&rig, rig.made().len());
+    std::thread::sleep(APART);
     let end = now();
 
     rig.ask(&["route", "pause", "live", "--reason", "the broker moves house"]);
