@@ -16,6 +16,7 @@ pub mod devices;
 pub mod ledger;
 pub mod pki;
 pub mod process;
+pub mod proxy;
 pub mod rig;
 pub mod subscriber;
 pub mod timedate;
