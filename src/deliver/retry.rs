@@ -8,24 +8,27 @@ const FIRST: Duration = Duration::from_secs(1);
 /// A route that was down for days is up again within a minute of its destination.
 const CAP: Duration = Duration::from_secs(60);
 
-#[derive(Debug)]
-pub struct Backoff {
-    last: Duration,
-}
+/// A thousand gateways that lost one broker come back over this long, not at once.
+const SOONEST: Duration = Duration::from_millis(100);
 
-impl Default for Backoff {
-    fn default() -> Self {
-        Self { last: FIRST }
-    }
+#[derive(Debug, Default)]
+pub struct Backoff {
+    /// `None`: something went right since the last failure.
+    last: Option<Duration>,
 }
 
 impl Backoff {
-    /// The next wait: anywhere between the first and three times the last, capped.
+    /// The next wait: after something went right within a second, since most lines that break are back at once; then anywhere
+    /// between a second and three times the last wait, capped.
     pub fn next(&mut self, chance: u32) -> Duration {
-        let span = (self.last * 3).saturating_sub(FIRST);
-        let part = span.mul_f64(f64::from(chance) / f64::from(u32::MAX));
-        self.last = (FIRST + part).min(CAP);
-        self.last
+        let (from, to) = match self.last {
+            None => (SOONEST, FIRST),
+            Some(last) => (FIRST, last * 3),
+        };
+        let part = to.saturating_sub(from).mul_f64(f64::from(chance) / f64::from(u32::MAX));
+        let wait = (from + part).min(CAP);
+        self.last = Some(wait.max(FIRST));
+        wait
     }
 
     /// Something went right.
@@ -41,14 +44,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn waits_stay_within_a_second_and_a_minute(chances in proptest::collection::vec(any::<u32>(), 1..50)) {
+        fn the_first_wait_is_below_a_second_and_the_next_ones_between_that_and_a_minute(chances in proptest::collection::vec(any::<u32>(), 1..50)) {
             let mut backoff = Backoff::default();
+            prop_assert!((SOONEST..=FIRST).contains(&backoff.next(chances[0])));
             for chance in chances {
                 let wait = backoff.next(chance);
                 prop_assert!((FIRST..=CAP).contains(&wait));
             }
             backoff.reset();
-            prop_assert!(backoff.next(u32::MAX) <= FIRST * 3);
+            prop_assert!(backoff.next(u32::MAX) <= FIRST);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The way to a destination: TCP, perhaps through a proxy, TLS, perhaps a WebSocket. What comes out carries octets.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -106,26 +107,20 @@ fn host(to: &Dialled) -> &str {
 /// of the others.
 async fn tcp(host: &str, port: u16) -> Result<TcpStream, DialError> {
     let unreachable = |error: io::Error| DialError::Unreachable(error.to_string());
-    let mut addresses = lookup_host((host, port)).await.map_err(unreachable)?.take(MAX_ADDRESSES);
+    let mut addresses: VecDeque<_> = lookup_host((host, port)).await.map_err(unreachable)?.take(MAX_ADDRESSES).collect();
     let (mut attempts, mut failed) = (FuturesUnordered::new(), None);
     loop {
-        match addresses.next() {
-            Some(address) => attempts.push(connect(address)),
-            None if attempts.is_empty() => {
-                return Err(failed.unwrap_or_else(|| DialError::Unreachable("the name has no address".to_owned())));
-            }
-            None => {}
+        attempts.extend(addresses.pop_front().map(connect));
+        if attempts.is_empty() {
+            return Err(failed.unwrap_or_else(|| DialError::Unreachable("the name has no address".to_owned())));
         }
-        let wait = async {
-            // The last address is waited for as long as it takes; the caller has a deadline.
-            if addresses.size_hint().1 == Some(0) { std::future::pending().await } else { sleep(ATTEMPT_DELAY).await }
-        };
         tokio::select! {
             Some(attempt) = attempts.next() => match attempt {
                 Ok(stream) => return Ok(stream),
                 Err(error) => failed = Some(unreachable(error)),
             },
-            () = wait => {}
+            // The last address is waited for as long as it takes; the caller has a deadline.
+            () = sleep(ATTEMPT_DELAY), if !addresses.is_empty() => {}
         }
     }
 }

@@ -142,6 +142,8 @@ pub enum LostReason {
         "the broker did not authorize this gateway; check username, password, client certificate and client_id, and the broker's access rules"
     )]
     NotAuthorized,
+    #[error("the broker refused the token; check sas.key, client_id and this gateway's clock")]
+    TokenRefused,
     #[error("the broker refused the connection: {0}; look into the broker's log")]
     Refused(String),
     #[error("no connection within {} s; check url, firewalls and that the broker runs", .0.as_secs())]
@@ -175,9 +177,10 @@ impl LostReason {
                 TlsFault::UnknownIssuer => FaultClass::TlsUntrusted,
                 TlsFault::ClientCertificateRequired | TlsFault::ClientCertificateRefused => FaultClass::TlsClientCertificate,
                 TlsFault::ProtocolVersion => FaultClass::TlsVersion,
+                TlsFault::NothingInCommon => FaultClass::TlsCipher,
                 TlsFault::Other => FaultClass::Tls,
             },
-            Self::BadLogin => FaultClass::Login,
+            Self::BadLogin | Self::TokenRefused => FaultClass::Login,
             Self::NotAuthorized | Self::NotSubscribed(_) => FaultClass::NotAuthorized,
             Self::NoProgress { .. } | Self::NoPing(_) => FaultClass::NoProgress,
             Self::TakenOver => FaultClass::TakenOver,
