@@ -384,6 +384,18 @@ fn the_examples_are_checked_now_and_refused_by_run_until_they_are_built() {
 }
 
 #[test]
+fn every_route_in_the_docs_passes_check() {
+    for (file, least) in [("docs/mqtt.md", 1), ("docs/brokers.md", 7)] {
+        let text = std::fs::read_to_string(file).expect("the page");
+        let blocks: Vec<&str> = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().expect("a block")).collect();
+        assert!(blocks.len() >= least, "{file}: {} blocks", blocks.len());
+        for block in blocks {
+            good(&format!("{GATEWAY}{block}")).runnable().unwrap_or_else(|errors| panic!("{file}: {errors}\n{block}"));
+        }
+    }
+}
+
+#[test]
 fn check_prints_errors_to_stderr_and_ends_with_two() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("bedrail.toml");

@@ -156,6 +156,17 @@ fn a_topic_names_the_device_by_name_else_by_address_and_a_record_without_a_metri
     assert_eq!(topic_of(&Item { device: awkward, ..temperature() }), "bedrail/3w-gw-01/oxi_07___/body_temperature");
 }
 
+/// Azure IoT Hub takes properties for what they are only when they are encoded (and then decodes them).
+#[test]
+fn what_is_filled_into_a_list_of_properties_is_percent_encoded_and_elsewhere_it_is_not() {
+    let template = "devices/{gateway}/messages/events/$.ct=application%2Fjson&$.ce=utf-8&device={device}&metric={metric}";
+    let template: TopicTemplate = template.parse().expect("a topic");
+    let awkward = Some(DeviceLabel { name: "Öl & 50 %/+#=".into(), kind: "x".into() });
+    let expected = "devices/3w-gw-01/messages/events/$.ct=application%2Fjson&$.ce=utf-8\
+                    &device=%C3%96l%20%26%2050%20%25%2F%2B%23%3D&metric=body_temperature";
+    assert_eq!(render(&Item { device: awkward, ..temperature() }, &template).topic, expected);
+}
+
 proptest! {
     #[test]
     fn two_attempts_differ_only_in_lane_and_sending_time(

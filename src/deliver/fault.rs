@@ -29,8 +29,10 @@ pub enum FaultClass {
     /// The destination's certificate is not signed by an authority of `tls.ca`.
     TlsUntrusted,
     TlsExpired,
-    /// The destination speaks only what is older than TLS 1.2, or only weak ciphers.
+    /// The destination speaks only what is older than TLS 1.2.
     TlsVersion,
+    /// It knows only ciphers that are refused here.
+    TlsCipher,
     /// Our certificate is missing or refused.
     TlsClientCertificate,
     /// Any other failed handshake.
@@ -68,12 +70,13 @@ pub enum FaultClass {
 }
 
 impl FaultClass {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Clock,
         Self::TlsName,
         Self::TlsUntrusted,
         Self::TlsExpired,
         Self::TlsVersion,
+        Self::TlsCipher,
         Self::TlsClientCertificate,
         Self::Tls,
         Self::PlainText,
@@ -100,6 +103,7 @@ impl FaultClass {
             Self::TlsUntrusted => "tls_untrusted",
             Self::TlsExpired => "tls_expired",
             Self::TlsVersion => "tls_version",
+            Self::TlsCipher => "tls_cipher",
             Self::TlsClientCertificate => "tls_client_certificate",
             Self::Tls => "tls",
             Self::PlainText => "plain_text",
@@ -129,6 +133,11 @@ mod tests {
     fn a_class_is_one_word_wherever_it_is_written() {
         for class in FaultClass::ALL {
             assert_eq!(serde_json::to_value(class).unwrap(), class.name());
+            assert!(
+                include_str!("../../docs/mqtt.md").contains(&format!("`{}`", class.name())),
+                "{} is not documented",
+                class.name()
+            );
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The way to a destination: TCP, perhaps through a proxy, TLS, perhaps a WebSocket. What comes out carries octets.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -8,9 +9,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use futures::future::{Either, join, select};
+use futures::future::{Either, select};
 use futures::stream::FuturesUnordered;
-use futures::{SinkExt, StreamExt};
+use futures::{FutureExt, SinkExt, StreamExt};
 use http_body_util::Empty;
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
@@ -106,26 +107,20 @@ fn host(to: &Dialled) -> &str {
 /// of the others.
 async fn tcp(host: &str, port: u16) -> Result<TcpStream, DialError> {
     let unreachable = |error: io::Error| DialError::Unreachable(error.to_string());
-    let mut addresses = lookup_host((host, port)).await.map_err(unreachable)?.take(MAX_ADDRESSES);
+    let mut addresses: VecDeque<_> = lookup_host((host, port)).await.map_err(unreachable)?.take(MAX_ADDRESSES).collect();
     let (mut attempts, mut failed) = (FuturesUnordered::new(), None);
     loop {
-        match addresses.next() {
-            Some(address) => attempts.push(connect(address)),
-            None if attempts.is_empty() => {
-                return Err(failed.unwrap_or_else(|| DialError::Unreachable("the name has no address".to_owned())));
-            }
-            None => {}
+        attempts.extend(addresses.pop_front().map(connect));
+        if attempts.is_empty() {
+            return Err(failed.unwrap_or_else(|| DialError::Unreachable("the name has no address".to_owned())));
         }
-        let wait = async {
-            // The last address is waited for as long as it takes; the caller has a deadline.
-            if addresses.size_hint().1 == Some(0) { std::future::pending().await } else { sleep(ATTEMPT_DELAY).await }
-        };
         tokio::select! {
             Some(attempt) = attempts.next() => match attempt {
                 Ok(stream) => return Ok(stream),
                 Err(error) => failed = Some(unreachable(error)),
             },
-            () = wait => {}
+            // The last address is waited for as long as it takes; the caller has a deadline.
+            () = sleep(ATTEMPT_DELAY), if !addresses.is_empty() => {}
         }
     }
 }
@@ -157,11 +152,13 @@ async fn through(proxy: &Proxy, host: &str, port: u16) -> Result<Box<dyn Line>, 
         request = request.header(header::PROXY_AUTHORIZATION, format!("Basic {login}"));
     }
     let request = request.body(Empty::<Bytes>::new()).map_err(|error| refused(error.to_string()))?;
-    let mut connection = std::pin::pin!(connection.with_upgrades());
+    // It ends when it has handed the line over, which may be before its answer is taken.
+    let mut connection = std::pin::pin!(connection.with_upgrades().fuse());
     let response = match select(std::pin::pin!(sender.send_request(request)), connection.as_mut()).await {
-        Either::Left((response, _)) => response.map_err(broken)?,
-        Either::Right(_) => return Err(refused("it hung up; check that proxy.url is an HTTP proxy".to_owned())),
+        Either::Left((response, _)) => response,
+        Either::Right((_, response)) => response.await,
     };
+    let response = response.map_err(broken)?;
     match response.status() {
         status if status.is_success() => {}
         StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
@@ -169,7 +166,10 @@ async fn through(proxy: &Proxy, host: &str, port: u16) -> Result<Box<dyn Line>, 
         }
         status => return Err(refused(format!("it does not connect to {authority}: {status}; allow that in the proxy"))),
     }
-    let (upgraded, _) = join(hyper::upgrade::on(response), connection).await;
+    let upgraded = match select(hyper::upgrade::on(response), connection).await {
+        Either::Left((upgraded, _)) => upgraded,
+        Either::Right((_, upgraded)) => upgraded.await,
+    };
     Ok(Box::new(TokioIo::new(upgraded.map_err(broken)?)))
 }
 

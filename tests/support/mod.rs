@@ -18,6 +18,7 @@ pub mod ledger;
 pub mod pki;
 pub mod probe;
 pub mod process;
+pub mod proxy;
 pub mod rig;
 pub mod room;
 pub mod subscriber;

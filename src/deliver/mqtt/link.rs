@@ -144,6 +144,8 @@ pub enum LostReason {
     NotAuthorized,
     #[error("the broker refused the connection: {text}; {}", remedy(*class))]
     Refused { class: FaultClass, text: String },
+    #[error("the broker refused the token; check sas.key, client_id and this gateway's clock")]
+    TokenRefused,
     #[error("no connection within {} s; check url, firewalls and that the broker runs", .0.as_secs())]
     ConnectDeadline(Duration),
     #[error("no acknowledgement for {} s with {in_flight} messages under way; the broker hangs or the line is dead", after.as_secs())]
@@ -190,9 +192,10 @@ impl LostReason {
                 TlsFault::UnknownIssuer => FaultClass::TlsUntrusted,
                 TlsFault::ClientCertificateRequired | TlsFault::ClientCertificateRefused => FaultClass::TlsClientCertificate,
                 TlsFault::ProtocolVersion => FaultClass::TlsVersion,
+                TlsFault::NothingInCommon => FaultClass::TlsCipher,
                 TlsFault::Other => FaultClass::Tls,
             },
-            Self::BadLogin => FaultClass::Login,
+            Self::BadLogin | Self::TokenRefused => FaultClass::Login,
             Self::NotAuthorized | Self::NotSubscribed(_) => FaultClass::NotAuthorized,
             Self::NoProgress { .. } | Self::NoPing(_) => FaultClass::NoProgress,
             Self::TakenOver => FaultClass::TakenOver,

@@ -49,10 +49,12 @@ impl Connection {
         loop {
             let now = Instant::now();
             if let Some(event) = self.session.event(now) {
-                if matches!(event, Event::Lost(_)) {
-                    self.state = State::Gone;
-                }
-                return event;
+                let Event::Lost(reason) = event else { return event };
+                self.state = State::Gone;
+                return Event::Lost(match reason {
+                    LostReason::BadLogin | LostReason::NotAuthorized if self.settings.sas.is_some() => LostReason::TokenRefused,
+                    reason => reason,
+                });
             }
             if self.renewal_due(now) && self.session.under_way() == 0 {
                 self.renew();
