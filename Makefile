@@ -16,7 +16,7 @@ TEST_PACKAGES := dbus-daemon mosquitto mosquitto-clients openssl python3 strace 
 # libFuzzer is C++.
 FUZZ_PACKAGES := g++
 
-.PHONY: help need test long-powercut long-kill demo bench fmt-check clippy fuzz-smoke
+.PHONY: help need test long-powercut long-kill long-link demo bench fmt-check clippy fuzz-smoke
 
 help: ## This list
 	@echo "bedrail: make TARGET"
@@ -33,6 +33,9 @@ long-powercut: need ## Cut the power at every moment of the store's script and o
 
 long-kill: need ## Kill the store at every write and sync, and again in its recovery; fail every fsync (minutes)
 	BEDRAIL_LONG=1 cargo test --locked --test kill_points -- --nocapture
+
+long-link: need ## Twenty thousand records through kills, resets, black holes, lost acks, a frozen, a killed and a forbidding broker (minutes)
+	BEDRAIL_LONG=1 cargo test --locked --test survives_kill -- --nocapture
 
 demo: need ## Run the real binary for a minute against simulated devices and a broker that is cut, and print the ledger
 	cargo build --locked --bin bedrail

@@ -120,6 +120,15 @@ impl Broker {
         }
     }
 
+    /// It hangs: its connections stand, and it reads and answers nothing.
+    pub fn freeze(&self) {
+        self.process.as_ref().expect("a broker that runs").signal(rustix::process::Signal::STOP);
+    }
+
+    pub fn thaw(&self) {
+        self.process.as_ref().expect("a broker that was frozen").signal(rustix::process::Signal::CONT);
+    }
+
     pub fn kill9(&mut self) {
         self.process = None;
     }
