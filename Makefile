@@ -20,7 +20,7 @@ FUZZ_PACKAGES := g++
 # A guest with a real bluetoothd: the machine, what unpacks and packs its image, and the Python of the devices around it.
 VM_PACKAGES := qemu-system-x86 binutils kmod cpio e2fsprogs xz-utils python3 python3-venv
 
-.PHONY: help need test test-vm test-vm-smoke vm-need long-powercut long-kill long-damage long-ha long-backlog demo bench fmt-check clippy fuzz-smoke
+.PHONY: help need test test-vm test-vm-smoke vm-need long-powercut long-kill long-damage long-ha long-backlog long-link demo bench fmt-check clippy fuzz-smoke
 
 help: ## This list
 	@echo "bedrail: make TARGET"
@@ -53,6 +53,9 @@ long-damage: need ## Flip, zero and cut off every page of a store and of its wri
 long-ha: need ## Hold the discovery configs against the newest Home Assistant that PYTHON (python3) installs from PyPI (a minute)
 	@scripts/need.sh $(HA_PACKAGES)
 	@scripts/home-assistant.sh
+
+long-link: need ## Twenty thousand records through kills, resets, black holes, lost acks, a frozen, a killed and a forbidding broker (minutes)
+	BEDRAIL_LONG=1 cargo test --locked --test survives_kill -- --nocapture
 
 demo: need ## Run the real binary for a minute against simulated devices and a broker that is cut, and print the ledger
 	cargo build --locked --bin bedrail

@@ -130,6 +130,10 @@ impl Broker {
         self.process.as_ref().expect("a broker that runs").signal(rustix::process::Signal::STOP);
     }
 
+    pub fn thaw(&self) {
+        self.process.as_ref().expect("a broker that was frozen").signal(rustix::process::Signal::CONT);
+    }
+
     pub fn kill9(&mut self) {
         self.process = None;
     }

@@ -38,6 +38,7 @@ pub struct Receiver {
 #[derive(Default)]
 struct Heard {
     messages: Vec<Message>,
+    count: usize,
     subscriptions: usize,
     /// What else it said, for a failure.
     said: Vec<String>,
@@ -59,6 +60,22 @@ impl Subscriber {
 
     pub fn messages(&self) -> Vec<Message> {
         lock(&self.heard).messages.clone()
+    }
+
+    /// Messages so far, the gateways' own status left out: brokers say that by themselves too.
+    pub fn count(&self) -> usize {
+        lock(&self.heard).count
+    }
+
+    /// Waits until everything the broker has for it has come: a broker delivers in order, and this message is the last.
+    pub fn drain(&self, limit: Duration) {
+        let last = format!("drained {}", self.count());
+        let topic = self.receiver.topic.replace('#', "drain");
+        let mut command = self.client("mosquitto_pub");
+        command.args(["-i", "drain", "-t", &topic, "-m", &last]);
+        super::pki::run_quietly(&mut command);
+        let came = self.wait_until(limit, |messages| messages.iter().rev().any(|message| message.raw == last));
+        assert!(came, "what was published last to {topic} never came");
     }
 
     /// Waits until `condition` holds for all messages so far; says whether it did in time.
@@ -88,13 +105,26 @@ impl Subscriber {
     }
 
     fn command(&self) -> Command {
-        let Receiver { port, client_id, topic, tls, login } = &self.receiver;
+        let Receiver { client_id, topic, .. } = &self.receiver;
         // It flushes only after a message; when the subscription stands must be heard at once.
         let mut command = Command::new("stdbuf");
         command.args(["-oL", "mosquitto_sub"]);
         // -d also says when the subscription stands; -x keeps the session for a day.
-        command.args(["-d", "-V", "mqttv5", "-q", "1", "-c", "-x", "86400", "-h", "127.0.0.1"]);
-        command.args(["-p", &port.to_string(), "-i", client_id, "-t", topic, "-F", r"%r\t%t\t%x"]);
+        command.args(["-d", "-c", "-x", "86400", "-i", client_id, "-t", topic, "-F", r"%r\t%t\t%x"]);
+        self.connect_with(&mut command);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+    }
+
+    fn client(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        self.connect_with(&mut command);
+        command
+    }
+
+    fn connect_with(&self, command: &mut Command) {
+        let Receiver { port, tls, login, .. } = &self.receiver;
+        command.args(["-V", "mqttv5", "-q", "1", "-h", "127.0.0.1", "-p", &port.to_string()]);
         if let Some((ca, identity)) = tls {
             command.arg("--cafile").arg(ca);
             if let Some(identity) = identity {
@@ -104,8 +134,6 @@ impl Subscriber {
         if let Some((user, password)) = login {
             command.args(["-u", user, "-P", password]);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        command
     }
 }
 
@@ -119,10 +147,12 @@ fn hear(heard: &Mutex<Heard>, line: &str) {
     let mut parts = line.splitn(3, '\t');
     match (parts.next(), parts.next(), parts.next()) {
         (Some(retained @ ("0" | "1")), Some(topic), Some(digits)) => {
+            let mut heard = lock(heard);
+            heard.count += usize::from(!topic.contains("/status"));
             for raw in texts(digits) {
                 let payload = serde_json::from_str(&raw).unwrap_or_default();
                 let topic = topic.to_owned();
-                lock(heard).messages.push(Message { topic, retained: retained == "1", payload, raw, at: Instant::now() });
+                heard.messages.push(Message { topic, retained: retained == "1", payload, raw, at: Instant::now() });
             }
         }
         (Some(said), ..) if said.starts_with("Subscribed") => lock(heard).subscriptions += 1,
