@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::radio::RadioHealth;
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CollectStatus {
     pub gateway: String,
     pub version: String,
     pub clock: String,
     pub adapter: AdapterStatus,
+    #[serde(default)]
+    pub radio: RadioHealth,
     pub devices: Vec<DeviceStatus>,
     /// Last record number in the log.
     pub head: u64,
