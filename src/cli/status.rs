@@ -53,6 +53,24 @@ pub fn run(args: StatusArgs) -> ExitCode {
     if complete { ExitCode::SUCCESS } else { ExitCode::from(EXIT_RUNTIME) }
 }
 
+/// Nothing, while there was nothing to do.
+fn radio_lines(radio: &Value) -> Vec<String> {
+    let counts = |name: &str| -> Vec<String> {
+        radio[name].as_object().into_iter().flatten().map(|(rung, times)| format!("{} {times}", rung.replace('_', " "))).collect()
+    };
+    let silent: Vec<String> =
+        radio["silent"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let (rungs, mut skipped) = (counts("rungs"), counts("skipped"));
+    if let Some(times) = radio["unanswered"].as_u64().filter(|times| *times > 0) {
+        skipped.push(format!("pings of bluetoothd unanswered {times}"));
+    }
+    [("no value in time from", silent), ("done about silence since start:", rungs), ("not possible:", skipped)]
+        .into_iter()
+        .filter(|(_, list)| !list.is_empty())
+        .map(|(what, list)| format!("{what} {}", list.join(", ")))
+        .collect()
+}
+
 fn print_collect(status: &Value) {
     println!(
         "gateway {} (bedrail {}), clock {}",
@@ -63,6 +81,9 @@ fn print_collect(status: &Value) {
     let adapter = &status["adapter"];
     let usable = if adapter["usable"] == Value::Bool(true) { "usable" } else { "not usable" };
     println!("adapter {usable}: {}", ask::text(adapter, "detail"));
+    for line in radio_lines(&status["radio"]) {
+        println!("radio: {line}");
+    }
     println!("log: {} records, {} commits since start, {} octets", status["head"], status["commits"], status["database_octets"]);
     print_disk(&status["disk"]);
     let store = &status["store"];

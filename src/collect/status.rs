@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::monitor::machine::Process;
+use crate::radio::RadioHealth;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CollectStatus {
@@ -12,6 +13,8 @@ pub struct CollectStatus {
     pub version: String,
     pub clock: String,
     pub adapter: AdapterStatus,
+    #[serde(default)]
+    pub radio: RadioHealth,
     pub devices: Vec<DeviceStatus>,
     /// Last record number in the log.
     pub head: u64,

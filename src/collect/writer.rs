@@ -211,6 +211,7 @@ impl Collector {
                     device.information.insert(information_name(field).to_owned(), text);
                 }
             }
+            RadioEvent::Health(health) => self.status.radio = *health,
             RadioEvent::Adapter { usable, detail } => self.status.adapter = AdapterStatus { usable, detail },
         }
         false

@@ -100,6 +100,7 @@ fn device(document: &Document, section: &Section, gateway: &GatewaySettings, mon
         history: device.need("history"),
         serial: device.get("serial"),
         asset: device.get("asset"),
+        expect_every: device.get("expect_every"),
         bond: device.need("bond"),
         passkey: device.get("passkey"),
         set_clock: device.need("set_clock"),

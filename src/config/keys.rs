@@ -182,6 +182,12 @@ pub const KEYS: &[Key] = &[
         "Without a reading for so long it is silent; absent: monitor.silent_after.",
     ),
     may("device[].asset", Text, "Your inventory number; a label."),
+    may(
+        "device[].expect_every",
+        duration(5 * S, DAY),
+        "While it is connected a value comes at least this often, or the radio is doubted; absent: 1 min for a heart-rate device, \
+         never for the others.",
+    ),
     soon("device[].serial", Text, Preset::Absent, "Must match Device Information, else its readings are held.", IDENTITY),
     key(
         "device[].bond",

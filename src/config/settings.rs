@@ -122,6 +122,8 @@ pub struct DeviceSettings {
     pub history: History,
     pub serial: Option<String>,
     pub asset: Option<String>,
+    /// Absent: as its kind does.
+    pub expect_every: Option<Duration>,
     pub bond: Bond,
     pub passkey: Option<SecretRef>,
     pub set_clock: bool,
@@ -338,4 +340,15 @@ words! {
     /// Where a new route begins in the log.
     Start { Now = "now", Oldest = "oldest" }
     Questionable { Send = "send", Hold = "hold" }
+}
+
+impl DeviceKind {
+    /// How long a connected device of this kind may say nothing; `None` where it tells only what was measured. An oximeter
+    /// without a finger in it says nothing for hours.
+    pub const fn expect_every(self) -> Option<Duration> {
+        match self {
+            DeviceKind::HeartRate => Some(Duration::from_secs(60)),
+            _ => None,
+        }
+    }
 }

@@ -12,7 +12,7 @@ use crate::api;
 use crate::collect::{CollectSettings, CollectStatus, CollectedDevice, Collector, Missed, RetainSettings, Windows, watch_clock};
 use crate::config::{Bond, Settings};
 use crate::gatt;
-use crate::radio::{self, BootClock, Deadlines, RadioDevice, RadioSettings};
+use crate::radio::{self, BootClock, Deadlines, Pace, RadioDevice, RadioSettings};
 use crate::reading::METRICS;
 use crate::store::Store;
 
@@ -121,6 +121,7 @@ fn radio_settings(settings: &Settings) -> RadioSettings {
                 // A passkey is refused by `check` until there is somebody to give it.
                 Bond::JustWorks | Bond::Passkey => radio::Bond::JustWorks,
             },
+            expect_every: device.expect_every.or_else(|| device.kind.expect_every()),
         }
     };
     RadioSettings {
@@ -128,5 +129,6 @@ fn radio_settings(settings: &Settings) -> RadioSettings {
         devices: settings.devices.iter().map(device).collect(),
         clock_decoder: gatt::device_clock,
         deadlines: Deadlines::default(),
+        pace: Pace::default(),
     }
 }

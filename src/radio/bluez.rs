@@ -13,6 +13,7 @@ pub const BLUEZ: &str = "org.bluez";
 pub const ADAPTER: &str = "org.bluez.Adapter1";
 pub const DEVICE: &str = "org.bluez.Device1";
 pub const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+const SYSTEMD: &str = "org.freedesktop.systemd1";
 const AGENT_MANAGER: &str = "org.bluez.AgentManager1";
 
 /// A bluetoothd that does not answer for this long is hung. libdbus gives btleplug's calls the same.
@@ -114,6 +115,23 @@ impl Bus {
         }
     }
 
+    pub async fn set_powered(&self, adapter: &str, on: bool) -> Result<(), CallError> {
+        limited(self.call(adapter, PROPERTIES, "Set", &(ADAPTER, "Powered", Variant::from(on)))).await
+    }
+
+    /// Whether bluetoothd answers anything at all.
+    pub async fn ping(&self, limit: Duration) -> bool {
+        tokio::time::timeout(limit, self.call("/", "org.freedesktop.DBus.Peer", "Ping", &())).await.is_ok()
+    }
+
+    /// Has systemd start a unit; `Ok` once it took the job.
+    pub async fn start_unit(&self, unit: &str) -> Result<(), CallError> {
+        let (path, interface) = ("/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager");
+        let body = (unit, "replace");
+        let started = self.connection.call_method(Some(SYSTEMD), path, Some(interface), "StartUnit", &body);
+        limited(async { Ok(started.await.map(drop)?) }).await
+    }
+
     /// The default agent, too: bonding that starts with a subscription asks no particular one.
     pub async fn register_agent(&self) -> Result<(), CallError> {
         let path = ObjectPath::from_static_str_unchecked(AGENT_PATH);
@@ -134,7 +152,7 @@ impl Bus {
 }
 
 async fn limited(call: impl Future<Output = Result<(), CallError>>) -> Result<(), CallError> {
-    let silent = || CallError { name: "D-Bus".to_owned(), text: format!("no answer from bluetoothd in {SHORT_LIMIT:?}") };
+    let silent = || CallError { name: "D-Bus".to_owned(), text: format!("no answer in {SHORT_LIMIT:?}") };
     tokio::time::timeout(SHORT_LIMIT, call).await.unwrap_or_else(|_| Err(silent()))
 }
 

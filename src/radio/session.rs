@@ -26,6 +26,8 @@ pub enum Event {
     Failed(Failure),
     /// Disconnect answered, well or not.
     Disconnected,
+    /// A value of it is overdue.
+    Silent,
     /// BlueZ, the adapter or the device's object is no longer there.
     Gone,
     /// Time passed.
@@ -204,6 +206,7 @@ impl Session {
                 actions.extend(self.back_off(now, false));
                 actions
             }
+            (State::Ready, Event::Silent) => self.abort(now, false, "it is connected, but no value came in time".into()),
             (State::Disconnecting { passing, .. }, Event::Disconnected) => self.back_off(now, passing),
             (State::Disconnecting { passing, .. }, _) if due => self.back_off(now, passing),
             (State::BackingOff { .. }, _) if due => {
@@ -526,6 +529,7 @@ mod tests {
                     3 => Event::Resolved,
                     4 if how == 0 => Event::Gone,
                     5..=7 => shell.answer(how),
+                    8 if how < 4 => Event::Silent,
                     _ => Event::Tick,
                 };
                 let actions = session.poll(now, event);
