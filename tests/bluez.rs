@@ -6,15 +6,17 @@
 
 mod support;
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bedrail::radio::{
-    Bond, Deadlines, EVENT_QUEUE, Heard, InformationField, RadioDevice, RadioError, RadioEvent, RadioSettings, run,
+    Bond, Deadlines, EVENT_QUEUE, Heard, InformationField, Pace, RadioDevice, RadioError, RadioEvent, RadioHealth, RadioSettings,
+    run,
 };
 use bedrail::reading::{DeviceId, DeviceTime, SecurityLevel};
+use futures::StreamExt;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -50,6 +52,7 @@ fn wanted(device: &VirtualDevice) -> RadioDevice {
         read: [&texts[..], &[BATTERY_LEVEL]].concat(),
         clock: vec![CURRENT_TIME, DATE_TIME],
         bond: Bond::None,
+        expect_every: None,
     }
 }
 
@@ -69,7 +72,17 @@ fn impatient() -> Deadlines {
         disconnect: Duration::from_secs(3),
         retry_first: Duration::from_millis(10),
         retry_most: Duration::from_millis(200),
+        retry_suspect: Duration::from_secs(1),
         retry_quick: Duration::from_millis(10),
+    }
+}
+
+fn hasty() -> Pace {
+    Pace {
+        climb: Duration::from_millis(400),
+        between: Duration::from_millis(800),
+        ping_every: Duration::from_millis(200),
+        ping_limit: Duration::from_millis(200),
     }
 }
 
@@ -79,6 +92,7 @@ struct Radio {
     lost: Vec<(DeviceId, String)>,
     information: Vec<(InformationField, String)>,
     outages: Vec<String>,
+    health: RadioHealth,
     stop: CancellationToken,
     task: JoinHandle<Result<(), RadioError>>,
 }
@@ -89,11 +103,25 @@ impl Radio {
     }
 
     fn with_queue(devices: Vec<RadioDevice>, queue: usize) -> Self {
-        let settings = RadioSettings { adapter: Some(id(ADAPTER)), devices, clock_decoder: clock, deadlines: impatient() };
+        Self::at_pace(devices, queue, Pace::default())
+    }
+
+    fn at_pace(devices: Vec<RadioDevice>, queue: usize, pace: Pace) -> Self {
+        let adapter = Some(id(ADAPTER));
+        let settings = RadioSettings { adapter, devices, clock_decoder: clock, deadlines: impatient(), pace };
         let (sender, events) = mpsc::channel(queue);
         let stop = CancellationToken::new();
         let task = tokio::spawn(run(settings, sender, stop.clone()));
-        Self { events, heard: vec![], lost: vec![], information: vec![], outages: vec![], stop, task }
+        Self {
+            events,
+            heard: vec![],
+            lost: vec![],
+            information: vec![],
+            outages: vec![],
+            health: RadioHealth::default(),
+            stop,
+            task,
+        }
     }
 
     /// Takes what comes until an event is the one looked for.
@@ -144,6 +172,7 @@ impl Radio {
             RadioEvent::Lost { device, reason } => self.lost.push((device, reason)),
             RadioEvent::Information { field, text, .. } => self.information.push((field, text)),
             RadioEvent::Adapter { usable: false, detail } => self.outages.push(detail),
+            RadioEvent::Health(health) => self.health = *health,
             RadioEvent::Ready { .. } | RadioEvent::Adapter { .. } => {}
         }
     }
@@ -437,6 +466,20 @@ fn values_go_on_after_the_adapter_was_unplugged_and_came_back_under_another_name
 }
 
 #[test]
+fn a_scan_that_a_dead_bluetoothd_left_behind_is_not_taken_for_ours() {
+    on_a_bus("a_scan_that_a_dead_bluetoothd_left_behind_is_not_taken_for_ours", async |bus| {
+        let bluez = FakeBluez::start(&bus);
+        let in_progress = ("org.bluez.Error.InProgress", "Operation already in progress".to_owned());
+        bluez.add_adapter(AdapterSpec { scan_errors: [in_progress].into(), ..adapter("hci0") });
+        strap().place(&bluez, "hci0");
+        bluez.advertise(STRAP, -60);
+        let mut radio = Radio::start(vec![wanted(&strap())]);
+        radio.ready(STRAP).await;
+        radio.end().await;
+    });
+}
+
+#[test]
 fn an_adapter_that_btleplug_cannot_see_is_named_with_the_remedy() {
     on_a_bus("an_adapter_that_btleplug_cannot_see_is_named_with_the_remedy", async |bus| {
         let bluez = FakeBluez::start(&bus);
@@ -543,6 +586,100 @@ fn a_device_bonds_only_where_the_config_lets_it() {
         assert!(bluez.notify(THERMOMETER, TEMPERATURE, &[0, 1, 2, 3, 4]));
         let heard = radio.hears(&[0, 1, 2, 3, 4]).await;
         assert_eq!(heard.security, SecurityLevel::Encrypted);
+        radio.end().await;
+    });
+}
+
+fn expected(device: &VirtualDevice) -> RadioDevice {
+    RadioDevice { expect_every: Some(Duration::from_millis(300)), ..wanted(device) }
+}
+
+#[test]
+fn a_device_that_is_connected_and_silent_is_reconnected_and_the_others_keep_their_radio() {
+    let name = "a_device_that_is_connected_and_silent_is_reconnected_and_the_others_keep_their_radio";
+    on_a_bus(name, async |bus| {
+        let other = VirtualDevice::new(Kind::Thermometer, THERMOMETER, "thermometer");
+        let bluez = room(&bus, &[&strap(), &other]);
+        let devices = vec![expected(&strap()), RadioDevice { read: vec![], ..expected(&other) }];
+        let mut radio = Radio::at_pace(devices, EVENT_QUEUE, hasty());
+        wait_for("both", || bluez.is_listening(STRAP, HEART_RATE) && bluez.is_listening(THERMOMETER, TEMPERATURE)).await;
+        for _ in 0..200 {
+            assert!(bluez.notify(THERMOMETER, TEMPERATURE, &[0, 1, 2, 3, 4]), "it streams on");
+            radio.drain(Duration::from_millis(20)).await;
+        }
+        assert!(bluez.count(STRAP, "Disconnect") >= 1 && bluez.count(STRAP, "Connect") >= 2);
+        assert!(
+            radio.lost.iter().all(|(device, reason)| *device == id(STRAP) && reason.contains("no value")),
+            "{:?}",
+            radio.lost
+        );
+        assert!(radio.health.rungs["reconnect"] >= 1 && radio.health.rungs["rescan"] >= 1, "{:?}", radio.health);
+        assert_eq!(radio.health.silent, [STRAP]);
+        assert!(bluez.calls().iter().all(|call| call.member != "Set"), "the adapter is left alone");
+        let begun = Instant::now();
+        while !bluez.notify(STRAP, HEART_RATE, &[0, 66]) {
+            assert!(begun.elapsed() < SOON, "it is connected again");
+            bluez.notify(THERMOMETER, TEMPERATURE, &[0, 1, 2, 3, 4]);
+            radio.drain(Duration::from_millis(20)).await;
+        }
+        radio
+            .until("word that it is heard", |event| matches!(event, RadioEvent::Health(health) if health.silent.is_empty()))
+            .await;
+        radio.end().await;
+    });
+}
+
+/// A systemd that takes every StartUnit, and the names of the units that were started.
+async fn systemd(bus: &str) -> Arc<Mutex<Vec<String>>> {
+    let connection = zbus::connection::Builder::address(bus).build().await.unwrap();
+    let mut calls = zbus::MessageStream::from(&connection);
+    connection.request_name("org.freedesktop.systemd1").await.unwrap();
+    let started = Arc::new(Mutex::new(vec![]));
+    let list = started.clone();
+    tokio::spawn(async move {
+        while let Some(Ok(call)) = calls.next().await {
+            if call.header().member().is_some_and(|member| member.as_str() == "StartUnit") {
+                let (unit, mode): (String, String) = call.body().deserialize().unwrap();
+                list.lock().unwrap().push(format!("{unit} {mode}"));
+                let job = zbus::ObjectPath::from_static_str_unchecked("/org/freedesktop/systemd1/job/1");
+                connection.send(&zbus::Message::method_return(&call.header()).build(&job).unwrap()).await.unwrap();
+            }
+        }
+    });
+    started
+}
+
+#[test]
+fn when_nobody_is_heard_the_adapter_is_power_cycled_then_reset_then_the_radio_ends() {
+    on_a_bus("when_nobody_is_heard_the_adapter_is_power_cycled_then_reset_then_the_radio_ends", async |bus| {
+        let started = systemd(&bus).await;
+        let bluez = room(&bus, &[&strap()]);
+        let mut radio = Radio::at_pace(vec![expected(&strap())], EVENT_QUEUE, hasty());
+        radio.ready(STRAP).await;
+        assert!(bluez.notify(STRAP, HEART_RATE, &[0, 66]));
+        radio.hears(&[0, 66]).await;
+        radio.until("reset", |event| matches!(event, RadioEvent::Health(health) if health.rungs.contains_key("reset"))).await;
+        let powered: Vec<String> =
+            bluez.calls().iter().filter(|call| call.member == "Set").map(|call| call.detail.clone()).collect();
+        assert_eq!(powered.len(), 2, "off and on: {powered:?}");
+        assert_eq!(*started.lock().unwrap(), ["bedrail-radio-reset.service replace"]);
+        assert_eq!(radio.health.skipped, BTreeMap::new());
+        let ended = timeout(SOON, radio.task).await.expect("it ends").unwrap();
+        assert!(matches!(ended, Err(RadioError::Silent)), "{ended:?}");
+    });
+}
+
+#[test]
+fn a_bluetoothd_that_hangs_is_reset_and_a_reset_that_is_not_installed_is_counted() {
+    on_a_bus("a_bluetoothd_that_hangs_is_reset_and_a_reset_that_is_not_installed_is_counted", async |bus| {
+        let bluez = room(&bus, &[&strap()]);
+        let mut radio = Radio::at_pace(vec![wanted(&strap())], EVENT_QUEUE, hasty());
+        radio.ready(STRAP).await;
+        bluez.hang(true);
+        let skipped = |event: &RadioEvent| matches!(event, RadioEvent::Health(health) if health.skipped.contains_key("reset"));
+        radio.until("a reset that was skipped", skipped).await;
+        assert!(radio.health.unanswered >= 3 && !radio.health.rungs.contains_key("power_cycle"), "{:?}", radio.health);
+        bluez.hang(false);
         radio.end().await;
     });
 }

@@ -93,7 +93,12 @@ impl Bench {
         prepare(directory.path(), &key, &key).unwrap();
         let open = || Store::open(directory.path(), &key, site.clone(), "gw-test").unwrap();
         let (store, boot) = (open(), BootClock::read().unwrap());
-        let device = CollectedDevice { id: DEVICE, name: "strap".to_owned(), kind: "heart-rate".to_owned() };
+        let device = CollectedDevice {
+            id: DEVICE,
+            name: "strap".to_owned(),
+            kind: "heart-rate".to_owned(),
+            zone: jiff::tz::TimeZone::UTC,
+        };
         let settings = CollectSettings {
             gateway: "gw-test".to_owned(),
             commit_interval: Duration::from_millis(10),

@@ -69,7 +69,10 @@ fn an_unknown_key_is_an_error_with_a_suggestion() {
         "bedrail.toml:3: gateway: time-zone: there is no such key; did you mean `timezone`?"
     );
     let error = route_error("tls = { cacert = \"/etc/ca.pem\" }");
-    assert!(error.contains("route \"live\": tls.cacert: there is no such key; there are ca, cert, key"), "{error}");
+    assert!(
+        error.contains("route \"live\": tls.cacert: there is no such key; there are alpn, ca, cert, key, server_name"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -84,7 +87,7 @@ fn a_wrong_type_says_what_to_write() {
     );
     assert!(device_error("from = 2026-11-23T09:00:00").contains("does not name one moment; write a time with its offset"));
     assert!(device_error("set_clock = \"yes\"").contains("it is a string; write true or false"));
-    assert!(route_error("tls = true").contains("tls: it is a boolean; write a table with ca, cert, key"));
+    assert!(route_error("tls = true").contains("tls: it is a boolean; write a table with alpn, ca, cert, key, server_name"));
     assert!(only(refused("[[gateway]]\nid = \"gw-1\"\n")).contains("write [gateway]"));
     assert!(only(refused(&format!("{GATEWAY}[device]\nname = \"cuff\"\n"))).contains("write [[device]]"));
 }
@@ -245,6 +248,59 @@ fn values_go_in_the_clear_only_within_this_machine() {
 }
 
 #[test]
+fn a_broker_behind_a_proxy_or_a_websocket_is_found_and_its_logins_are_kept_apart() {
+    let route = |lines: &str| good(&format!("{GATEWAY}{ROUTE}{lines}\n")).settings.routes[0].mqtt().expect("mqtt").clone();
+    let proxy =
+        route("proxy = { url = \"http://[fd00::1]:3128\", username = \"gw\", password = { credential = \"proxy\" } }").proxy;
+    let proxy = proxy.expect("a proxy");
+    assert_eq!((proxy.host.as_str(), proxy.port, proxy.username.as_deref()), ("fd00::1", 3128, Some("gw")));
+    for (line, message) in [
+        ("proxy.url = \"https://a:1\"", "proxy.url: `https://a:1` is not the address of a proxy"),
+        ("proxy.username = \"gw\"", "proxy.url: it is missing"),
+        ("tls.server_name = \"a/b\"", "tls.server_name: it is no host name"),
+        (
+            "sas = { key = { credential = \"k\" } }\npassword = { credential = \"p\" }",
+            "password: with `sas` the password is a token",
+        ),
+        ("sas.ttl = \"1 h\"", "sas.key: a token needs a key"),
+    ] {
+        let error = route_error(line);
+        assert!(error.contains(message), "{line}: {error}");
+    }
+    let to = |url: &str| good(&format!("{GATEWAY}{}", ROUTE.replace("mqtts://broker.example", url)));
+    let wss = to("wss://broker.example").settings.routes[0].mqtt().expect("mqtt").clone();
+    assert_eq!((wss.port, wss.websocket.as_deref(), wss.tls.is_some()), (443, Some("/mqtt"), true));
+    let plain = refused(&format!("{GATEWAY}{}", ROUTE.replace("mqtts://broker.example", "ws://broker.example/mqtt")));
+    assert!(only(plain).contains("write \"wss://broker.example\""));
+}
+
+#[test]
+fn a_promise_that_is_weaker_is_asked_for_by_name_and_told_by_check() {
+    let error = route_error("max_qos = 0");
+    assert!(error.contains("settle: at QoS 0 nothing is acknowledged; write settle"), "{error}");
+    let error = route_error("settle = \"sent\"");
+    assert!(error.contains("settle: at QoS 1 the broker acknowledges; write settle = \"puback\""), "{error}");
+    let notes = |lines: &str| good(&format!("{GATEWAY}{ROUTE}{lines}\n")).notes;
+    assert_eq!(notes(""), []);
+    let sent = notes("max_qos = 0\nsettle = \"sent\"");
+    assert!(sent.len() == 1 && sent[0].message.starts_with("nothing confirms what was sent"), "{sent:?}");
+    let old = notes("protocol = \"3.1.1\"");
+    assert!(
+        old.len() == 1 && old[0].to_string().contains(":7: route \"live\": protocol: a 3.1.1 broker acknowledges even"),
+        "{old:?}"
+    );
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("bedrail.toml");
+    std::fs::write(&path, format!("{GATEWAY}{ROUTE}protocol = \"3.1.1\"\n")).expect("written");
+    let (code, out, _) = check(&path, false, false);
+    assert!(code == 0 && out.starts_with("note: ") && out.contains("access rules refuse"), "{out}");
+    let (_, out, _) = check(&path, false, true);
+    let json: serde_json::Value = serde_json::from_str(&out).expect("one JSON object");
+    assert_eq!(json["notes"][0]["key"], "protocol");
+}
+
+#[test]
 fn a_metric_is_one_of_the_table_and_condensed_only_where_that_means_something() {
     let with = |text: &str| refused(&format!("{GATEWAY}{text}\n"));
     assert!(only(with("[metric.sp02]\nwindows = [\"1 min\"]")).contains("`sp02` is no metric; did you mean \"spo2\"?"));
@@ -306,8 +362,8 @@ fn systemd_says_where_credentials_are_unless_the_config_does() {
 #[test]
 fn the_examples_are_checked_now_and_refused_by_run_until_they_are_built() {
     for (name, waiting) in [
-        ("ward", &["adt: listen", "route \"live\": settle", "route \"emr\": kind"][..]),
-        ("home", &["device \"cuff\": set_clock", "route \"emr\": kind", "route \"emr\": when"]),
+        ("ward", &["adt: listen", "route \"emr\": kind"][..]),
+        ("home", &["device \"cuff\": set_clock", "route \"emr\": kind", "route \"emr\": create"]),
         ("cart", &["scan: input", "device \"cart2-cuff\": spot.for", "route \"flowsheet\": map.spo2"]),
     ] {
         let path = example(name);
@@ -325,6 +381,18 @@ fn the_examples_are_checked_now_and_refused_by_run_until_they_are_built() {
     let ward = config::load(&example("ward")).expect("the ward").settings;
     assert_eq!(ward.devices[0].from, Some(Timestamp(1_795_420_800_000)), "2026-11-23T09:00:00+01:00");
     assert_eq!(ward.metric(Metric::Spo2).prefer, ["oxi-07", "pulse-oximeter"]);
+}
+
+#[test]
+fn every_route_in_the_docs_passes_check() {
+    for (file, least) in [("docs/mqtt.md", 1), ("docs/brokers.md", 7)] {
+        let text = std::fs::read_to_string(file).expect("the page");
+        let blocks: Vec<&str> = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().expect("a block")).collect();
+        assert!(blocks.len() >= least, "{file}: {} blocks", blocks.len());
+        for block in blocks {
+            good(&format!("{GATEWAY}{block}")).runnable().unwrap_or_else(|errors| panic!("{file}: {errors}\n{block}"));
+        }
+    }
 }
 
 #[test]
@@ -384,7 +452,7 @@ fn the_commented_default_is_valid_as_shipped_and_shows_every_key_with_its_defaul
             written
         },
     );
-    let sections = format!("{GATEWAY}{DEVICE}[[patient]]\nkey = \"p-1\"\n{ROUTE}");
+    let sections = format!("{GATEWAY}{DEVICE}[[patient]]\nkey = \"p-1\"\n{ROUTE}sas.key = {{ credential = \"k\" }}\n");
     let defaults: BTreeMap<_, _> = good(&sections).explain.into_iter().map(|value| (value.path, value)).collect();
     for key in KEYS {
         if key.status != Status::Now {

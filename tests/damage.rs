@@ -1,7 +1,11 @@
 //! What a bad card, a cut-off file or a lost one does to the store: it opens again by itself, everything that can be read is
-//! there, what can't be is counted, and the damaged file lies beside it as it was.
+//! there, what can't be is counted, and the damaged file lies beside it as it was. `BEDRAIL_LONG=1` (`make long-damage`)
+//! damages every page, the short form every few.
 
 #![allow(clippy::unwrap_used)]
+
+#[path = "support/exerciser.rs"]
+mod exerciser;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,8 +16,9 @@ use bedrail::store::{
     AuditEntry, Draft, Identity, OPEN, RouteChange, Store, StoreError, WardStore, check, prepare, prepare_thoroughly, suspect,
 };
 use bedrail::ward::{Change, EventSource, Phi};
+use exerciser::{long, scratch};
 
-const PAGE: usize = 4_096;
+const PAGE: usize = 1_024;
 const WAL_FRAME: usize = PAGE + 24;
 const BOOT: BootId = BootId([9; 16]);
 const CUFF: DeviceId = DeviceId::new([0xA4, 0xC1, 0x38, 1, 2, 3]);
@@ -30,10 +35,9 @@ fn ward_key() -> DataKey {
     DataKey::new([8; 32])
 }
 
-/// In memory where there is such a place: these tests commit thousands of times, and what a disk does is not their matter.
-fn directory() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+/// Of `count` pages all in the long form, else every few and those at both ends, where what is no record lies.
+fn some(count: usize, stride: usize) -> Vec<usize> {
+    (0..count).filter(|page| long() || page % stride == 0 || *page < 3 || page + 3 >= count).collect()
 }
 
 fn open(dir: &Path) -> Result<Store, StoreError> {
@@ -53,7 +57,7 @@ fn draft(n: u64) -> Draft {
             scale: Decimal::new(1, 0),
             unit: Unit::PerMinute,
             period_us: 1,
-            samples: (0..64u64).map(|i| ((n * 64 + i).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as i32).collect(),
+            samples: (0..16u64).map(|i| ((n * 16 + i).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as i32).collect(),
         }),
     }
 }
@@ -79,7 +83,7 @@ struct Original {
 
 impl Original {
     fn new(checkpointed: bool) -> Self {
-        let dir = directory();
+        let dir = scratch();
         prepare(dir.path(), &log_key(), &ward_key()).unwrap();
         let mut store = open(dir.path()).unwrap();
         let route = store.register_routes(&[("r", "mqtt", true)], 0).unwrap().remove(0).n;
@@ -119,7 +123,7 @@ impl Original {
 
     /// The files in a directory of their own, `name` changed by `damage`.
     fn damaged(&self, name: &str, damage: impl FnOnce(&mut Vec<u8>)) -> tempfile::TempDir {
-        let dir = directory();
+        let dir = scratch();
         for (file, octets) in &self.files {
             std::fs::write(dir.path().join(file), octets).unwrap();
         }
@@ -232,7 +236,8 @@ fn whichever_page_is_bad_all_that_can_be_read_is_there_and_the_rest_is_counted()
     let total = original.records.len() as u64;
     assert!(original.pages() >= 40, "{} pages", original.pages());
     let (mut lost_some, mut end_unknown_in) = (0, 0);
-    for page in 0..original.pages() {
+    let pages = some(original.pages(), 8);
+    for page in &pages {
         for fault in Fault::ALL {
             let what = format!("page {} {fault:?}", page + 1);
             let dir = original.damaged("bedrail.db", |octets| fault.strike(octets, page * PAGE, PAGE));
@@ -247,11 +252,12 @@ fn whichever_page_is_bad_all_that_can_be_read_is_there_and_the_rest_is_counted()
             // One page holds a few frames; a page of pointers holds none, and takes none with it.
             assert!(missing + uncounted <= 8 * RECORDS_A_COMMIT, "{what}: {missing} missing");
             assert!(salvaged || missing == 0, "{what}");
-            lost_some += u64::from(missing > 0);
+            lost_some += usize::from(missing > 0);
             end_unknown_in += u64::from(uncounted > 0);
         }
     }
-    assert!(lost_some > 20, "the faults did not bite: {lost_some}");
+    println!("{} of {} pages damaged, {lost_some} times records were lost and counted", pages.len(), original.pages());
+    assert!(lost_some > pages.len() / 2, "the faults did not bite: {lost_some}");
     assert!(end_unknown_in <= 4, "only the page that ends the log may hold what nothing else mentions: {end_unknown_in}");
 }
 
@@ -261,9 +267,11 @@ fn whichever_page_of_the_write_ahead_log_is_bad_only_what_was_on_it_is_gone() {
     let total = original.records.len() as u64;
     let frames = original.files["bedrail.db-wal"].len() / WAL_FRAME;
     assert!(frames >= 20, "{frames} pages in the log");
-    for number in 0..frames {
-        // Each of them flipped; zeroed or cut off, every fourth stands for its neighbours.
-        for fault in Fault::ALL.into_iter().take(if number % 4 == 0 { 3 } else { 1 }) {
+    let chosen = some(frames, 6);
+    println!("{} of {frames} pages of the log damaged", chosen.len());
+    for number in chosen {
+        // In the short form each of these flipped; zeroed or cut off, some stand for their neighbours.
+        for fault in Fault::ALL.into_iter().take(if long() || number % 4 == 0 { 3 } else { 1 }) {
             let what = format!("page {number} of the log {fault:?}");
             let dir = original.damaged("bedrail.db-wal", |octets| fault.strike(octets, 32 + number * WAL_FRAME, WAL_FRAME));
             let Outcome { found, missing, .. } = recover(&original, dir.path(), &what);
@@ -322,7 +330,9 @@ fn a_salvage_that_was_cut_short_is_finished_or_begun_again() {
     let names = |dir: &Path| -> Vec<PathBuf> { std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect() };
     for renamed in 0..3 {
         let dir = original.damaged("bedrail.db", damage);
-        std::fs::write(dir.path().join("bedrail.db-wal"), b"of the damaged file").unwrap();
+        for suffix in ["-wal", "-journal"] {
+            std::fs::write(dir.path().join(format!("bedrail.db{suffix}")), b"of the damaged file").unwrap();
+        }
         let done = original.damaged("bedrail.db", damage);
         prepare_thoroughly(done.path(), &log_key(), &ward_key()).unwrap();
         std::fs::copy(done.path().join("bedrail.db"), dir.path().join("bedrail.db.salvaged-1")).unwrap();
@@ -330,11 +340,20 @@ fn a_salvage_that_was_cut_short_is_finished_or_begun_again() {
             let from = dir.path().join(format!("bedrail.db{suffix}"));
             std::fs::rename(from, dir.path().join(format!("bedrail.db.damaged-1{suffix}"))).unwrap();
         }
+        let opened = open(dir.path()).map(drop);
+        assert!(matches!(opened, Err(StoreError::Unfinished { .. })), "what is promised in it now would be lost: {opened:?}");
+        if renamed == 1 {
+            // Somebody looked at it meanwhile.
+            std::fs::write(dir.path().join("bedrail.db-wal"), b"").unwrap();
+        }
         prepare(dir.path(), &log_key(), &ward_key()).unwrap();
         let store = open(dir.path()).unwrap();
         assert_eq!(store.damage().unwrap().len(), 1);
         assert!(all(&store).unwrap().len() as u64 >= total - 8 * RECORDS_A_COMMIT);
-        assert!(std::fs::read(dir.path().join("bedrail.db.damaged-1-wal")).unwrap() == b"of the damaged file");
+        for suffix in ["-wal", "-journal"] {
+            let aside = std::fs::read(dir.path().join(format!("bedrail.db.damaged-1{suffix}"))).unwrap();
+            assert!(aside == b"of the damaged file", "{suffix}, {renamed} renamed");
+        }
         assert!(names(dir.path()).iter().all(|path| !path.to_string_lossy().contains("salvaged")));
     }
 }
@@ -369,7 +388,7 @@ fn a_file_that_is_empty_or_gone_is_not_taken_for_a_first_start() {
 
 #[test]
 fn a_ward_that_can_not_be_read_wholly_says_so_and_keeps_what_it_can() {
-    let dir = directory();
+    let dir = scratch();
     prepare(dir.path(), &log_key(), &ward_key()).unwrap();
     let path = dir.path().join("ward.db");
     let mut ward = WardStore::open(&path, &ward_key()).unwrap();
@@ -383,8 +402,9 @@ fn a_ward_that_can_not_be_read_wholly_says_so_and_keeps_what_it_can() {
     drop(ward);
     let whole = std::fs::read(&path).unwrap();
     let mut incomplete = 0;
-    for page in 0..whole.len() / PAGE {
-        let dir = directory();
+    let pages = some(whole.len() / PAGE, 3);
+    for page in &pages {
+        let dir = scratch();
         prepare(dir.path(), &log_key(), &ward_key()).unwrap();
         let path = dir.path().join("ward.db");
         let mut octets = whole.clone();
@@ -402,5 +422,10 @@ fn a_ward_that_can_not_be_read_wholly_says_so_and_keeps_what_it_can() {
         assert_eq!(open(dir.path()).unwrap().damage().unwrap(), prepared.salvaged, "told where both halves can read it");
         assert!(std::fs::read(dir.path().join("ward.db.damaged-1")).unwrap() == octets);
     }
-    assert!(incomplete > 5, "{incomplete}");
+    println!(
+        "{} of {} pages of the ward damaged, {incomplete} times events were missing and told",
+        pages.len(),
+        whole.len() / PAGE
+    );
+    assert!(incomplete > pages.len() / 4, "{incomplete} of {}", pages.len());
 }

@@ -79,7 +79,7 @@ fn what_a_broker_refuses_is_shown_sent_again_under_its_identity_or_dropped() {
     assert!(said.contains(&format!("{keep} of {keep} dead letters go again")), "{said}");
     let arrived = rig.wait_for_records(LIVE, SOON, |all| all.len() as u64 >= keep);
     compare(&made, &arrived).assert_sound();
-    let again = arrived.iter().find(|message| message.payload["seq"].to_string() == seq).unwrap();
+    let again = arrived.iter().find(|message| message.payload["seq"] == seq.parse::<u64>().unwrap()).unwrap();
     for field in ["record", "placement", "version", "op", "chart"] {
         let shown: Value = serde_json::from_str(&payload).unwrap();
         assert_eq!(again.payload[field], shown[field], "{field} is not what was shown");

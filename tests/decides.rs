@@ -190,6 +190,17 @@ fn what_a_device_had_stored_never_travels_live() {
 }
 
 #[test]
+fn a_retraction_never_overtakes_what_it_takes_back() {
+    let mut ask = Ask::of(Bind::Device, &[]);
+    ask.lane = Lane::Live;
+    let of = Retraction { of: RecordId([2; 16]), version: 1, placement: Placement([0; 16]), route: "live".into() };
+    let retraction = Record { body: Body::Retraction(of), ..reading_at(5) };
+    assert_eq!(ask.about(&retraction), Decision::Backlog, "it queues behind what waits there");
+    ask.lane = Lane::Backlog;
+    assert_eq!(ask.subject(&retraction), None);
+}
+
+#[test]
 fn filters_settle_what_a_route_does_not_carry() {
     let filtered = Decision::Settle(Settled::Filtered);
     let mut ask = Ask::of(Bind::Device, &[]);

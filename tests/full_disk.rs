@@ -5,27 +5,25 @@
 
 mod support;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 use support::devices::{Kind, VirtualDevice};
+use support::faults::{SmallDisk, Tracer, in_a_mount_namespace};
 use support::process::wait_until;
 use support::rig::{Rig, Shape};
 
-/// Set in the child.
-const INSIDE: &str = "BEDRAIL_TEST_NAMESPACE";
 const LIMIT: Duration = Duration::from_secs(60);
 /// Of the tmpfs: the ballast is made where twice its 8 MiB are free.
 const DISK_MIB: u64 = 32;
 
 #[test]
 fn a_full_disk_degrades_and_recovers_with_nothing_durable_lost() {
-    let Some(()) = inside("a_full_disk_degrades_and_recovers_with_nothing_durable_lost") else { return };
+    if !in_a_mount_namespace("a_full_disk_degrades_and_recovers_with_nothing_durable_lost") {
+        return;
+    }
     let mut rig = gateway("[store]\nfree_floor = \"1 MiB\"\n");
-    let disk = SmallDisk::under(&rig);
+    let disk = SmallDisk::under(&rig, DISK_MIB);
     rig.start(Shape::TwoProcesses);
     rig.wait_until_heard(LIMIT);
     rounds(&mut rig, 40);
@@ -72,13 +70,11 @@ fn a_full_disk_degrades_and_recovers_with_nothing_durable_lost() {
 
 #[test]
 fn a_disk_that_takes_no_writes_is_waited_for_in_memory() {
-    let Some(()) = inside("a_disk_that_takes_no_writes_is_waited_for_in_memory") else { return };
-    if !tool("strace") {
-        println!("SKIPPED a_disk_that_takes_no_writes_is_waited_for_in_memory: no strace");
+    if !in_a_mount_namespace("a_disk_that_takes_no_writes_is_waited_for_in_memory") {
         return;
     }
     let mut rig = gateway("");
-    let _disk = SmallDisk::under(&rig);
+    let _disk = SmallDisk::under(&rig, DISK_MIB);
     rig.start(Shape::TwoProcesses);
     rig.wait_until_heard(LIMIT);
     rounds(&mut rig, 40);
@@ -95,7 +91,7 @@ fn a_disk_that_takes_no_writes_is_waited_for_in_memory() {
     for daemon in &mut rig.daemons {
         assert!(daemon.ended().is_none(), "a half ended:\n{}", daemon.log());
     }
-    tracers.into_iter().for_each(Tracer::stop);
+    drop(tracers);
     let over = wait_until(LIMIT, || status(&rig)["degraded"].is_null());
     assert!(over, "{}\n{}", status(&rig), rig.logs());
     rounds(&mut rig, 20);
@@ -103,32 +99,59 @@ fn a_disk_that_takes_no_writes_is_waited_for_in_memory() {
 }
 
 #[test]
-fn a_failed_fsync_ends_the_half_and_what_it_reported_durable_is_there() {
-    let Some(()) = inside("a_failed_fsync_ends_the_half_and_what_it_reported_durable_is_there") else { return };
-    if !tool("strace") {
-        println!("SKIPPED a_failed_fsync_ends_the_half_and_what_it_reported_durable_is_there: no strace");
-        return;
-    }
+fn a_disk_without_room_by_the_kernels_word_alone_is_waited_for_too() {
     let mut rig = gateway("");
-    let _disk = SmallDisk::under(&rig);
+    rig.start(Shape::OneProcess);
+    rig.wait_until_heard(LIMIT);
+    rounds(&mut rig, 20);
+    rig.settle(LIMIT);
+    let tracer = Tracer::attach(rig.daemons[0].pid(), "pwrite64", "ENOSPC");
+    let degraded = wait_until(LIMIT, || {
+        rounds(&mut rig, 10);
+        status(&rig)["state"] == "full" && status(&rig)["waiting"].as_u64().unwrap_or(0) > 0
+    });
+    assert!(degraded, "{}\n{}", status(&rig), rig.logs());
+    let told = rig.ask(&["status"]);
+    let directory = rig.site.path("state").display().to_string();
+    assert!(told.contains(&format!("degraded: the disk of {directory} is full")), "{told}");
+    assert!(rig.daemons[0].ended().is_none(), "{}", rig.logs());
+    drop(tracer);
+    let over = wait_until(LIMIT, || status(&rig)["degraded"].is_null());
+    assert!(over, "{}\n{}", status(&rig), rig.logs());
+    rounds(&mut rig, 20);
+    all_arrived(&mut rig);
+}
+
+/// It is not repeated and believed: the databases are closed, and opened again when the disk syncs again.
+#[test]
+fn after_a_failed_fsync_the_store_is_opened_anew_and_what_it_reported_durable_is_there() {
+    let mut rig = gateway("");
     rig.start(Shape::TwoProcesses);
     rig.wait_until_heard(LIMIT);
     rounds(&mut rig, 40);
     let durable = rig.head();
     let tracer = Tracer::attach(rig.daemons[0].pid(), "fsync,fdatasync", "EIO");
-    let ended = wait_until(LIMIT, || {
+    let closed = wait_until(LIMIT, || {
         rounds(&mut rig, 5);
-        rig.daemons[0].ended().is_some()
+        rig.daemons[0].log().contains("degraded: the disk of")
     });
-    assert!(ended, "it goes on after a failed fsync:\n{}", rig.logs());
-    assert_eq!(rig.daemons[0].ended().unwrap().code(), Some(75), "{}", rig.logs());
+    assert!(closed, "it goes on after a failed fsync:\n{}", rig.logs());
+    assert!(wait_until(LIMIT, || status(&rig)["state"] == "failing"), "{}\n{}", status(&rig), rig.logs());
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(rig.daemons[0].ended().is_none(), "a half that ends is started over and over:\n{}", rig.logs());
+    assert_eq!(rig.daemons[0].log().matches("started").count(), 1, "{}", rig.logs());
     drop(tracer);
-    rig.daemons[0].restart();
+    let again = wait_until(LIMIT, || rig.daemons[0].log().matches("started").count() == 2);
+    assert!(again, "{}", rig.logs());
     rig.wait_until_heard(LIMIT);
     assert!(rig.head() >= durable);
     rounds(&mut rig, 20);
     std::thread::sleep(Duration::from_secs(1));
-    rig.settle(LIMIT).assert_sound();
+    let report = rig.settle(LIMIT);
+    report.assert_sound();
+    let gaps = support::ledger::gaps(&rig.records(), "read_only");
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    assert!(gaps[0]["from"].is_string() && gaps[0]["to"].is_string(), "since when nobody listened: {gaps:?}");
     rig.stop();
 }
 
@@ -176,104 +199,6 @@ fn wait_for_all(rig: &Rig) -> support::ledger::Report {
     report
 }
 
-/// A tmpfs in the place of the state directory, with what was in there.
-struct SmallDisk {
-    path: PathBuf,
-}
-
-impl SmallDisk {
-    fn under(rig: &Rig) -> Self {
-        let path = rig.site.path("state");
-        let files: Vec<(PathBuf, Vec<u8>, fs::Permissions)> = fs::read_dir(&path)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .map(|file| (file.clone(), fs::read(&file).unwrap(), fs::metadata(&file).unwrap().permissions()))
-            .collect();
-        let size = format!("size={DISK_MIB}m,mode=0755");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&path).status().unwrap();
-        assert!(mounted.success());
-        for (file, octets, permissions) in files {
-            fs::write(&file, octets).unwrap();
-            fs::set_permissions(&file, permissions).unwrap();
-        }
-        Self { path }
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.path.join(name).exists()
-    }
-
-    /// Takes what is left, to the last page.
-    fn fill(&self) {
-        self.fill_but(0);
-    }
-
-    fn fill_but(&self, left: u64) {
-        use std::io::Write as _;
-        let mut file = fs::File::options().create(true).append(true).open(self.path.join("filler")).unwrap();
-        let free = || rustix::fs::statvfs(&self.path).map(|stat| stat.f_bavail * stat.f_frsize).unwrap();
-        while (left == 0 || free() > left) && file.write_all(&[0; 4_096]).is_ok() {}
-    }
-
-    fn empty(&self) {
-        fs::remove_file(self.path.join("filler")).unwrap();
-    }
-}
-
-/// strace on all threads of a running process, making its calls fail.
-struct Tracer(std::process::Child);
-
-impl Tracer {
-    fn attach(pid: u32, calls: &str, error: &str) -> Self {
-        let inject = format!("inject={calls}:error={error}");
-        let mut command = Command::new("strace");
-        command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}"), "-e", &inject, "-p", &pid.to_string()]);
-        let tracer = Self(command.spawn().unwrap());
-        let traced = || fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|text| !text.contains("TracerPid:\t0\n"));
-        assert!(wait_until(Duration::from_secs(20), traced), "strace does not attach");
-        tracer
-    }
-
-    fn stop(self) {}
-}
-
-impl Drop for Tracer {
-    fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.0.wait();
-    }
-}
-
 fn read_only(rig: &Rig) -> Vec<Tracer> {
     rig.daemons.iter().map(|daemon| Tracer::attach(daemon.pid(), "pwrite64", "EROFS")).collect()
-}
-
-/// Runs the test named so once more, in a mount namespace of its own; `Some` inside.
-fn inside(name: &str) -> Option<()> {
-    if std::env::var_os(INSIDE).is_some() {
-        return Some(());
-    }
-    if !rustix::process::geteuid().is_root() || !tool("unshare") || !namespaces_work() {
-        println!("SKIPPED {name}: mount namespaces need root");
-        return None;
-    }
-    let mut again = Command::new("unshare");
-    again.args(["--mount", "--propagation", "private"]).arg(std::env::current_exe().unwrap());
-    again.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(INSIDE, "1");
-    let output = again.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    text.lines().filter(|line| line.starts_with("SKIPPED")).for_each(|line| println!("{line}"));
-    assert!(output.status.success(), "{text}");
-    assert!(text.contains("1 passed"), "it did not run: {text}");
-    None
-}
-
-fn namespaces_work() -> bool {
-    Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success())
-}
-
-fn tool(name: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(name).exists()))
-        || Path::new("/usr/bin").join(name).exists()
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bedrail::reading::*;
 use bedrail::store::key::DataKey;
-use bedrail::store::{Draft, Identity, OPEN, RouteChange, Store, StoreError, check, prepare};
+use bedrail::store::{Draft, Identity, OPEN, RouteChange, Store, StoreError, check, prepare, prepare_thoroughly};
 use rusqlite::Connection;
 
 const COMMITS: u64 = 12;
@@ -30,6 +30,7 @@ fn fixture() -> PathBuf {
 fn raw(path: &Path) -> Connection {
     let connection = Connection::open(path).unwrap();
     connection.pragma_update(None, "key", format!("x'{}'", "07".repeat(32))).unwrap();
+    connection.pragma_update(None, "cipher_page_size", 1_024).unwrap();
     connection
 }
 
@@ -108,6 +109,37 @@ fn a_store_of_an_older_schema_is_brought_up_and_loses_nothing() {
     drop(store);
     let findings = check(dir.path(), &key(), &key(), &site(), &mut |_| {}).unwrap();
     assert!(findings.is_empty(), "{findings:?}");
+}
+
+#[test]
+fn a_damaged_store_of_an_older_schema_is_salvaged_into_the_newest() {
+    const PAGE: usize = 1_024;
+    let whole = std::fs::read(fixture()).unwrap();
+    let mut lost_some = 0;
+    for page in 0..whole.len() / PAGE {
+        let dir = tempfile::tempdir().unwrap();
+        let mut octets = whole.clone();
+        octets[page * PAGE + 99] ^= 1;
+        std::fs::write(dir.path().join("bedrail.db"), &octets).unwrap();
+        let prepared = prepare_thoroughly(dir.path(), &key(), &key()).unwrap();
+        let [damage] = prepared.salvaged.as_slice() else { panic!("page {page}: {prepared:?}") };
+        let mut store = Store::open(dir.path(), &key(), site(), "gw-1").unwrap();
+        let records = store.read(Seq(1), OPEN, 1_000).unwrap();
+        let kept = records.iter().filter(|(seq, record)| record.body == body(seq.0)).count() as u64;
+        assert_eq!(kept, damage.kept, "page {page}: {damage:?}");
+        let all = kept == COMMITS * RECORDS;
+        assert!(
+            all || (kept.is_multiple_of(RECORDS) && damage.tables == ["frame"]),
+            "page {page}: a frame is whole or gone: {damage:?}"
+        );
+        lost_some += u32::from(!all);
+        let route = store.register_routes(&[("r", "mqtt", true)], 0).unwrap().remove(0);
+        let live: Vec<_> = store.lanes(route.n).unwrap().live.iter().collect();
+        if !damage.sends_again && all {
+            assert_eq!(live, [(Seq(SETTLED + 1), OPEN)], "page {page}");
+        }
+    }
+    assert!(lost_some > 0);
 }
 
 #[test]

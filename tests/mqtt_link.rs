@@ -10,8 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bedrail::deliver::mqtt::{
-    AckReason, Link, LinkEvent, LinkSettings, Login, LostReason, Message, MqttLink, RefusalCode, Will, connect, status,
+    AckReason, Link, LinkEvent, LinkSettings, Login, LostReason, Message, MqttLink, RefusalCode, Will, connect,
 };
+use bedrail::monitor::{Absence, offline};
 use bedrail::net::{ClientIdentity, TlsFault, TlsSettings, classify, client_config};
 use zeroize::Zeroizing;
 
@@ -120,26 +121,6 @@ async fn a_wrong_password_is_told_as_that_and_not_as_a_broken_line() {
 }
 
 #[tokio::test]
-async fn a_broker_that_stops_reading_is_given_up_within_the_deadline() {
-    let broker = Broker::start("");
-    let mut link =
-        connect(&LinkSettings { progress_deadline: Duration::from_secs(2), max_packet: 2 << 20, ..broker.settings("gw") });
-    connected(&mut link).await;
-    tokio::time::sleep(Duration::from_millis(2_500)).await; // an idle line owes nothing
-    assert!(tokio::time::timeout(Duration::from_millis(50), link.event()).await.is_err(), "an idle link was given up");
-
-    broker.freeze();
-    // More than the socket buffers of both sides hold, so that the library's flush itself hangs.
-    for token in 0..20 {
-        link.publish(token, Message::new("bedrail/gw/x", vec![b'x'; 1 << 20])).expect("room");
-    }
-    let begun = Instant::now();
-    let event = next(&mut link).await;
-    assert!(matches!(event, LinkEvent::Lost(LostReason::NoProgress { in_flight: 20, .. })), "{event:?}");
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
-}
-
-#[tokio::test]
 async fn a_port_that_accepts_and_stays_silent_is_given_up_at_the_connect_deadline() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let broker = Broker::start("");
@@ -176,8 +157,8 @@ async fn a_message_the_broker_would_hang_up_over_is_not_sent() {
 #[tokio::test(flavor = "multi_thread")] // what waits for the subscriber must not stop the dropped connection from closing
 async fn the_last_will_is_published_only_for_a_gateway_that_left_without_a_word() {
     let broker = Broker::start("");
-    let topic = status::topic("gw");
-    let will = Some(Will { topic: topic.clone(), payload: status::offline("gw", "0.1.0") });
+    let topic = "bedrail/gw/status".to_owned();
+    let will = Some(Will { topic: topic.clone(), payload: offline("gw", Absence::Lost) });
     let settings = LinkSettings { will, ..broker.settings("gw") };
 
     let mut link = connect(&settings);
@@ -190,7 +171,7 @@ async fn the_last_will_is_published_only_for_a_gateway_that_left_without_a_word(
     let mut link = connect(&settings);
     connected(&mut link).await;
     drop(link);
-    let offline = String::from_utf8(status::offline("gw", "0.1.0")).unwrap();
+    let offline = String::from_utf8(offline("gw", Absence::Lost)).unwrap();
     assert!(broker.subscribe(&topic).lines_until(&offline).contains(&offline));
 }
 
@@ -337,11 +318,6 @@ impl Broker {
                 other => panic!("{other:?}"),
             }
         }
-    }
-
-    fn freeze(&self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("it is our child");
     }
 }
 

@@ -3,17 +3,17 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
+mod items;
+
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use bedrail::deliver::mqtt::{TopicTemplate, render};
+use bedrail::deliver::mqtt::{TopicTemplate, batch, render};
 use bedrail::deliver::{DeviceLabel, Item, Lane};
 use bedrail::reading::*;
+use items::*;
 use proptest::prelude::*;
 use serde_json::Value as Json;
-
-const OXIMETER: DeviceId = DeviceId::new([0x00, 0x1C, 0x05, 0xAB, 0xCD, 0xEF]);
-const NOON: Timestamp = Timestamp(1_795_435_200_000);
 
 #[test]
 fn a_reading_is_rendered_key_by_key_in_the_documented_order() {
@@ -156,6 +156,17 @@ fn a_topic_names_the_device_by_name_else_by_address_and_a_record_without_a_metri
     assert_eq!(topic_of(&Item { device: awkward, ..temperature() }), "bedrail/3w-gw-01/oxi_07___/body_temperature");
 }
 
+/// Azure IoT Hub takes properties for what they are only when they are encoded (and then decodes them).
+#[test]
+fn what_is_filled_into_a_list_of_properties_is_percent_encoded_and_elsewhere_it_is_not() {
+    let template = "devices/{gateway}/messages/events/$.ct=application%2Fjson&$.ce=utf-8&device={device}&metric={metric}";
+    let template: TopicTemplate = template.parse().expect("a topic");
+    let awkward = Some(DeviceLabel { name: "Öl & 50 %/+#=".into(), kind: "x".into() });
+    let expected = "devices/3w-gw-01/messages/events/$.ct=application%2Fjson&$.ce=utf-8\
+                    &device=%C3%96l%20%26%2050%20%25%2F%2B%23%3D&metric=body_temperature";
+    assert_eq!(render(&Item { device: awkward, ..temperature() }, &template).topic, expected);
+}
+
 proptest! {
     #[test]
     fn two_attempts_differ_only_in_lane_and_sending_time(
@@ -200,18 +211,78 @@ fn the_example_consumer_files_every_value_once_and_at_its_last_version() {
 #[test]
 fn the_example_consumer_understands_what_is_rendered() {
     let retracted = Item { op: Op::Retract, ..temperature() };
-    let status = r#"{"schema":"bedrail.status/1","gateway":"3w-gw-01","version":"0.1.0","state":"online"}"#;
+    let status = r#"{"schema":"bedrail.gateway/1","gateway":"3w-gw-01","version":"0.1.0","state":"online"}"#;
     let lines = [text_of(&temperature()), text_of(&gap()), status.to_owned(), text_of(&retracted), text_of(&temperature())];
     assert_eq!(consume(&(lines.join("\n") + "\n")), "add body_temperature 36.60 Cel\nremove body_temperature\n");
 }
 
+/// Everything as a broker hands it to a shell, in hexadecimal digits, in batches and alone: the same.
+#[test]
+fn the_example_consumer_reads_batches_and_files_what_is_in_them_once() {
+    let items: Vec<Item> = every_kind().into_iter().enumerate().map(|(n, item)| numbered(item, n as u8)).collect();
+    let alone: String = items.iter().map(|item| text_of(item) + "\n").collect();
+    let batch = batch::render(&items.iter().collect::<Vec<_>>()).unwrap();
+    let expected = consume(&alone);
+    assert!(expected.lines().count() >= 5, "{expected}");
+    assert_eq!(consume(&(hex(&batch) + "\n")), expected);
+    assert_eq!(consume(&format!("{alone}{}\n{}\n", hex(&batch), hex(&batch))), expected, "repeats, batched otherwise");
+}
+
+#[test]
+fn the_example_consumer_confirms_what_is_on_disk_and_nothing_else() {
+    let schema: Json = serde_json::from_str(include_str!("../docs/schema/receipt-v1.schema.json")).unwrap();
+    let schema = jsonschema::draft202012::new(&schema).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (filed, receipts) = (directory.path().join("filed"), directory.path().join("receipts"));
+    let options = ["--filed", filed.to_str().unwrap(), "--receipts", receipts.to_str().unwrap()];
+    let items: Vec<Item> = every_kind().into_iter().enumerate().map(|(n, item)| numbered(item, n as u8)).collect();
+    let batch = hex(&batch::render(&items.iter().collect::<Vec<_>>()).unwrap()) + "\n";
+    let said = consume_with(&options, &batch);
+    assert!(said.lines().count() >= 5, "{said}");
+
+    // Every message is confirmed, in the gateway's own words, and a restart files nothing twice and confirms again.
+    let confirmed = |text: &str| -> Vec<String> {
+        let receipt: Json = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        assert!(schema.is_valid(&receipt), "{receipt}");
+        serde_json::from_value(receipt["received"].clone()).unwrap()
+    };
+    let deliveries: Vec<String> = items.iter().map(|item| as_sent(item).to_string()).collect();
+    assert_eq!(confirmed(&std::fs::read_to_string(&receipts).unwrap()), deliveries);
+    assert_eq!(consume_with(&options, &batch), "");
+    assert_eq!(confirmed(&std::fs::read_to_string(&receipts).unwrap()), deliveries);
+
+    let output = Command::new("python3").arg(CONSUMER).args(["--receipts", "x"]).stdin(Stdio::null()).output().unwrap();
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("needs --filed"));
+}
+
+/// What a payload's four fields say: a retraction speaks of what it takes back.
+fn as_sent(item: &Item) -> DeliveryId {
+    match &item.record.body {
+        Body::Retraction(of) => DeliveryId { record: of.of, placement: of.placement, version: of.version, op: Op::Retract },
+        _ => item.delivery(),
+    }
+}
+
+fn numbered(mut item: Item, n: u8) -> Item {
+    item.record.id = RecordId([n + 1; 16]);
+    item.chart = ChartId::of(item.record.id, item.placement);
+    item
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+const CONSUMER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/consumer.py");
+
 fn consume(lines: &str) -> String {
-    let mut child = Command::new("python3")
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/consumer.py"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("python3 is installed");
+    consume_with(&[], lines)
+}
+
+fn consume_with(options: &[&str], lines: &str) -> String {
+    let mut command = Command::new("python3");
+    command.arg(CONSUMER).args(options).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("python3 is installed");
     child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
@@ -234,131 +305,4 @@ fn text_of(item: &Item) -> String {
 
 fn json(item: &Item) -> Json {
     serde_json::from_slice(&render(item, &topic()).payload).unwrap()
-}
-
-fn stream(metric: Metric, modality: Modality) -> StreamKey {
-    StreamKey { device: OXIMETER, user: None, metric, site: None, modality }
-}
-
-fn reading(value: Value, class: Class) -> Reading {
-    Reading { value, class, flags: vec![], sequence: None, part: 0, parts: 1, security: SecurityLevel::None }
-}
-
-fn item(stream: Option<StreamKey>, body: Body) -> Item {
-    let stamp = Stamp { boot: BootId([9; 16]), arrived: BootMillis(5_000), device_time: None, device_clock: None, stored: false };
-    let wall = WallTime { at: NOON, quality: ClockQuality::Ntp, uncertainty_ms: 10 };
-    Item {
-        seq: Seq(42),
-        record: Record { id: RecordId([1; 16]), version: 1, device: OXIMETER, stream, stamp, body },
-        lane: Lane::Live,
-        op: Op::Put,
-        placement: Placement([2; 16]),
-        chart: ChartId([3; 16]),
-        subject: None,
-        gateway: "3w-gw-01".into(),
-        device: Some(DeviceLabel { name: "oxi-07".into(), kind: "thermometer".into() }),
-        measured: Instant::Arrival(wall),
-        received: Some(wall),
-        sent: Some(NOON.plus_ms(2_000)),
-        choice: None,
-    }
-}
-
-fn temperature() -> Item {
-    let value = Value::Number { value: Decimal::new(3660, -2), unit: Unit::DegreeCelsius };
-    let body = Body::Reading(Reading {
-        flags: vec![Flag::Implausible],
-        sequence: Some(7),
-        security: SecurityLevel::Encrypted,
-        ..reading(value, Class::Questionable)
-    });
-    let key = StreamKey { user: Some(1), site: Some(Site::Mouth), ..stream(Metric::BodyTemperature, Modality::Spot) };
-    let mut item = item(Some(key), body);
-    let device_time = DeviceTime { year: Some(2026), month: Some(11), day: Some(23), hour: 13, minute: 0, second: 0 };
-    item.record.stamp = Stamp { device_time: Some(device_time), stored: true, ..item.record.stamp };
-    item.measured = Instant::DeviceClock(WallTime { at: NOON, quality: ClockQuality::Ntp, uncertainty_ms: 2_010 });
-    item.received = Some(WallTime { at: NOON.plus_ms(1_500), quality: ClockQuality::Ntp, uncertainty_ms: 10 });
-    item.subject = Some("p-017".parse().unwrap());
-    item
-}
-
-fn blood_pressure() -> Body {
-    let parts = vec![
-        (Component::Systolic, Some(Decimal::new(120, 0))),
-        (Component::Diastolic, Some(Decimal::new(80, 0))),
-        (Component::Mean, None),
-    ];
-    Body::Reading(reading(Value::Compound { parts, unit: Unit::MillimetreOfMercury }, Class::Measured))
-}
-
-fn sample(mantissa: i64) -> Sample {
-    Sample { at: NOON, value: Decimal::new(mantissa, -1) }
-}
-
-fn stats() -> Window {
-    let summary = WindowSummary::Stats { median: sample(970), min: sample(940), max: sample(990), mean: Decimal::new(9685, -2) };
-    window(Some(summary))
-}
-
-fn window(summary: Option<WindowSummary>) -> Window {
-    Window {
-        start: NOON,
-        length_s: 60,
-        from: NOON,
-        to: NOON.plus_ms(60_000),
-        n: 58,
-        unit: Unit::Percent,
-        summary,
-        coverage_permille: 950,
-        excluded: vec![(Exclusion::NoValue, 2), (Exclusion::Questionable, 1)],
-        source: (Seq(1), Seq(61)),
-    }
-}
-
-fn gap() -> Item {
-    let body = Body::Gap(Gap {
-        reason: GapReason::Evicted,
-        run: Some((Seq(1), Seq(900))),
-        from: Some(NOON),
-        to: Some(NOON.plus_ms(900_000)),
-        count: 900,
-        routes: vec!["live".into()],
-    });
-    let mut gap = item(None, body);
-    gap.record.device = DeviceId::GATEWAY;
-    gap.device = None;
-    gap
-}
-
-/// Fourteen, one of each shape a body can have.
-fn every_kind() -> Vec<Item> {
-    let spo2 = Some(stream(Metric::Spo2, Modality::Continuous));
-    let last = WindowSummary::Last { last: sample(970) };
-    let counter = WindowSummary::Counter { increase: Decimal::new(12, 0), resets: 1, last: sample(970) };
-    let out = reading(Value::NoNumber { unit: Unit::MilligramPerDecilitre }, Class::OutOfRange(OutOfRange::Low));
-    let retraction = Retraction { of: RecordId([7; 16]), version: 1, placement: Placement([8; 16]), route: "live".into() };
-    let waveform = Waveform {
-        origin: Decimal::ZERO,
-        scale: Decimal::new(5, -3),
-        unit: Unit::One,
-        period_us: 4_000,
-        samples: vec![0, -7, 12],
-    };
-    let condition = Event::Condition { name: "clock_unsynced".into(), raised: true, detail: "no NTP since boot".into() };
-    vec![
-        temperature(),
-        item(Some(stream(Metric::Glucose, Modality::Spot)), Body::Reading(out)),
-        item(Some(stream(Metric::BloodPressure, Modality::Spot)), blood_pressure()),
-        item(spo2, Body::Window(stats())),
-        item(Some(stream(Metric::GlucoseInterstitial, Modality::Continuous)), Body::Window(window(Some(last)))),
-        item(Some(stream(Metric::EnergyExpended, Modality::Continuous)), Body::Window(window(Some(counter)))),
-        item(spo2, Body::Window(window(None))),
-        item(spo2, Body::Waveform(waveform)),
-        item(spo2, Body::Event(Event::NoValue(NoValue::SensorOff))),
-        item(None, Body::Event(condition)),
-        gap(),
-        item(spo2, Body::Retraction(retraction)),
-        item(None, Body::Event(Event::Discarded { reason: "demo".into(), count: 3 })),
-        Item { op: Op::Retract, ..temperature() },
-    ]
 }

@@ -13,7 +13,7 @@ use support::devices::{Kind, VirtualDevice};
 use support::ledger::compare;
 use support::process::wait_until;
 use support::rig::{Rig, Shape};
-use support::subscriber::{Message, Receiver, Subscriber};
+use support::subscriber::Message;
 
 const SOON: Duration = Duration::from_secs(30);
 const LIVE: &str = "bedrail/gw-test/";
@@ -40,6 +40,8 @@ fn measure(rig: &mut Rig, times: usize) {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+const APART: Duration = Duration::from_millis(200);
 
 fn now() -> String {
     jiff::Timestamp::try_from(SystemTime::now()).unwrap().to_string()
@@ -68,9 +70,12 @@ fn waiting(route: &Value) -> u64 {
 #[test]
 fn a_route_pauses_resumes_sends_again_and_is_dropped() {
     let mut rig = started(Shape::TwoProcesses);
+    // The gateway's clock is known to some milliseconds.
     let begin = now();
+    std::thread::sleep(APART);
     measure(&mut rig, 3);
     wait_until_arrived(&rig, rig.made().len());
+    std::thread::sleep(APART);
     let end = now();
 
     rig.ask(&["route", "pause", "live", "--reason", "the broker moves house"]);
@@ -156,6 +161,34 @@ fn what_was_made_while_the_broker_was_away_is_backlog_and_what_follows_is_live()
     rig.stop();
 }
 
+#[test]
+fn what_waited_comes_in_batches_and_nothing_of_it_differs() {
+    let mut rig = Rig::new(env!("CARGO_BIN_EXE_bedrail"), &devices(), "start = \"oldest\"\ncompression = \"zstd\"", "");
+    rig.start(Shape::TwoProcesses);
+    rig.wait_until_heard(SOON);
+    let begin = now();
+    measure(&mut rig, 3);
+    wait_until_arrived(&rig, rig.made().len());
+    let batches = |rig: &Rig| rig.records_under("bedrail/gw-test/batch");
+    let alone = rig.records_under(LIVE).len();
+    rig.proxy.refuse(true);
+    rig.proxy.reset_all();
+    rig.wait_for_route("live", SOON, |route| state(route) == "down");
+    measure(&mut rig, 30);
+    rig.wait_for_route("live", SOON, |route| waiting(route) >= 90);
+    rig.proxy.pass();
+    wait_until_arrived(&rig, rig.made().len());
+    assert!(batches(&rig).len() >= 90, "{} records came in batches, {alone} had come alone", batches(&rig).len());
+    measure(&mut rig, 1);
+    wait_until_arrived(&rig, rig.made().len());
+    assert_eq!(lanes(&batches(&rig), 0), BTreeSet::from(["backlog"]), "what is live goes alone");
+
+    // Sent again, batched otherwise: the same deliveries, field by field.
+    rig.wait_for_route("live", SOON, |route| waiting(route) == 0);
+    replay(&rig, &begin, &now());
+    rig.stop();
+}
+
 fn status_of_both_halves(rig: &Rig) {
     let heard_all = |status: &Value| {
         let devices = status["collect"]["devices"].as_array().unwrap();
@@ -196,42 +229,4 @@ fn new_routes_begin_where_they_are_told(rig: &mut Rig) {
         wait_until(SOON, || arrived(rig, "bedrail/oldest/") == made.len() && arrived(rig, "bedrail/now/") >= made.len() - old);
     assert!(came, "oldest {}, now {}\n{}", arrived(rig, "bedrail/oldest/"), arrived(rig, "bedrail/now/"), rig.logs());
     assert_eq!(arrived(rig, "bedrail/now/"), made.len() - old, "it began in the past");
-}
-
-#[test]
-fn the_retained_status_tells_online_from_offline() {
-    let mut rig = started(Shape::TwoProcesses);
-    let statuses = |rig: &Rig| -> Vec<Value> {
-        let messages = rig.subscriber.messages().into_iter().filter(|message| message.topic == "bedrail/gw-test/status");
-        messages.map(|message| message.payload).collect()
-    };
-    let wait_for = |rig: &Rig, state: &str| {
-        let said = wait_until(SOON, || statuses(rig).last().is_some_and(|status| status["state"] == state));
-        assert!(said, "the last status is not {state}: {:#?}\n{}", statuses(rig), rig.logs());
-    };
-    wait_for(&rig, "online");
-    let connected = wait_until(SOON, || {
-        let status = statuses(&rig).pop().unwrap();
-        let up = status["routes"][0]["state"] == "up";
-        up && status["devices"].as_array().unwrap().iter().all(|device| device["state"] == "connected")
-    });
-    assert!(connected, "{:#?}", statuses(&rig).last());
-
-    rig.daemons[1].kill9();
-    wait_for(&rig, "offline");
-    rig.daemons[1].restart();
-    wait_for(&rig, "online");
-    rig.stop();
-    wait_for(&rig, "offline");
-    let offline = statuses(&rig).pop().unwrap();
-    assert!(offline.get("devices").is_none() && offline.get("routes").is_none(), "{offline}");
-
-    let late = Subscriber::start(Receiver {
-        port: rig.broker.port(),
-        client_id: "latecomer".to_owned(),
-        topic: "bedrail/gw-test/status".to_owned(),
-        tls: Some((rig.pki.ca(), Some(rig.pki.client("reader")))),
-        login: None,
-    });
-    assert!(late.wait_until(SOON, |messages| messages.iter().any(|it| it.retained && it.payload["state"] == "offline")));
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use bedrail::deliver::Lane;
 use bedrail::reading::*;
 use bedrail::store::key::{self, DataKey};
-use bedrail::store::{AuditEntry, Draft, Held, Identity, OPEN, RouteChange, Store, StoreError, lock, prepare};
+use bedrail::store::{AuditEntry, Draft, Held, Identity, OPEN, RouteChange, Store, StoreError, WardStore, lock, prepare};
 use bedrail::ward::HoldReason;
 
 const BOOT: BootId = BootId([9; 16]);
@@ -245,6 +245,26 @@ fn preparing_waits_for_nobody_while_a_half_holds_the_store() {
     assert!(matches!(again, Err(StoreError::Locked { .. })));
     drop((half, _other_half));
     assert!(prepare(fixture.dir.path(), &fixture.key, &DataKey::new([8; 32])).is_ok());
+}
+
+/// What a half leaves behind when it is not waited for any longer: a thread in the middle of a slow fsync.
+#[test]
+fn nobody_prepares_the_store_while_a_thread_still_has_it_open() {
+    let fixture = Fixture::new();
+    let ward_key = DataKey::new([8; 32]);
+    let prepare = || prepare(fixture.dir.path(), &fixture.key, &ward_key);
+    let ward = WardStore::open(&fixture.dir.path().join("ward.db"), &ward_key).unwrap();
+    for open in [Box::new(fixture.open()) as Box<dyn std::any::Any + Send>, Box::new(ward)] {
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let left_behind = std::thread::spawn(move || {
+            let _ = ended.recv();
+            drop(open);
+        });
+        assert!(matches!(prepare(), Err(StoreError::Locked { .. })));
+        drop(end);
+        left_behind.join().unwrap();
+    }
+    assert!(prepare().is_ok());
 }
 
 #[test]

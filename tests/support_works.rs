@@ -201,7 +201,7 @@ fn the_ledger_counts_what_arrived_what_came_twice_and_what_did_not_come() {
         payload(3, 4, "live", "36.62", "10:01"),
         payload(1, 1, "backlog", "36.60", "10:02"),
         payload(2, 2, "backlog", "36.61", "10:03"),
-        message(r#"{"schema":"bedrail.status/1"}"#.to_owned()),
+        message(r#"{"schema":"bedrail.gateway/1"}"#.to_owned()),
     ];
     let report = ledger::compare(&made, &messages);
     report.assert_sound();

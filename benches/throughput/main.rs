@@ -4,11 +4,15 @@
 //! that alternate with a bare control (SQLCipher without bedrail, an MQTT client without bedrail), and what is compared with
 //! an aim is the median of the ratios of the rounds.
 
+mod commits;
 mod drain;
 mod ingest;
 mod machine;
+mod memory;
+mod monitoring;
 mod process;
 mod table;
+mod upstream;
 mod world;
 mod written;
 
@@ -34,12 +38,16 @@ fn main() {
     let mut table = Table::new();
     // `cargo bench -- drain` measures one part; cargo itself passes `--bench`.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let parts: [(&str, Measure); 5] = [
+    let parts: [(&str, Measure); 9] = [
         ("machine", machine::measure),
         ("ingest", ingest::measure),
         ("written", written::measure),
         ("drain", drain::measure),
+        ("commits", commits::measure),
         ("process", process::measure),
+        ("monitoring", monitoring::measure),
+        ("memory", memory::measure),
+        ("backlog", memory::measure_long),
     ];
     for (name, measure) in parts {
         if wanted.is_empty() || wanted.iter().any(|part| part == name) {

@@ -48,20 +48,37 @@ impl Table {
     }
 }
 
-/// Alternates the two sides, and which of them goes first, so that a machine that slows down slows both.
-pub fn alternate(mut bedrail: impl FnMut() -> f64, mut control: impl FnMut() -> f64) -> Beside {
-    let mut rounds = Vec::new();
-    for round in 0..ROUNDS {
-        rounds.push(if round % 2 == 0 {
-            let ours = bedrail();
-            (ours, control())
-        } else {
-            let bare = control();
-            (bedrail(), bare)
-        });
+/// What `N` sides showed, round by round.
+pub struct Rounds<const N: usize>(Vec<[f64; N]>);
+
+impl<const N: usize> Rounds<N> {
+    pub fn of(&self, side: usize) -> f64 {
+        median(self.0.iter().map(|round| round[side]).collect())
     }
-    let of = |pick: fn(&(f64, f64)) -> f64| median(rounds.iter().map(pick).collect());
-    Beside { bedrail: of(|round| round.0), control: of(|round| round.1), ratio: of(|round| round.0 / round.1) }
+
+    /// The median of the rounds' ratios.
+    pub fn ratio(&self, side: usize, to: usize) -> f64 {
+        median(self.0.iter().map(|round| round[side] / round[to]).collect())
+    }
+}
+
+/// Measures side after side, and another one first in each round, so that a machine that slows down slows all of them.
+pub fn rounds<const N: usize>(mut measure: impl FnMut(usize) -> f64) -> Rounds<N> {
+    let round = |round: usize| {
+        let mut values = [0.0; N];
+        for place in 0..N {
+            let side = (round + place) % N;
+            values[side] = measure(side);
+        }
+        values
+    };
+    Rounds((0..ROUNDS).map(round).collect())
+}
+
+/// Two sides, bedrail's and its control's.
+pub fn alternate(mut bedrail: impl FnMut() -> f64, mut control: impl FnMut() -> f64) -> Beside {
+    let rounds: Rounds<2> = rounds(|side| if side == 0 { bedrail() } else { control() });
+    Beside { bedrail: rounds.of(0), control: rounds.of(1), ratio: rounds.ratio(0, 1) }
 }
 
 pub fn median(mut values: Vec<f64>) -> f64 {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bedrail::collect::take;
 use bedrail::radio::{BootClock, Heard};
-use bedrail::reading::{Anchor, ClockQuality, DeviceId, SecurityLevel, SiteKey, Timestamp};
+use bedrail::reading::{Anchor, BootMillis, ClockQuality, DeviceId, SecurityLevel, SiteKey, Timestamp};
 use bedrail::store::key::DataKey;
 use bedrail::store::{Draft, Store, prepare};
 use rusqlite::{Connection, params};
@@ -31,10 +31,14 @@ pub fn boot() -> BootClock {
 
 /// A fresh log with a clock, so that records have times.
 pub fn store(directory: &Path) -> Store {
-    prepare(directory, &key(), &key()).expect("prepared");
+    prepared(directory);
     let mut store = open(directory);
     anchor(&mut store);
     store
+}
+
+pub fn prepared(directory: &Path) {
+    prepare(directory, &key(), &key()).expect("prepared");
 }
 
 /// One more connection to it, as the other half has.
@@ -58,7 +62,10 @@ pub fn oximeter(n: u8) -> VirtualDevice {
 
 /// Round `round` of all the oximeters, as it comes from the radio.
 pub fn heard(round: u64) -> impl Iterator<Item = Heard> {
-    let arrived = boot().now();
+    heard_at(round, boot().now())
+}
+
+pub fn heard_at(round: u64, arrived: BootMillis) -> impl Iterator<Item = Heard> {
     (0..OXIMETERS).map(move |n| {
         let device = oximeter(n);
         let emission = device.value(round * 7 + u64::from(n), 1_700_000_000);

@@ -8,10 +8,11 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Actor;
-use crate::deliver::{DeskError, DeskRequest, Target};
+use crate::deliver::{DeskError, DeskRequest, RouteStatus, Target};
+use crate::monitor::ListedCondition;
 use crate::reading::{Seq, SubjectKey, Timestamp, UserIndex};
 use crate::ward::Phi;
 
@@ -21,6 +22,7 @@ const MAX_BODY: usize = 128 << 10;
 #[derive(Clone)]
 pub struct DeliverState {
     pub desk: mpsc::Sender<(DeskRequest, oneshot::Sender<Result<Value, DeskError>>)>,
+    pub conditions: watch::Receiver<Vec<ListedCondition>>,
 }
 
 pub fn router(state: DeliverState) -> Router {
@@ -29,6 +31,7 @@ pub fn router(state: DeliverState) -> Router {
         .route("/v1/assignments", get(assignments).post(assign).delete(unassign))
         .route("/v1/patients", get(patients))
         .route("/v1/patients/{key}", put(set_patient).delete(forget_patient))
+        .route("/v1/conditions", get(conditions))
         .route("/v1/routes", get(routes))
         .route("/v1/routes/{name}", axum::routing::delete(drop_route))
         .route("/v1/routes/{name}/pause", post(pause_route))
@@ -40,6 +43,13 @@ pub fn router(state: DeliverState) -> Router {
         .route("/v1/dead-letters/{route}/drop", post(drop_letters))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(state)
+}
+
+/// While there is no desk: the routes as they are given, and to anything else why not.
+pub fn router_without_desk(routes: Vec<RouteStatus>, why: String) -> Router {
+    let listed = get(move || std::future::ready(Json(routes.clone())));
+    let refused = move || std::future::ready((StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": why }))));
+    Router::new().route("/v1/status", listed.clone()).route("/v1/routes", listed).fallback(refused)
 }
 
 #[derive(Deserialize)]
@@ -112,6 +122,10 @@ async fn forget_patient(State(state): State<DeliverState>, Actor(actor): Actor, 
 
 async fn routes(State(state): State<DeliverState>) -> Response {
     state.ask(DeskRequest::Routes).await
+}
+
+async fn conditions(State(state): State<DeliverState>) -> Json<Vec<ListedCondition>> {
+    Json(state.conditions.borrow().clone())
 }
 
 #[derive(Deserialize, Default)]

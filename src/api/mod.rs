@@ -9,7 +9,7 @@ mod server;
 
 pub use client::{ClientError, call};
 pub use collect::router as collect_router;
-pub use deliver::{DeliverState, router as deliver_router};
+pub use deliver::{DeliverState, router as deliver_router, router_without_desk};
 pub use server::{Actor, Peer, bind, serve};
 
 /// Socket names in the runtime directory.

@@ -52,6 +52,9 @@ fn print(loaded: &Loaded, explain: bool, out: &mut impl Write) -> io::Result<()>
     for later in &loaded.later {
         writeln!(out, "{later}")?;
     }
+    for note in &loaded.notes {
+        writeln!(out, "note: {note}")?;
+    }
     let settings = &loaded.settings;
     let counts = [
         count(settings.devices.len(), "device"),
@@ -83,6 +86,7 @@ fn as_json(path: &Path, result: &Result<Loaded, ConfigErrors>, explain: bool) ->
                 "patients": loaded.settings.patients.len(),
                 "routes": loaded.settings.routes.len(),
                 "not_yet": loaded.later,
+                "notes": loaded.notes,
             });
             if explain {
                 object["explain"] = json!(loaded.explain);

@@ -5,6 +5,7 @@ pub mod assign;
 pub mod check;
 pub mod dead_letters;
 pub mod decode;
+pub mod fleet;
 pub mod key;
 pub mod patient;
 pub mod route;
@@ -38,6 +39,8 @@ enum Command {
     Decode(decode::DecodeArgs),
     /// Show the gateway, its devices and its routes
     Status(status::StatusArgs),
+    /// Show all gateways of a broker, the worst first
+    Fleet(fleet::FleetArgs),
     /// Say whom a device or a bed belongs to from now on
     Assign(assign::AssignArgs),
     /// End an assignment
@@ -91,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Decode(args) => decode::run(args),
         Command::Status(args) => status::run(args),
+        Command::Fleet(args) => fleet::run(args),
         Command::Assign(args) => assign::assign(args),
         Command::Unassign(args) => assign::unassign(args),
         Command::Assignments(args) => assign::assignments(args),

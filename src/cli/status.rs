@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::ConfigArg;
 use super::ask::{self, Owner};
 use crate::daemon::EXIT_RUNTIME;
+use crate::monitor::{ConditionName, ListedCondition};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct StatusArgs {
@@ -27,10 +28,14 @@ pub fn run(args: StatusArgs) -> ExitCode {
         }
     }
     let [collect, deliver] = halves.try_into().expect("two halves were asked");
+    let conditions = match ask::socket(&args.config, Owner::Deliver) {
+        Ok(socket) => ask::call(&socket, "GET", "/v1/conditions", Vec::new()).map_err(|error| error.to_string()),
+        Err(code) => return code,
+    };
     let complete = collect.is_ok() && deliver.is_ok();
     if args.json {
         let half = |answer: &Result<Value, String>| answer.clone().unwrap_or_else(|error| json!({ "error": error }));
-        println!("{:#}", json!({ "collect": half(&collect), "routes": half(&deliver) }));
+        println!("{:#}", json!({ "collect": half(&collect), "routes": half(&deliver), "conditions": half(&conditions) }));
     } else {
         match &collect {
             Ok(status) => print_collect(status),
@@ -41,8 +46,29 @@ pub fn run(args: StatusArgs) -> ExitCode {
             Ok(routes) => print_routes(routes),
             Err(error) => println!("deliver: {error}"),
         }
+        if let Ok(conditions) = &conditions {
+            print_conditions(conditions);
+        }
     }
     if complete { ExitCode::SUCCESS } else { ExitCode::from(EXIT_RUNTIME) }
+}
+
+/// Nothing, while there was nothing to do.
+fn radio_lines(radio: &Value) -> Vec<String> {
+    let counts = |name: &str| -> Vec<String> {
+        radio[name].as_object().into_iter().flatten().map(|(rung, times)| format!("{} {times}", rung.replace('_', " "))).collect()
+    };
+    let silent: Vec<String> =
+        radio["silent"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let (rungs, mut skipped) = (counts("rungs"), counts("skipped"));
+    if let Some(times) = radio["unanswered"].as_u64().filter(|times| *times > 0) {
+        skipped.push(format!("pings of bluetoothd unanswered {times}"));
+    }
+    [("no value in time from", silent), ("done about silence since start:", rungs), ("not possible:", skipped)]
+        .into_iter()
+        .filter(|(_, list)| !list.is_empty())
+        .map(|(what, list)| format!("{what} {}", list.join(", ")))
+        .collect()
 }
 
 fn print_collect(status: &Value) {
@@ -55,6 +81,9 @@ fn print_collect(status: &Value) {
     let adapter = &status["adapter"];
     let usable = if adapter["usable"] == Value::Bool(true) { "usable" } else { "not usable" };
     println!("adapter {usable}: {}", ask::text(adapter, "detail"));
+    for line in radio_lines(&status["radio"]) {
+        println!("radio: {line}");
+    }
     println!("log: {} records, {} commits since start, {} octets", status["head"], status["commits"], status["database_octets"]);
     print_disk(&status["disk"]);
     let store = &status["store"];
@@ -96,6 +125,22 @@ fn print_disk(disk: &Value) {
     }
 }
 
+/// What somebody should look at; nothing where there is nothing.
+fn print_conditions(conditions: &Value) {
+    let raised: Vec<ListedCondition> = serde_json::from_value(conditions.clone()).unwrap_or_default();
+    if raised.is_empty() {
+        return;
+    }
+    println!();
+    let rows = raised.into_iter().map(|condition| {
+        let says = ConditionName::from_name(&condition.name).map_or("", |name| name.says(condition.level.unwrap_or(1)));
+        let subject = condition.device.or(condition.route).unwrap_or_else(|| "gateway".to_owned());
+        let since = condition.since.map_or_else(|| "-".to_owned(), |since| since.to_string());
+        vec![condition.name, subject, since, says.to_owned()]
+    });
+    ask::table(&["CONDITION", "OF", "SINCE", "WHAT"], &rows.collect::<Vec<_>>());
+}
+
 pub fn print_routes(routes: &Value) {
     let rows = routes.as_array().into_iter().flatten().map(|route| {
         let held: u64 = route["held"].as_object().into_iter().flat_map(|all| all.values()).filter_map(Value::as_u64).sum();
@@ -109,8 +154,12 @@ pub fn print_routes(routes: &Value) {
             held.to_string(),
             field("dead"),
             ask::text(&route["tally"], "sent").into_owned(),
+            field("last_fault"),
             field("detail"),
         ]
     });
-    ask::table(&["ROUTE", "KIND", "STATE", "LIVE", "BACKLOG", "HELD", "DEAD", "SENT", "DETAIL"], &rows.collect::<Vec<_>>());
+    ask::table(
+        &["ROUTE", "KIND", "STATE", "LIVE", "BACKLOG", "HELD", "DEAD", "SENT", "LAST FAULT", "DETAIL"],
+        &rows.collect::<Vec<_>>(),
+    );
 }

@@ -9,7 +9,7 @@ use super::ConfigArg;
 use crate::config::{self, Settings};
 use crate::daemon::{DaemonError, EXIT_STORE, Keys};
 use crate::radio::BootClock;
-use crate::store::{AuditEntry, Damage, Finding, Store, check, lock, prepare, prepare_thoroughly};
+use crate::store::{AuditEntry, Damage, Finding, Store, check, prepare, prepare_thoroughly};
 
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum StoreCommand {
@@ -110,7 +110,6 @@ fn check_store(settings: &Settings, as_json: bool) -> Result<bool, DaemonError> 
 
 fn acknowledge(settings: &Settings) -> Result<(), DaemonError> {
     let keys = Keys::read(settings)?;
-    let _shared = lock::shared(&settings.gateway.state_dir)?;
     let mut store = Store::open(&settings.gateway.state_dir, &keys.log, keys.site.clone(), &settings.gateway.id)?;
     let reports = store.damage()?;
     if reports.is_empty() {

@@ -17,6 +17,8 @@ const PAGE: usize = 256;
 const PAGES: usize = 16;
 /// Under pressure a little more is made free than needed: 1/256 of the limit, so that there is something to do only now and then.
 const SLACK: u64 = 256;
+/// A log that grows slowly is rid of what is aged within the hour.
+const PATIENCE: Duration = Duration::from_secs(3_600);
 /// Rows of old window versions looked at in one pass.
 const VERSIONS: usize = 500;
 
@@ -82,7 +84,12 @@ impl Retain {
         let started = Instant::now();
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         let now = trusted_now(anchors, boot, at);
-        let rule = Rule { now, horizon_ms: millis(self.settings.horizon), keep_ms: millis(self.settings.keep) };
+        let rule = Rule {
+            now,
+            horizon_ms: millis(self.settings.horizon),
+            keep_ms: millis(self.settings.keep),
+            patience_ms: millis(PATIENCE),
+        };
         let stamp = Stamp { boot, arrived: at, device_time: None, device_clock: None, stored: false };
         let mut pass = Pass { disk: self.disk(), ..Pass::default() };
         let mut target = None;
@@ -103,7 +110,9 @@ impl Retain {
                 planned = plan(&owed.candidates, head, &open, &rule, need);
                 complete = owed.complete;
             }
-            pass.unfinished = !complete;
+            // Without need, what was found and not planned waits for others to go with it.
+            let waits = need == 0 && planned.is_empty() && !settled.candidates.is_empty();
+            pass.unfinished = !complete && !waits;
             if planned.is_empty() {
                 break;
             }

@@ -4,12 +4,17 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::monitor::machine::Process;
+use crate::radio::RadioHealth;
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CollectStatus {
     pub gateway: String,
     pub version: String,
     pub clock: String,
     pub adapter: AdapterStatus,
+    #[serde(default)]
+    pub radio: RadioHealth,
     pub devices: Vec<DeviceStatus>,
     /// Last record number in the log.
     pub head: u64,
@@ -21,6 +26,11 @@ pub struct CollectStatus {
     /// Readings made durable since start, and commits they took.
     pub durable: u64,
     pub commits: u64,
+    #[serde(default)]
+    pub process: Process,
+    /// Boot time in milliseconds at which this half began to listen.
+    #[serde(default)]
+    pub listened_from_ms: u64,
 }
 
 /// Whether there is room, and what was done about it.
@@ -54,6 +64,20 @@ pub enum DiskState {
     /// The ballast is given away, or a write found no room.
     Full,
     ReadOnly,
+    /// Reading, writing or syncing fails: the store is not open.
+    Failing,
+}
+
+impl DiskState {
+    pub const fn name(self) -> &'static str {
+        match self {
+            DiskState::Ok => "ok",
+            DiskState::NearFull => "near_full",
+            DiskState::Full => "full",
+            DiskState::ReadOnly => "read_only",
+            DiskState::Failing => "failing",
+        }
+    }
 }
 
 /// `damaged` until somebody acknowledges what a salvage reported.
@@ -109,6 +133,12 @@ pub struct DeviceStatus {
     /// RFC 3339; absent before the first reading and while the clock is unsynced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reading_at: Option<String>,
+    /// Boot time in milliseconds of its last reading.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard_ms: Option<u64>,
+    /// How far its clock, as last read, was ahead of the gateway's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_offset_s: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub battery_percent: Option<u8>,
     /// Manufacturer, model, serial number, firmware … as the device states them.

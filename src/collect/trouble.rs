@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::reading::{Anchors, Body, BootMillis, DeviceId, Gap, GapReason, Stamp, StreamKey};
-use crate::store::{Draft, Identity, StoreError};
+use crate::store::{DiskFault, Draft, Identity, StoreError};
 
 /// Drafts that wait in memory at most: 10,000 of some 300 octets are 3 MB, and minutes of a full ward.
 pub const RING: usize = 10_000;
@@ -60,6 +60,31 @@ impl Trouble {
             Reaction::Hold => GapReason::ReadOnly,
             Reaction::Wait | Reaction::End => GapReason::Overrun,
         }
+    }
+}
+
+/// A time before the start in which nobody listened, because the store could not be opened: how much was missed is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missed {
+    pub since: BootMillis,
+    pub reason: GapReason,
+}
+
+impl Missed {
+    pub const fn new(since: BootMillis, fault: DiskFault) -> Self {
+        let reason = match fault {
+            DiskFault::Full => GapReason::DiskFull,
+            DiskFault::ReadOnly | DiskFault::Failing => GapReason::ReadOnly,
+        };
+        Self { since, reason }
+    }
+
+    /// Says so in the log. `stamp` is now.
+    pub fn gap(&self, stamp: Stamp, anchors: &Anchors) -> Draft {
+        let wall = |at| anchors.wall(stamp.boot, at).map(|wall| wall.at);
+        let (from, to) = (wall(self.since), wall(stamp.arrived));
+        let gap = Gap { reason: self.reason, run: None, from, to, count: 0, routes: Vec::new() };
+        Draft { identity: Identity::Arrival, device: DeviceId::GATEWAY, stream: None, stamp, body: Body::Gap(gap) }
     }
 }
 

@@ -6,15 +6,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::trouble::{Reaction, Ring, Trouble, decide};
+use super::trouble::{Missed, Reaction, Ring, Trouble, decide};
 use super::{
     AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, Retain, RetainSettings, StoreStatus, Taken,
     Windows, take,
 };
+use crate::monitor::machine::Process;
 use crate::radio::{BootClock, Heard, InformationField, RadioEvent};
 use crate::reading::{Anchor, Anchors, Body, ClockQuality, DeviceId, Metric, Stamp, Value};
 use crate::store::ballast::Ballast;
@@ -26,6 +28,8 @@ const TICK: Duration = Duration::from_secs(1);
 const RETAIN_EVERY: u32 = 10;
 /// Drafts in one commit at most, gaps not counted.
 const COMMIT: usize = MAX_RECORDS / 2;
+/// Twice what the write-ahead log may hold before SQLite writes it back by itself.
+const WRITE_BACK_BELOW: u64 = 8 << 20;
 /// Written after trouble.
 const PROBE: &str = "writable";
 /// Clock anchors that wait for a disk that takes no writes.
@@ -55,6 +59,8 @@ pub struct CollectedDevice {
     pub id: DeviceId,
     pub name: String,
     pub kind: String,
+    /// Of its clock.
+    pub zone: TimeZone,
 }
 
 pub struct Collector {
@@ -71,6 +77,8 @@ pub struct Collector {
     /// The write-ahead log was written back in this attempt, to be used again from its beginning.
     written_back: bool,
     unwritten_anchors: Vec<Anchor>,
+    /// Until it is in the log.
+    missed: Option<Missed>,
     retain: Retain,
     ballast: Ballast,
     /// Ticks until the next look at retention.
@@ -103,6 +111,7 @@ impl Collector {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             clock: ClockQuality::Unsynced.name().to_owned(),
             devices: devices.collect(),
+            listened_from_ms: boot.now().0,
             ..CollectStatus::default()
         };
         let retain = Retain::new(settings.retain.clone());
@@ -119,6 +128,7 @@ impl Collector {
             trouble: None,
             written_back: false,
             unwritten_anchors: Vec::new(),
+            missed: None,
             retain,
             ballast,
             rest: 0,
@@ -127,6 +137,12 @@ impl Collector {
             publish,
             bell,
         })
+    }
+
+    /// The store could not be opened before now: told in the log as soon as the clock says since when.
+    pub fn after(mut self, missed: Option<Missed>) -> Self {
+        self.missed = missed;
+        self
     }
 
     /// Runs until told to stop; then commits what it holds.
@@ -153,6 +169,7 @@ impl Collector {
         while let Ok(event) = radio.try_recv() {
             self.radio(event, &mut radio)?;
         }
+        self.tell_missed();
         self.commit()?;
         if !self.ring.is_empty() {
             tracing::error!(readings = self.ring.len(), "the disk takes nothing, and these readings end with the process");
@@ -194,6 +211,7 @@ impl Collector {
                     device.information.insert(information_name(field).to_owned(), text);
                 }
             }
+            RadioEvent::Health(health) => self.status.radio = *health,
             RadioEvent::Adapter { usable, detail } => self.status.adapter = AdapterStatus { usable, detail },
         }
         false
@@ -219,7 +237,9 @@ impl Collector {
 
     fn note(&mut self, place: usize, heard: &Heard, taken: &Taken) {
         let at = self.anchors.wall(self.boot.id(), heard.arrived).map(|wall| wall.at.to_string());
+        let offset = self.clock_offset_s(place, heard);
         let device = &mut self.status.devices[place];
+        device.clock_offset_s = offset.or(device.clock_offset_s);
         taken.discarded.iter().for_each(|reason| count(&mut device.rejected, reason.name()));
         taken.warnings.iter().for_each(|warning| count(&mut device.warnings, warning));
         for draft in &taken.drafts {
@@ -231,9 +251,16 @@ impl Collector {
                 _ => {
                     device.readings += 1;
                     device.last_reading_at.clone_from(&at);
+                    device.heard_ms = Some(heard.arrived.0);
                 }
             }
         }
+    }
+
+    fn clock_offset_s(&self, place: usize, heard: &Heard) -> Option<i64> {
+        let (shown, read_at) = heard.device_clock?;
+        let wall = self.anchors.wall(self.boot.id(), read_at)?.at;
+        Some((shown.in_zone(&self.settings.devices[place].zone)?.0 - wall.0) / 1_000)
     }
 
     /// Puts everything that waits on the card, oldest first.
@@ -249,7 +276,7 @@ impl Collector {
 
     /// `false`: the disk does not take it now; it is tried again later.
     fn commit_some(&mut self) -> Result<bool, CollectError> {
-        let now = Stamp { boot: self.boot.id(), arrived: self.boot.now(), device_time: None, device_clock: None, stored: false };
+        let now = self.stamp();
         let mut drafts = self.ring.front(COMMIT);
         let taken = drafts.len();
         let sources: Vec<DeviceId> = drafts.iter().map(|draft| draft.device).collect();
@@ -264,6 +291,7 @@ impl Collector {
         };
         self.ring.written(taken);
         self.recovered()?;
+        self.write_back_while_there_is_room()?;
         self.status.commits += 1;
         for (record, source) in appended.records.iter().zip(sources) {
             match record {
@@ -275,6 +303,19 @@ impl Collector {
             (self.bell)();
         }
         Ok(true)
+    }
+
+    /// On the last of a disk the write-ahead log is not let grow: one that can't be written back for want of room leaves none
+    /// to delete in either.
+    fn write_back_while_there_is_room(&mut self) -> Result<(), CollectError> {
+        if self.retain.disk().free >= WRITE_BACK_BELOW {
+            return Ok(());
+        }
+        match self.store.checkpoint() {
+            Err(error) if decide(&error) == Reaction::End => Err(error.into()),
+            // What is committed is durable where it is.
+            _ => Ok(()),
+        }
     }
 
     /// A write failed: what it means is decided in [`decide`]. `true`: there may be room now.
@@ -300,8 +341,10 @@ impl Collector {
         if first {
             tracing::error!(%error, "degraded: what is new waits in memory until the disk takes it");
         }
+        let state_dir = &self.settings.retain.state_dir;
+        let told = error.disk_fault().map_or_else(|| error.to_string(), |fault| error.of_disk(fault, state_dir));
         let disk = &mut self.status.disk;
-        disk.degraded = Some(error.to_string());
+        disk.degraded = Some(told);
         disk.state = match reaction {
             Reaction::MakeRoom => DiskState::Full,
             Reaction::Hold => DiskState::ReadOnly,
@@ -350,6 +393,7 @@ impl Collector {
         }
         self.status.disk.waiting = if self.trouble.is_some() { self.ring.len() as u64 } else { 0 };
         self.status.disk.ballast = self.ballast.is_kept();
+        self.status.process = Process::current();
         self.publish.send_replace(self.status.clone());
         Ok(())
     }
@@ -417,9 +461,27 @@ impl Collector {
         Ok(())
     }
 
-    /// An anchor is kept when the clock is first known, gets better or worse, or was moved; never just because time passes.
     fn clock(&mut self, report: ClockReport) -> Result<(), CollectError> {
         self.status.clock = report.quality.name().to_owned();
+        self.anchor(report)?;
+        if self.tell_missed() && self.trouble.is_none() {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// `true`: there was something to tell.
+    fn tell_missed(&mut self) -> bool {
+        let gap = self.missed.take().map(|missed| missed.gap(self.stamp(), &self.anchors));
+        gap.map(|gap| self.ring.push(gap, true)).is_some()
+    }
+
+    fn stamp(&self) -> Stamp {
+        Stamp { boot: self.boot.id(), arrived: self.boot.now(), device_time: None, device_clock: None, stored: false }
+    }
+
+    /// An anchor is kept when the clock is first known, gets better or worse, or was moved; never just because time passes.
+    fn anchor(&mut self, report: ClockReport) -> Result<(), CollectError> {
         let boot = self.boot.id();
         let known = self.anchors.iter().filter(|anchor| anchor.boot == boot).last().copied();
         let moved = known.is_none_or(|anchor| {

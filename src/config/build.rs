@@ -1,12 +1,13 @@
 //! Checked values to settings, and where each value came from.
 
+use super::broker::{Broker, proxy_address};
 use super::document::{Document, Section};
 use super::keys::{self, Key, Status};
-use super::rules::Broker;
 use super::secret::CredentialsDir;
 use super::settings::{
-    BedSettings, ClientCertificate, DeviceSettings, FilterSettings, GatewaySettings, MetricSettings, MqttSettings,
-    PatientSettings, RadioSettings, RouteKind, RouteSettings, Settings, StoreSettings, Target, TlsSettings, WardSettings,
+    BedSettings, ClientCertificate, DeviceSettings, FilterSettings, GatewaySettings, MetricSettings, MonitorSettings,
+    MqttSettings, PatientSettings, ProxySettings, RadioSettings, RouteKind, RouteSettings, SasSettings, Settings, StoreSettings,
+    Target, TlsSettings, WardSettings,
 };
 use super::typed::{FromValue, WindowLength};
 use super::{Env, Explained, Origin};
@@ -15,6 +16,7 @@ use crate::reading::METRICS;
 /// Only for a document without errors.
 pub fn settings(document: &Document, env: &Env) -> Settings {
     let gateway = gateway(document, env);
+    let monitor = monitor(document);
     let all = |schema| document.sections(schema);
     Settings {
         store: store(document),
@@ -22,10 +24,11 @@ pub fn settings(document: &Document, env: &Env) -> Settings {
         radio: RadioSettings { adapter: Of(document, document.single("radio")).get("adapter") },
         beds: all("bed[]").map(|section| BedSettings { id: Of(document, section).need("id") }).collect(),
         patients: all("patient[]").map(|section| patient(document, section)).collect(),
-        devices: all("device[]").map(|section| device(document, section, &gateway)).collect(),
+        devices: all("device[]").map(|section| device(document, section, &gateway, &monitor)).collect(),
         metrics: METRICS.iter().map(|row| (row.metric, metric(document, row.name))).collect(),
         routes: all("route[]").map(|section| route(document, section, &gateway.id)).collect(),
         gateway,
+        monitor,
     }
 }
 
@@ -67,12 +70,23 @@ fn ward(document: &Document) -> WardSettings {
     WardSettings { key: ward.need("key"), back_dating: ward.need("back_dating") }
 }
 
+fn monitor(document: &Document) -> MonitorSettings {
+    let monitor = Of(document, document.single("monitor"));
+    MonitorSettings {
+        topic: monitor.need("topic"),
+        silent_after: monitor.need("silent_after"),
+        battery_low: monitor.need("battery_low"),
+        route_down_after: monitor.need("route_down_after"),
+        held_after: monitor.need("held_after"),
+    }
+}
+
 fn patient(document: &Document, section: &Section) -> PatientSettings {
     let patient = Of(document, section);
     PatientSettings { key: patient.need("key"), test: patient.need("test") }
 }
 
-fn device(document: &Document, section: &Section, gateway: &GatewaySettings) -> DeviceSettings {
+fn device(document: &Document, section: &Section, gateway: &GatewaySettings, monitor: &MonitorSettings) -> DeviceSettings {
     let device = Of(document, section);
     DeviceSettings {
         name: device.need("name"),
@@ -86,10 +100,12 @@ fn device(document: &Document, section: &Section, gateway: &GatewaySettings) -> 
         history: device.need("history"),
         serial: device.get("serial"),
         asset: device.get("asset"),
+        expect_every: device.get("expect_every"),
         bond: device.need("bond"),
         passkey: device.get("passkey"),
         set_clock: device.need("set_clock"),
         timezone: device.get("timezone").unwrap_or_else(|| gateway.timezone.clone()),
+        silent_after: device.get("silent_after").unwrap_or(monitor.silent_after),
     }
 }
 
@@ -117,6 +133,7 @@ fn route(document: &Document, section: &Section, gateway: &str) -> RouteSettings
         start: route.need("start"),
         when: route.need("when"),
         max_rate: route.get("max_rate"),
+        daily_bytes: route.get("daily_bytes"),
         per_patient: route.need("per_patient"),
         min_coverage: route.need("min_coverage"),
         questionable: route.need("questionable"),
@@ -138,21 +155,46 @@ fn mqtt(route: &Of<'_>, gateway: &str) -> MqttSettings {
     let tls = broker.tls.then(|| TlsSettings {
         ca: route.need("tls.ca"),
         client: route.get("tls.cert").map(|cert| ClientCertificate { cert, key: route.need("tls.key") }),
+        alpn: route.need("tls.alpn"),
+        server_name: route.get("tls.server_name"),
+    });
+    let proxy = route.get::<String>("proxy.url").map(|url| {
+        let (host, port) = proxy_address(&url).expect("the rules parsed it");
+        ProxySettings { host, port, username: route.get("proxy.username"), password: route.get("proxy.password") }
     });
     MqttSettings {
         url,
         host: broker.host,
         port: broker.port,
         tls,
+        websocket: broker.path,
+        proxy,
+        protocol: route.need("protocol"),
         username: route.get("username"),
         password: route.get("password"),
+        sas: route.get("sas.key").map(|key| SasSettings { key, ttl: route.need("sas.ttl") }),
         topic: route.need("topic"),
         settle: route.need("settle"),
+        compression: route.get("compression"),
+        batch_topic: one_topic(route, gateway, "batch_topic"),
+        receipt_topic: one_topic(route, gateway, "receipt_topic"),
+        receipt_within: route.need("receipt_within"),
+        unheard: route.need("unheard"),
         client_id: route.get("client_id").unwrap_or_else(|| format!("{gateway}-{}", route.need::<String>("name"))),
+        announce: route.need("announce"),
+        home_assistant: route.get("home_assistant"),
         keep_alive: route.need("keep_alive"),
         max_packet: route.need("max_packet"),
         window: route.need("window"),
+        max_qos: route.need("max_qos"),
+        retain: route.need("retain"),
     }
+}
+
+/// Names of gateways and routes hold nothing a topic may not.
+fn one_topic(route: &Of<'_>, gateway: &str, key: &str) -> String {
+    let template: String = route.need(key);
+    template.replace("{gateway}", gateway).replace("{route}", &route.need::<String>("name"))
 }
 
 struct Of<'d>(&'d Document, &'d Section);
@@ -169,7 +211,8 @@ impl Of<'_> {
 
 /// The effective value of every key that has one, in the order of the table of keys.
 pub fn explain(document: &Document, env: &Env) -> Vec<Explained> {
-    let schemas = ["gateway", "store", "ward", "radio", "adt", "scan", "bed[]", "patient[]", "device[]", "metric.*", "route[]"];
+    let schemas =
+        ["gateway", "store", "ward", "monitor", "radio", "adt", "scan", "bed[]", "patient[]", "device[]", "metric.*", "route[]"];
     let other_metrics = Section { label: "metric (any other)".to_owned(), ..Section::unwritten("metric.*") };
     let mut explained = Vec::new();
     for schema in schemas {
@@ -195,13 +238,31 @@ fn explain_key(document: &Document, env: &Env, section: &Section, key: &'static 
     Some(Explained { path: key.path, section: section.label.clone(), key: local, value, origin })
 }
 
+/// Keys of routes of kind mqtt.
+const MQTT: &[&str] = &[
+    "topic",
+    "protocol",
+    "settle",
+    "receipt_topic",
+    "receipt_within",
+    "batch_topic",
+    "unheard",
+    "client_id",
+    "keep_alive",
+    "max_packet",
+    "window",
+    "max_qos",
+    "retain",
+    "announce",
+];
+
 /// A default that means nothing there: a topic where no MQTT is spoken, a CA where no TLS is.
 fn does_not_concern(document: &Document, route: &Section, key: &str) -> bool {
     if route.schema != "route[]" {
         return false;
     }
     let mqtt = document.written(route, "kind") == Some(RouteKind::Mqtt);
-    let plain = document.written::<String>(route, "url").is_none_or(|url| url.starts_with("mqtt://"));
-    (!mqtt && ["topic", "settle", "client_id", "keep_alive", "max_packet", "window"].contains(&key))
-        || (plain && key.starts_with("tls."))
+    let plain =
+        document.written::<String>(route, "url").is_none_or(|url| ["mqtt://", "ws://"].iter().any(|s| url.starts_with(s)));
+    (!mqtt && MQTT.contains(&key)) || (plain && key.starts_with("tls.")) || (key == "sas.ttl" && !document.has(route, "sas.key"))
 }

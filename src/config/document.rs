@@ -15,7 +15,7 @@ use super::{LaterKey, Origin};
 use crate::reading::Metric;
 
 /// Sections that stand once, whether they are written or not.
-const SINGLE: &[&str] = &["gateway", "store", "ward", "radio", "adt", "scan"];
+const SINGLE: &[&str] = &["gateway", "store", "ward", "monitor", "radio", "adt", "scan"];
 /// Sections that stand once each thing, written `[[device]]`.
 const REPEATED: &[(&str, &str)] = &[("bed", "bed[]"), ("patient", "patient[]"), ("device", "device[]"), ("route", "route[]")];
 const METRIC: &str = "metric.*";
@@ -25,6 +25,7 @@ pub struct Document {
     pub file: String,
     pub errors: Vec<ConfigError>,
     pub later: Vec<LaterKey>,
+    pub notes: Vec<ConfigError>,
     sections: Vec<Section>,
     values: BTreeMap<String, Entry>,
     /// Keys that were written but could not be read: they have their error already.
@@ -59,6 +60,7 @@ impl Document {
             file: file.to_owned(),
             errors: Vec::new(),
             later: Vec::new(),
+            notes: Vec::new(),
             sections: Vec::new(),
             values: BTreeMap::new(),
             refused: BTreeSet::new(),
@@ -131,14 +133,19 @@ impl Document {
         if self.refused.contains(&place) {
             return;
         }
-        let line = self.values.get(&place).map(|entry| entry.line).or(section.line);
-        self.errors.push(ConfigError {
-            file: self.file.clone(),
-            line,
-            section: section.label.clone(),
-            key: key.to_owned(),
-            message: message.into(),
-        });
+        let error = self.remark(section, key, message.into());
+        self.errors.push(error);
+    }
+
+    /// It is right, and somebody should know what it means.
+    pub fn note(&mut self, section: &Section, key: &str, message: impl Into<String>) {
+        let note = self.remark(section, key, message.into());
+        self.notes.push(note);
+    }
+
+    fn remark(&self, section: &Section, key: &str, message: String) -> ConfigError {
+        let line = self.values.get(&section.place(key)).map(|entry| entry.line).or(section.line);
+        ConfigError { file: self.file.clone(), line, section: section.label.clone(), key: key.to_owned(), message }
     }
 
     fn default_toml(&self, section: &Section, key: &Key) -> Option<(&'static str, bool)> {

@@ -4,9 +4,9 @@
 //! A path names its sections: `device[].address` is a key of every `[[device]]`, `metric.*.windows` of every `[metric.NAME]`.
 
 use Kind::{Address, Agreement, Boolean, Carry, Free, History, List, Metric, Name, Patient, Percent, Secret, Text, Time};
-use Kind::{Path, Topic, Url, When, WindowLength, Zone};
+use Kind::{OneTopic, Path, Topic, Url, When, WindowLength, Zone};
 
-use super::settings::{Bind, Environment, Mode, Order, Questionable, Start, Use};
+use super::settings::{Bind, Compression, Environment, Mode, Order, Protocol, Questionable, Start, Unheard, Use};
 use super::value::Kind;
 
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +65,8 @@ const fn duration(min: u64, max: u64) -> Kind {
 }
 
 const S: u64 = 1_000;
-const HOUR: u64 = 3_600 * S;
+const MINUTE: u64 = 60 * S;
+const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 const MIB: u64 = 1 << 20;
 
@@ -78,7 +79,6 @@ const FHIR: &str = "the FHIR route";
 const HL7: &str = "the HL7 route";
 const HTTP: &str = "the HTTP route";
 const IDENTITY: &str = "checking a device's serial number";
-const LINK: &str = "the full set of MQTT options";
 const SCAN: &str = "the scan station";
 const SPOT: &str = "spot measurements";
 
@@ -87,7 +87,7 @@ const DEVICE_KINDS: Kind = Kind::Choice {
     words: &["heart-rate", "thermometer", "blood-pressure", "pulse-oximeter"],
     later: &[("glucose-meter", DEVICES), ("glucose-sensor", DEVICES), ("weight-scale", DEVICES), ("body-composition", DEVICES)],
 };
-const SETTLE: Kind = Kind::Choice { words: &["puback"], later: &[("receipt", LINK)] };
+const SETTLE: Kind = Kind::Choice { words: &["puback", "sent", "receipt"], later: &[] };
 
 pub const KEYS: &[Key] = &[
     // The gateway itself.
@@ -135,6 +135,17 @@ pub const KEYS: &[Key] = &[
     // Patients, beds and who may change the past.
     key("ward.key", Secret, r#"{ credential = "ward-key" }"#, "Opens the file with patients and assignments."),
     key("ward.back_dating", duration(0, DAY), r#""2 h""#, "How far back an assignment may begin."),
+    // What others may know of the gateway, and when a condition of it is raised.
+    key(
+        "monitor.topic",
+        Topic,
+        r#""bedrail/{gateway}/status""#,
+        "Where the gateway's state is published; its devices and routes are below it.",
+    ),
+    key("monitor.silent_after", duration(60 * S, 365 * DAY), r#""24 h""#, "A device without a reading for so long is silent."),
+    key("monitor.battery_low", Percent, r#""20 %""#, "A device's battery is low at this and below."),
+    key("monitor.route_down_after", duration(10 * S, DAY), r#""5 min""#, "A route that is not up for so long is down."),
+    key("monitor.held_after", duration(60 * S, 30 * DAY), r#""1 h""#, "Records that may not go for so long are told of."),
     may("radio.adapter", Address, "Address of the Bluetooth adapter; absent: the first one that is powered."),
     need("bed[].id", Text, "Name of the bed."),
     later("bed[].location", Text, ADT, "The bed as the admission feed writes it (PV1-3)."),
@@ -165,7 +176,18 @@ pub const KEYS: &[Key] = &[
         "What it stored before its first assignment: never to a chart, all of it, or since a time.",
     ),
     may("device[].timezone", Zone, "Zone of its clock; absent: the gateway's."),
+    may(
+        "device[].silent_after",
+        duration(60 * S, 365 * DAY),
+        "Without a reading for so long it is silent; absent: monitor.silent_after.",
+    ),
     may("device[].asset", Text, "Your inventory number; a label."),
+    may(
+        "device[].expect_every",
+        duration(5 * S, DAY),
+        "While it is connected a value comes at least this often, or the radio is doubted; absent: 1 min for a heart-rate device, \
+         never for the others.",
+    ),
     soon("device[].serial", Text, Preset::Absent, "Must match Device Information, else its readings are held.", IDENTITY),
     key(
         "device[].bond",
@@ -207,13 +229,16 @@ pub const KEYS: &[Key] = &[
         "Live values before the backlog, or one order; mqtt: \"live-first\".",
     ),
     key("route[].start", words(Start::WORDS), r#""now""#, "Where a new route begins in the log."),
-    soon("route[].when", When, Preset::Toml(r#""at-once""#), "\"at-once\", \"every 15 min\", \"daily 06:00\".", LINK),
-    soon(
+    key("route[].when", When, r#""at-once""#, "\"at-once\", \"every 15 min\", \"daily 06:00\" (of the gateway's zone)."),
+    may(
         "route[].max_rate",
         Kind::Integer { min: 1, max: 10_000, unit: "messages a second" },
-        Preset::Absent,
         "Messages a second at most; absent: as fast as the destination takes them.",
-        LINK,
+    ),
+    may(
+        "route[].daily_bytes",
+        Kind::Size { min: 64 << 10, max: 128 << 30 },
+        "Octets a day at most, the backlog three quarters of it; absent: no limit.",
     ),
     key("route[].per_patient", Boolean, "false", "One stream a patient, metric and slot; needs bind = \"patient\"."),
     key("route[].min_coverage", Percent, r#""50 %""#, "Least coverage at which a window may speak for a patient."),
@@ -226,15 +251,57 @@ pub const KEYS: &[Key] = &[
     key("route[].filter.metrics", List(&Metric), "[]", "Only these metrics; empty: all."),
     key("route[].filter.devices", List(&Text), "[]", "Only these devices, by name; empty: all."),
     key("route[].filter.beds", List(&Text), "[]", "Only these beds, by id; empty: all."),
+    key("route[].announce", Boolean, "true", "Whether the gateway's state is published there, with a last will."),
+    may(
+        "route[].home_assistant",
+        Topic,
+        "Discovery prefix of a Home Assistant, usually \"homeassistant\"; absent: nothing is announced to one.",
+    ),
     // TLS and login.
     key("route[].tls.ca", Path, r#""/etc/ssl/certs/ca-certificates.crt""#, "Certificates (PEM) that may sign the destination's."),
     may("route[].tls.cert", Path, "Our certificate (PEM), with `key`; absent: none is shown."),
     may("route[].tls.key", Secret, "The key of our certificate."),
+    key(
+        "route[].tls.alpn",
+        List(&Text),
+        "[]",
+        "Application protocols to offer (ALPN), best first, where the destination wants one.",
+    ),
+    may("route[].tls.server_name", Text, "Name to ask for (SNI) and to find in the certificate; absent: the host in `url`."),
+    may("route[].proxy.url", Url, "HTTP proxy to go through, \"http://HOST:PORT\"; absent: none."),
+    may("route[].proxy.username", Text, "Login at the proxy."),
+    may("route[].proxy.password", Secret, "Password of that login."),
     may("route[].username", Text, "Login at the destination."),
     may("route[].password", Secret, "Password of the login."),
     // Routes of kind mqtt.
     key("route[].topic", Topic, r#""bedrail/{gateway}/{device}/{metric}""#, "Where values are published."),
+    key(
+        "route[].protocol",
+        words(Protocol::WORDS),
+        r#""5""#,
+        "Version of MQTT; a 3.1.1 broker acknowledges even what its access rules refuse.",
+    ),
     key("route[].settle", SETTLE, r#""puback""#, "What counts as arrived."),
+    key(
+        "route[].max_qos",
+        Kind::Integer { min: 0, max: 1, unit: "QoS" },
+        "1",
+        "Best quality of service the broker takes; at 0 nothing is acknowledged.",
+    ),
+    key("route[].retain", Boolean, "true", "Whether the broker keeps retained messages; false: none is sent as such."),
+    key(
+        "route[].receipt_topic",
+        OneTopic,
+        r#""bedrail/{gateway}/receipt/{route}""#,
+        "Where the receiver publishes its receipts; for settle = \"receipt\".",
+    ),
+    key("route[].receipt_within", duration(5 * S, DAY), r#""2 min""#, "Without a receipt for so long a record goes again."),
+    key(
+        "route[].unheard",
+        words(Unheard::WORDS),
+        r#""wait""#,
+        "What is published and nobody listens to: it waits until somebody does, or counts as arrived.",
+    ),
     may("route[].client_id", Name, "Client id at the broker; absent: gateway id and route name."),
     key("route[].keep_alive", duration(5 * S, 18 * HOUR), r#""30 s""#, "Longest silence on the link."),
     key("route[].max_packet", Kind::Size { min: 4 << 10, max: 16 * MIB }, r#""128 KiB""#, "Largest packet sent or accepted."),
@@ -244,9 +311,24 @@ pub const KEYS: &[Key] = &[
         "64",
         "Messages on their way at once; the broker may allow fewer.",
     ),
-    later("route[].max_qos", Kind::Integer { min: 0, max: 1, unit: "QoS" }, LINK, "Best quality of service the broker takes."),
-    later("route[].retain", Boolean, LINK, "Whether the broker keeps retained messages."),
-    later("route[].compression", words(&["zstd"]), LINK, "Batches of the backlog are compressed."),
+    may("route[].sas.key", Secret, "Device key of Azure IoT Hub, in base64: each login is a token signed with it."),
+    key(
+        "route[].sas.ttl",
+        duration(2 * MINUTE, 30 * DAY),
+        r#""1 h""#,
+        "How long a token is good for; the link is made anew before that.",
+    ),
+    may(
+        "route[].compression",
+        words(Compression::WORDS),
+        "\"zstd\": the backlog goes as compressed batches; absent: one record a message.",
+    ),
+    key(
+        "route[].batch_topic",
+        OneTopic,
+        r#""bedrail/{gateway}/batch""#,
+        "Where batches are published; for compression = \"zstd\".",
+    ),
     // Routes of kinds to come.
     later("route[].map.*", Free, CHART, "Unit and label of a metric at the destination."),
     later("route[].retract", words(&["auto", "ask", "never"]), CHART, "What to do with what went to a wrong chart."),

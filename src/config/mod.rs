@@ -3,6 +3,7 @@
 //! [`parse`] is pure: text in, settings or all errors out. What a key may be is said once, in the table of keys; what a
 //! secret contains is never said here at all.
 
+mod broker;
 mod build;
 mod document;
 mod error;
@@ -23,9 +24,10 @@ pub use error::{ConfigError, ConfigErrors};
 pub use keys::{KEYS, Key, Preset, Status};
 pub use secret::{CredentialsDir, SecretError, SecretRef};
 pub use settings::{
-    Agreement, BedSettings, Bind, Bond, Carry, ClientCertificate, DeviceKind, DeviceSettings, Environment, FilterSettings,
-    GatewaySettings, History, MetricSettings, Mode, MqttSettings, Order, PatientSettings, Questionable, RadioSettings, RouteKind,
-    RouteSettings, Settings, Settle, Start, StoreSettings, Target, TlsSettings, Use, WardSettings, When,
+    Agreement, BedSettings, Bind, Bond, Carry, ClientCertificate, Compression, DeviceKind, DeviceSettings, Environment,
+    FilterSettings, GatewaySettings, History, MetricSettings, Mode, MonitorSettings, MqttSettings, Order, PatientSettings,
+    Protocol, ProxySettings, Questionable, RadioSettings, RouteKind, RouteSettings, SasSettings, Settings, Settle, Start,
+    StoreSettings, Target, TlsSettings, Unheard, Use, WardSettings, When,
 };
 pub use value::{Kind, TOPIC_FIELDS};
 
@@ -40,6 +42,8 @@ pub struct Loaded {
     pub settings: Settings,
     /// Keys of work that is not built yet.
     pub later: Vec<LaterKey>,
+    /// What is right, and weaker than it looks.
+    pub notes: Vec<ConfigError>,
     pub explain: Vec<Explained>,
 }
 
@@ -123,9 +127,9 @@ pub fn parse(text: &str, name: &str, env: &Env) -> Result<Loaded, ConfigErrors> 
         return Err(ConfigErrors::sorted(document.errors));
     }
     let (settings, explain) = (build::settings(&document, env), build::explain(&document, env));
-    let mut later = document.later;
+    let (mut later, notes) = (document.later, ConfigErrors::sorted(document.notes).0);
     later.sort_by_key(|key| key.line);
-    Ok(Loaded { file: document.file, settings, later, explain })
+    Ok(Loaded { file: document.file, settings, later, notes, explain })
 }
 
 impl Loaded {

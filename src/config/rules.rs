@@ -1,12 +1,12 @@
 //! How keys fit together: what must be there, what must be unique, what must exist elsewhere in the file.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
+use super::broker::{Broker, is_host, proxy_address};
 use super::document::{Document, Section};
 use super::keys::{self, Preset};
-use super::settings::{Agreement, Bind, Carry, DeviceKind, RouteKind, Use};
+use super::settings::{Agreement, Bind, Carry, DeviceKind, Protocol, RouteKind, Settle, Use};
 use super::typed::{FromValue, WindowLength};
 use super::value::{did_you_mean, shown, unknown_metric};
 use crate::reading::{DeviceId, Metric, SubjectKey, Summary};
@@ -23,6 +23,7 @@ pub fn check(document: &mut Document) {
     unique::<DeviceId>(document, "device[]", "address");
     unique::<String>(document, "route[]", "name");
     store(document);
+    monitor(document);
     for section in sections(document, "device[]") {
         device(document, &section);
     }
@@ -70,6 +71,17 @@ fn store(document: &mut Document) {
     if keep < horizon {
         let message = "it is shorter than store.horizon: what is gone can't be corrected; write at least that";
         document.error(&store, "keep", message);
+    }
+}
+
+/// Whoever watches many gateways finds each by one level of the topic.
+fn monitor(document: &mut Document) {
+    let monitor = document.single("monitor").clone();
+    let Some(topic) = document.written::<String>(&monitor, "topic") else { return };
+    let by_gateway = topic.split('/').filter(|level| *level == "{gateway}").count() == 1;
+    if !by_gateway || topic.matches('{').count() != 1 || topic.split('/').any(str::is_empty) {
+        let message = "it needs {gateway} as one whole level, once, and no other placeholder; write for example \"bedrail/{gateway}/status\"";
+        document.error(&monitor, "topic", message);
     }
 }
 
@@ -170,6 +182,15 @@ fn route(document: &mut Document, route: &Section) {
 }
 
 fn mqtt(document: &mut Document, route: &Section) {
+    if let Some(prefix) = document.written::<String>(route, "home_assistant") {
+        if prefix.contains('{') || prefix.split('/').any(str::is_empty) {
+            let message = "it is a plain prefix without placeholders; write for example \"homeassistant\"";
+            document.error(route, "home_assistant", message);
+        }
+        if document.written(route, "announce") == Some(false) {
+            document.error(route, "home_assistant", "it shows what monitoring publishes; remove it, or announce = false");
+        }
+    }
     let Some(url) = document.written::<String>(route, "url") else {
         if !document.has(route, "url") {
             document.error(route, "url", "it is missing; write where the broker is, such as \"mqtts://broker.example:8883\"");
@@ -180,63 +201,88 @@ fn mqtt(document: &mut Document, route: &Section) {
         Ok(broker) => broker,
         Err(message) => return document.error(route, "url", message),
     };
+    promise(document, route);
+    login(document, route, &broker);
+    proxy(document, route, &broker);
+    tls(document, route);
     if broker.tls {
         return;
     }
+    let secure = if broker.path.is_some() { "wss" } else { "mqtts" };
     if !broker.is_this_machine() {
-        let message =
-            format!("\"mqtt\" sends values in the clear and is for this machine only; write \"mqtts://{}\"", shown(&broker.host));
+        let message = format!(
+            "without TLS values go in the clear, which is for this machine only; write \"{secure}://{}\"",
+            shown(&broker.host)
+        );
         document.error(route, "url", message);
-    } else if ["tls.ca", "tls.cert", "tls.key"].iter().any(|key| document.has(route, key)) {
-        document.error(route, "url", "\"mqtt\" has no TLS; write \"mqtts\", or remove the keys under `tls`");
+    } else if ["tls.ca", "tls.cert", "tls.key", "tls.alpn", "tls.server_name"].iter().any(|key| document.has(route, key)) {
+        document.error(route, "url", format!("there is no TLS in it; write \"{secure}\", or remove the keys under `tls`"));
     }
 }
 
-/// Where an MQTT broker listens.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Broker {
-    pub tls: bool,
-    pub host: String,
-    pub port: u16,
+/// What an acknowledgement is worth, and where there is none.
+fn promise(document: &mut Document, route: &Section) {
+    let settle = document.effective::<Settle>(route, "settle");
+    match (document.effective::<u8>(route, "max_qos"), settle) {
+        (Some(0), Some(Settle::Puback)) => document.error(
+            route,
+            "settle",
+            "at QoS 0 nothing is acknowledged; write settle = \"receipt\", or settle = \"sent\" to count as arrived what has left",
+        ),
+        (Some(1), Some(Settle::Sent)) => {
+            document.error(route, "settle", "at QoS 1 the broker acknowledges; write settle = \"puback\", or max_qos = 0");
+        }
+        (_, Some(Settle::Sent)) => {
+            document.note(route, "settle", "nothing confirms what was sent: what is lost on the way or at the broker stays lost");
+        }
+        (_, Some(Settle::Puback)) if document.effective(route, "protocol") == Some(Protocol::V311) => document.note(
+            route,
+            "protocol",
+            "a 3.1.1 broker acknowledges even what its access rules refuse, and then it is lost; write protocol = \"5\" if the broker can, or settle = \"receipt\"",
+        ),
+        _ => {}
+    }
 }
 
-impl Broker {
-    pub fn parse(url: &str) -> Result<Self, String> {
-        let wants = "write \"mqtts://HOST\" or \"mqtts://HOST:PORT\"";
-        let (tls, rest) = match url.split_once("://") {
-            Some(("mqtts", rest)) => (true, rest),
-            Some(("mqtt", rest)) => (false, rest),
-            _ => return Err(format!("`{}` is not the address of a broker; {wants}", shown(url))),
-        };
-        let authority = rest.strip_suffix('/').unwrap_or(rest);
-        if authority.contains(['/', '?', '#']) {
-            return Err(format!("the address of a broker has no path; {wants}"));
-        }
-        let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((host, port)) if host.parse::<std::net::Ipv6Addr>().is_ok() => {
-                (host, port.strip_prefix(':').or((port.is_empty()).then_some("")))
+fn login(document: &mut Document, route: &Section, broker: &Broker) {
+    if document.has(route, "sas.ttl") && !document.has(route, "sas.key") {
+        document.error(route, "sas.key", "a token needs a key; write { credential = \"NAME\" } or { file = \"/PATH\" }");
+    }
+    if document.has(route, "sas.key") && document.has(route, "password") {
+        document.error(route, "password", "with `sas` the password is a token; remove one of the two");
+    }
+    if document.has(route, "sas.key") && !broker.tls {
+        document.error(route, "sas.key", "a token is for TLS only; write \"mqtts\" or \"wss\" in url");
+    }
+}
+
+fn proxy(document: &mut Document, route: &Section, broker: &Broker) {
+    match document.written::<String>(route, "proxy.url") {
+        Some(url) => {
+            if let Err(message) = proxy_address(&url) {
+                document.error(route, "proxy.url", message);
+            } else if !broker.tls {
+                document.error(route, "proxy.url", "a broker on this machine is behind no proxy; remove `proxy`");
             }
-            Some(_) => (authority, None),
-            None => authority
-                .split_once(':')
-                .map_or((authority, Some("")), |(host, port)| (host, Some(port).filter(|p| !p.is_empty()))),
-        };
-        let default = if tls { 8883 } else { 1883 };
-        let port = match port {
-            Some("") => Some(default),
-            Some(port) => port.parse().ok().filter(|port| *port != 0),
-            None => None,
-        };
-        let is_host = host.parse::<IpAddr>().is_ok()
-            || (!host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')));
-        match port {
-            Some(port) if is_host => Ok(Self { tls, host: host.to_owned(), port }),
-            _ => Err(format!("`{}` is not the address of a broker; {wants}", shown(url))),
         }
+        None if document.has(route, "proxy.url") => {}
+        None if document.has(route, "proxy.username") || document.has(route, "proxy.password") => {
+            document.error(route, "proxy.url", "it is missing; write \"http://HOST:PORT\"");
+        }
+        None => {}
     }
+    if document.has(route, "proxy.password") && !document.has(route, "proxy.username") {
+        document.error(route, "proxy.username", "a password needs its user name; write it");
+    }
+}
 
-    fn is_this_machine(&self) -> bool {
-        self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+fn tls(document: &mut Document, route: &Section) {
+    if document.written::<String>(route, "tls.server_name").is_some_and(|name| !is_host(&name)) {
+        document.error(route, "tls.server_name", "it is no host name; write one that is in the certificate");
+    }
+    // RFC 7301, 3.1: one octet says how long a name is.
+    if document.written::<Vec<String>>(route, "tls.alpn").is_some_and(|names| names.iter().any(|name| name.len() > 255)) {
+        document.error(route, "tls.alpn", "a name is longer than 255 octets; write the one the destination documents");
     }
 }
 
@@ -259,34 +305,6 @@ fn listed(document: &mut Document, section: &Section, key: &str, known: &[String
                 key,
                 format!("there is no {what} \"{}\"; write one that is in this file{hint}", shown(&name)),
             );
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_broker_has_a_host_and_a_port() {
-        let at = |host: &str, port, tls| Ok(Broker { tls, host: host.to_owned(), port });
-        assert_eq!(Broker::parse("mqtts://broker.example"), at("broker.example", 8883, true));
-        assert_eq!(Broker::parse("mqtts://broker.example:443/"), at("broker.example", 443, true));
-        assert_eq!(Broker::parse("mqtt://127.0.0.1"), at("127.0.0.1", 1883, false));
-        assert_eq!(Broker::parse("mqtt://[::1]:18830"), at("::1", 18830, false));
-        assert_eq!(Broker::parse("mqtts://[2001:db8::1]"), at("2001:db8::1", 8883, true));
-        for wrong in [
-            "https://a",
-            "mqtts://a:0",
-            "mqtts://a:b",
-            "mqtts://a:",
-            "mqtts://a/b",
-            "mqtts://[::1",
-            "mqtts://[x]",
-            "mqtts://[::1]x",
-            "mqtts://ä",
-        ] {
-            assert!(Broker::parse(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -15,6 +15,7 @@ pub struct Settings {
     pub store: StoreSettings,
     pub ward: WardSettings,
     pub radio: RadioSettings,
+    pub monitor: MonitorSettings,
     pub beds: Vec<BedSettings>,
     pub patients: Vec<PatientSettings>,
     pub devices: Vec<DeviceSettings>,
@@ -83,6 +84,18 @@ pub struct RadioSettings {
     pub adapter: Option<DeviceId>,
 }
 
+/// What others may know of the gateway, and when a condition of it is raised.
+#[derive(Clone, Debug)]
+pub struct MonitorSettings {
+    /// With the level `{gateway}`.
+    pub topic: String,
+    pub silent_after: Duration,
+    /// Per cent.
+    pub battery_low: u8,
+    pub route_down_after: Duration,
+    pub held_after: Duration,
+}
+
 #[derive(Clone, Debug)]
 pub struct BedSettings {
     pub id: String,
@@ -109,10 +122,14 @@ pub struct DeviceSettings {
     pub history: History,
     pub serial: Option<String>,
     pub asset: Option<String>,
+    /// Absent: as its kind does.
+    pub expect_every: Option<Duration>,
     pub bond: Bond,
     pub passkey: Option<SecretRef>,
     pub set_clock: bool,
     pub timezone: TimeZone,
+    /// Without a reading for so long it is silent.
+    pub silent_after: Duration,
 }
 
 /// What a route that binds to patients does with records a device stored before its first assignment.
@@ -150,6 +167,8 @@ pub struct RouteSettings {
     pub when: When,
     /// Messages a second; absent: as fast as the destination takes them.
     pub max_rate: Option<u32>,
+    /// Octets a day; absent: no limit.
+    pub daily_bytes: Option<u64>,
     pub per_patient: bool,
     /// Least coverage, in percent, at which a window may speak for a patient.
     pub min_coverage: u8,
@@ -209,22 +228,57 @@ pub struct MqttSettings {
     pub port: u16,
     /// Absent: plain TCP, to this machine only.
     pub tls: Option<TlsSettings>,
+    /// Path of a WebSocket; absent: MQTT itself.
+    pub websocket: Option<String>,
+    pub proxy: Option<ProxySettings>,
+    pub protocol: Protocol,
     pub username: Option<String>,
     pub password: Option<SecretRef>,
+    pub sas: Option<SasSettings>,
     /// With `{gateway}`, `{device}` and `{metric}`.
     pub topic: String,
     pub settle: Settle,
+    /// Whether, and how, many records go as one message.
+    pub compression: Option<Compression>,
+    /// Filled in, as the next.
+    pub batch_topic: String,
+    pub receipt_topic: String,
+    pub receipt_within: Duration,
+    pub unheard: Unheard,
     pub client_id: String,
+    /// Whether the gateway's state is published there.
+    pub announce: bool,
+    /// Discovery prefix of a Home Assistant.
+    pub home_assistant: Option<String>,
     pub keep_alive: Duration,
     pub max_packet: u32,
     /// Publishes on their way at once.
     pub window: u16,
+    pub max_qos: u8,
+    pub retain: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct ProxySettings {
+    pub host: String,
+    pub port: u16,
+    pub username: Option<String>,
+    pub password: Option<SecretRef>,
+}
+
+/// Logins by tokens that a device key signs.
+#[derive(Clone, Debug)]
+pub struct SasSettings {
+    pub key: SecretRef,
+    pub ttl: Duration,
 }
 
 #[derive(Clone, Debug)]
 pub struct TlsSettings {
     pub ca: PathBuf,
     pub client: Option<ClientCertificate>,
+    pub alpn: Vec<String>,
+    pub server_name: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -275,10 +329,26 @@ words! {
     Environment { Test = "test", Production = "production" }
     /// What a reading must be tied to before it may go.
     Bind { Device = "device", Bed = "bed", Patient = "patient" }
+    /// The version of MQTT.
+    Protocol { V5 = "5", V311 = "3.1.1" }
     Order { LiveFirst = "live-first", Strict = "strict" }
     /// What makes a message count as arrived.
-    Settle { Puback = "puback", Receipt = "receipt" }
+    Settle { Puback = "puback", Sent = "sent", Receipt = "receipt" }
+    Compression { Zstd = "zstd" }
+    /// What a message nobody listens to is: not arrived, or done with.
+    Unheard { Wait = "wait", Settle = "settle" }
     /// Where a new route begins in the log.
     Start { Now = "now", Oldest = "oldest" }
     Questionable { Send = "send", Hold = "hold" }
+}
+
+impl DeviceKind {
+    /// How long a connected device of this kind may say nothing; `None` where it tells only what was measured. An oximeter
+    /// without a finger in it says nothing for hours.
+    pub const fn expect_every(self) -> Option<Duration> {
+        match self {
+            DeviceKind::HeartRate => Some(Duration::from_secs(60)),
+            _ => None,
+        }
+    }
 }

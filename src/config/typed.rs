@@ -7,8 +7,8 @@ use jiff::tz::TimeZone;
 
 use super::secret::SecretRef;
 use super::settings::{
-    Agreement, Bind, Bond, Carry, DeviceKind, Environment, History, Mode, Order, Questionable, RouteKind, Settle, Start, Use,
-    When,
+    Agreement, Bind, Bond, Carry, Compression, DeviceKind, Environment, History, Mode, Order, Protocol, Questionable, RouteKind,
+    Settle, Start, Unheard, Use, When,
 };
 use super::value::{Value, agreement, carry, duration, percent, size, when, window_length_s, zone};
 use crate::reading::{DeviceId, Metric, SubjectKey, Timestamp};
@@ -48,7 +48,10 @@ from_text! {
     Environment => Environment::from_name;
     Bind => Bind::from_name;
     Order => Order::from_name;
+    Protocol => Protocol::from_name;
+    Compression => Compression::from_name;
     Settle => Settle::from_name;
+    Unheard => Unheard::from_name;
     Start => Start::from_name;
     Questionable => Questionable::from_name;
 }

@@ -50,6 +50,8 @@ pub enum Kind {
     Path,
     Url,
     Topic,
+    /// One topic of a gateway and route.
+    OneTopic,
     Secret,
     /// An opaque patient key. Never echoed: it might be an identifier.
     Patient,
@@ -95,6 +97,8 @@ impl Value {
 
 /// Placeholders of a topic template.
 pub const TOPIC_FIELDS: &[&str] = &["gateway", "device", "metric"];
+/// Placeholders of a topic that is one for a whole route.
+const ONE_TOPIC_FIELDS: &[&str] = &["gateway", "route"];
 
 impl Kind {
     /// How it is written, for messages and for the commented default file.
@@ -116,6 +120,7 @@ impl Kind {
             Kind::Zone => "a time zone such as \"Europe/Vienna\"".to_owned(),
             Kind::Path => "an absolute path such as \"/etc/bedrail/tls/ca.pem\"".to_owned(),
             Kind::Url => "a URL such as \"mqtts://broker.example:8883\"".to_owned(),
+            Kind::OneTopic => "a topic such as \"bedrail/{gateway}/receipt/{route}\"".to_owned(),
             Kind::Topic => "a topic such as \"bedrail/{gateway}/{device}/{metric}\"".to_owned(),
             Kind::Secret => "{ credential = \"NAME\" } or { file = \"/PATH\" }".to_owned(),
             Kind::Patient => "an opaque patient key such as \"p-017\"".to_owned(),
@@ -189,7 +194,8 @@ impl Kind {
             Kind::Zone if zone(text).is_none() => wrong("not a time zone in this machine's tzdata (is it installed?)"),
             Kind::Path if !text.starts_with('/') || text.contains('\0') => wrong("not an absolute path"),
             Kind::Url => url(text),
-            Kind::Topic => topic(text),
+            Kind::Topic => topic(text, TOPIC_FIELDS),
+            Kind::OneTopic => topic(text, ONE_TOPIC_FIELDS),
             Kind::Patient => text.parse::<SubjectKey>().map(drop).map_err(|error| error.to_string()),
             Kind::Metric if Metric::from_name(text).is_none() => Err(unknown_metric(text)),
             Kind::Carry if carry(text).is_none() => wrong("nothing a route can carry"),
@@ -354,7 +360,7 @@ fn url(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn topic(text: &str) -> Result<(), String> {
+fn topic(text: &str, known: &[&str]) -> Result<(), String> {
     if text.is_empty() || text.len() > 256 || text.starts_with('$') || text.contains(['+', '#', '\0']) {
         return Err(format!("`{}` is no topic to publish to; write {}", shown(text), Kind::Topic.wants()));
     }
@@ -362,8 +368,8 @@ fn topic(text: &str) -> Result<(), String> {
     while let Some(open) = rest.find(['{', '}']) {
         let after = &rest[open + 1..];
         let field = after.split('}').next().unwrap_or_default();
-        if !rest[open..].starts_with('{') || field.len() == after.len() || !TOPIC_FIELDS.contains(&field) {
-            let fields = TOPIC_FIELDS.iter().map(|f| format!("{{{f}}}")).collect::<Vec<_>>().join(", ");
+        if !rest[open..].starts_with('{') || field.len() == after.len() || !known.contains(&field) {
+            let fields = known.iter().map(|f| format!("{{{f}}}")).collect::<Vec<_>>().join(", ");
             return Err(format!("`{}` holds a placeholder that does not exist; there are {fields}", shown(text)));
         }
         rest = &after[field.len() + 1..];
@@ -448,9 +454,11 @@ mod tests {
 
     #[test]
     fn a_topic_holds_only_placeholders_that_exist() {
-        assert_eq!(topic("bedrail/{gateway}/{device}/{metric}"), Ok(()));
+        assert_eq!(topic("bedrail/{gateway}/{device}/{metric}", TOPIC_FIELDS), Ok(()));
+        assert_eq!(topic("bedrail/{gateway}/receipt/{route}", ONE_TOPIC_FIELDS), Ok(()));
+        assert!(topic("bedrail/{gateway}/{device}", ONE_TOPIC_FIELDS).is_err());
         for wrong in ["", "a/#", "a/+/b", "$SYS/a", "a/{patient}", "a/{device", "a/device}", "a/{}", "{{device}}"] {
-            assert!(topic(wrong).is_err(), "{wrong}");
+            assert!(topic(wrong, TOPIC_FIELDS).is_err(), "{wrong}");
         }
     }
 

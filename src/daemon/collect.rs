@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 use super::tasks::Tasks;
 use super::{DaemonError, Keys, bell};
 use crate::api;
-use crate::collect::{CollectSettings, CollectStatus, CollectedDevice, Collector, RetainSettings, Windows, watch_clock};
+use crate::collect::{CollectSettings, CollectStatus, CollectedDevice, Collector, Missed, RetainSettings, Windows, watch_clock};
 use crate::config::{Bond, Settings};
 use crate::gatt;
-use crate::radio::{self, BootClock, Deadlines, RadioDevice, RadioSettings};
+use crate::radio::{self, BootClock, Deadlines, Pace, RadioDevice, RadioSettings};
 use crate::reading::METRICS;
 use crate::store::Store;
 
@@ -26,6 +26,7 @@ pub fn start(
     settings: &Settings,
     keys: &Keys,
     boot: BootClock,
+    missed: Option<Missed>,
     stop: &CancellationToken,
     tasks: &mut Tasks,
 ) -> Result<(), DaemonError> {
@@ -37,6 +38,7 @@ pub fn start(
     let (publish, status) = watch::channel(CollectStatus::default());
     let ring = bell::ringer(gateway.runtime_dir.join(bell::NAME));
     let collector = Collector::new(collect_settings(settings), store, windows, boot, publish, ring).map_err(collect_error)?;
+    let collector = collector.after(missed);
 
     let path = gateway.runtime_dir.join(api::COLLECT_SOCKET);
     let listener = api::bind(&path).map_err(|source| DaemonError::Socket { path: path.clone(), source })?;
@@ -79,6 +81,7 @@ fn collect_settings(settings: &Settings) -> CollectSettings {
         id: device.id,
         name: device.name.clone(),
         kind: device.kind.name().to_owned(),
+        zone: device.timezone.clone(),
     };
     CollectSettings {
         gateway: settings.gateway.id.clone(),
@@ -118,6 +121,7 @@ fn radio_settings(settings: &Settings) -> RadioSettings {
                 // A passkey is refused by `check` until there is somebody to give it.
                 Bond::JustWorks | Bond::Passkey => radio::Bond::JustWorks,
             },
+            expect_every: device.expect_every.or_else(|| device.kind.expect_every()),
         }
     };
     RadioSettings {
@@ -125,5 +129,6 @@ fn radio_settings(settings: &Settings) -> RadioSettings {
         devices: settings.devices.iter().map(device).collect(),
         clock_decoder: gatt::device_clock,
         deadlines: Deadlines::default(),
+        pace: Pace::default(),
     }
 }

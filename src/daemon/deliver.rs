@@ -2,33 +2,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::sync::{mpsc, watch};
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
+use super::monitor::Monitor;
 use super::tasks::Tasks;
-use super::{DaemonError, Keys, bell};
+use super::{DaemonError, Keys, bell, link};
 use crate::api::{self, DeliverState};
-use crate::collect::CollectStatus;
-use crate::config::{self, Bind, MqttSettings, Questionable, Settings, Start, secret};
-use crate::deliver::mqtt::{LinkSettings, Login, MqttDestination, TopicTemplate, Will, connect, status};
+use crate::config::{self, Bind, MqttSettings, Order, Questionable, Settings, Settle, Start};
+use crate::deliver::mqtt::{BatchOptions, MqttDestination, MqttOptions, TopicTemplate, batch, connect, subscribe};
 use crate::deliver::{
-    Carry, Desk, DeskInputs, DeskRoute, DeskSettings, DeviceLabel, Route, RouteDevice, RouteInputs, RouteSettings, RouteStatus,
-    Rules, StreamPreference,
+    Announcements, Carry, Desk, DeskInputs, DeskRoute, DeskSettings, DeviceLabel, Route, RouteDevice, RouteInputs, RouteSettings,
+    RouteStatus, Rules, StreamPreference,
 };
-use crate::net::{ClientIdentity, TlsSettings, client_config};
+use crate::monitor::home_assistant::{Announced, discovery};
+use crate::monitor::{Absence, Notice, Notices, Topics, offline};
 use crate::radio::BootClock;
-use crate::reading::{METRICS, Timestamp};
+use crate::reading::METRICS;
 use crate::store::{AuditEntry, RouteRow, Store, WARD_FILE, WardStore};
 use crate::ward::{Standing, Wanted, Ward};
 
 /// Requests of people waiting for the desk.
 const REQUESTS: usize = 16;
-/// The gateway's status is put together this often, and published when it changed.
-const STATUS_EVERY: Duration = Duration::from_secs(5);
+
+/// Records under way at once where they go in batches: eight full ones, six of them for the backlog.
+const BATCHED_WINDOW: usize = 8 * batch::MAX_RECORDS;
 
 /// Why a route to patients is paused after `ward.db` was damaged.
 const WARD_LOST: &str = "assignments were lost when ward.db was damaged; check `bedrail assignments`, then resume";
@@ -55,19 +55,19 @@ pub fn start(
     let (rings, bell_socket, ringing) = bell::listen(&gateway.runtime_dir.join(bell::NAME))?;
     tasks.spawn(bell::hear(bell_socket, ringing, stop.clone()));
     let (ward, ward_now) = watch::channel(Arc::new(Ward::default()));
-    let (publish_status, gateway_status) = watch::channel(None);
+    let (publish_notices, notices) = watch::channel(Arc::new(Notices::new()));
     let (mut desk_routes, mut states) = (BTreeMap::new(), Vec::new());
     let mut routes = Vec::new();
     for (route, row) in settings.routes.iter().zip(rows) {
         let Some(mqtt) = route.mqtt() else { continue };
-        let link = link_settings(settings, route, mqtt)?;
+        let link = link::settings(settings, route, mqtt)?;
         let (commands, from_desk) = mpsc::channel(4);
         let (publish, state) = watch::channel(RouteStatus::default());
         let inputs = RouteInputs {
             ward: ward_now.clone(),
             bell: rings.clone(),
             commands: from_desk,
-            gateway_status: gateway_status.clone(),
+            announce: mqtt.announce.then(|| announcements(settings, mqtt, notices.clone())),
             publish,
             stop: stop.clone(),
         };
@@ -75,26 +75,39 @@ pub fn start(
         desk_routes.insert(route.name.clone(), DeskRoute { bind: route.bind, commands, status: state });
         let topic: TopicTemplate =
             mqtt.topic.parse().map_err(|source| DaemonError::Topic { route: route.name.clone(), source })?;
-        let destination = MqttDestination::new(move || connect(&link), topic, mqtt.topic.clone(), gateway.id.clone());
-        let route = Route::new(route_settings(settings, route, mqtt), open()?, row, boot, inputs, destination)?;
-        routes.push(route);
+        let compressed = mqtt.compression.is_some();
+        let batch = compressed.then(|| BatchOptions { topic: mqtt.batch_topic.clone(), all_lanes: route.order == Order::Strict });
+        let options = MqttOptions { topic, topic_text: mqtt.topic.clone(), unheard: mqtt.unheard, batch };
+        let receipts = (mqtt.settle == Settle::Receipt).then(|| link::of_receipts(&link, mqtt));
+        let (wanted, store, connect) = (route_settings(settings, route, mqtt), open()?, move || connect(&link));
+        routes.push(match receipts {
+            None => Route::new(wanted, store, row, boot, inputs, MqttDestination::new(connect, options))?.run().boxed(),
+            Some((link, subscription)) => {
+                let listen = move || subscribe(&link, subscription.clone());
+                let destination = MqttDestination::with_receipts(connect, listen, options);
+                Route::new(wanted, store, row, boot, inputs, destination)?.run().boxed()
+            }
+        });
     }
+    let (publish_raised, conditions) = watch::channel(Vec::new());
+    let monitor = Monitor::new(settings, open()?, boot, states, publish_notices, publish_raised)?;
+    let monitor_stop = stop.clone();
+    tasks.spawn_thread("bedrail-monitor", async move { Ok(monitor.run(monitor_stop).await?) });
     let (desk, requests) = mpsc::channel(REQUESTS);
     let inputs = DeskInputs { requests, routes: desk_routes, ward, stop: stop.clone() };
     let desk_actor = Desk::new(desk_settings(settings), store, ward_store, boot, inputs)?;
     tasks.spawn_thread("bedrail-desk", async move { Ok(desk_actor.run().await?) });
     for (number, route) in routes.into_iter().enumerate() {
-        tasks.spawn_thread(&format!("bedrail-route-{number}"), async move { Ok(route.run().await?) });
+        tasks.spawn_thread(&format!("bedrail-route-{number}"), async move { Ok(route.await?) });
     }
 
     let path = gateway.runtime_dir.join(api::DELIVER_SOCKET);
     let listener = api::bind(&path).map_err(|source| DaemonError::Socket { path: path.clone(), source })?;
     let serve_stop = stop.clone();
     tasks.spawn(async move {
-        let served = api::serve(listener, api::deliver_router(DeliverState { desk }), serve_stop).await;
+        let served = api::serve(listener, api::deliver_router(DeliverState { desk, conditions }), serve_stop).await;
         served.map_err(|source| DaemonError::Socket { path, source })
     });
-    tasks.spawn(watch_status(settings.clone(), states, publish_status, stop.clone()));
     Ok(())
 }
 
@@ -118,92 +131,23 @@ fn pause_for_patients(settings: &Settings, store: &mut Store, rows: &mut [RouteR
     Ok(())
 }
 
-/// Puts the gateway's status together from both halves; the other one is asked over its socket, wherever it runs.
-async fn watch_status(
-    settings: Settings,
-    routes: Vec<watch::Receiver<RouteStatus>>,
-    publish: watch::Sender<Option<Arc<status::Status>>>,
-    stop: CancellationToken,
-) -> Result<(), DaemonError> {
-    let socket = settings.gateway.runtime_dir.join(api::COLLECT_SOCKET);
-    let mut every = tokio::time::interval(STATUS_EVERY);
-    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            _ = every.tick() => {}
-        }
-        let collect = api::call(&socket, "GET", "/v1/status", Vec::new()).await.ok();
-        let collect: CollectStatus = collect.and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default();
-        let status = Some(Arc::new(gateway_status(&settings, &collect, &routes)));
-        publish.send_if_modified(|published| {
-            let changed = *published != status;
-            published.clone_from(&status);
-            changed
-        });
+/// What a route publishes of the gateway's state; to a Home Assistant also where to find it.
+fn announcements(settings: &Settings, mqtt: &MqttSettings, notices: watch::Receiver<Arc<Notices>>) -> Announcements {
+    let last_word = offline(&settings.gateway.id, Absence::Stopped);
+    let topics = Topics::new(&settings.monitor.topic);
+    let device =
+        |device: &config::DeviceSettings| Announced { name: device.name.clone(), kind: device.kind.name(), id: device.id };
+    let devices: Vec<Announced> = settings.devices.iter().map(device).collect();
+    let standing = mqtt.home_assistant.as_ref().map(|prefix| discovery(prefix, &topics, &settings.gateway.id, &devices));
+    Announcements {
+        notices,
+        standing: standing.unwrap_or_default().into(),
+        stopped: Notice { topic: gateway_topic(settings).into(), payload: last_word.into(), stamp: 0 },
     }
 }
 
-fn gateway_status(settings: &Settings, collect: &CollectStatus, routes: &[watch::Receiver<RouteStatus>]) -> status::Status {
-    let device = |device: &crate::collect::DeviceStatus| status::DeviceStatus {
-        name: device.name.clone(),
-        kind: device.kind.clone(),
-        state: device.state.name().to_owned(),
-        last_reading_at: device
-            .last_reading_at
-            .as_ref()
-            .and_then(|at| at.parse::<jiff::Timestamp>().ok())
-            .map(|at| Timestamp(at.as_millisecond())),
-        battery: device.battery_percent,
-    };
-    let route = |route: &watch::Receiver<RouteStatus>| {
-        let route = route.borrow();
-        status::RouteStatus {
-            name: route.name.clone(),
-            state: route.state.name().to_owned(),
-            backlog: route.backlog,
-            held: route.held.values().sum(),
-        }
-    };
-    status::Status {
-        gateway: settings.gateway.id.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        devices: collect.devices.iter().map(device).collect(),
-        routes: routes.iter().map(route).collect(),
-    }
-}
-
-fn link_settings(settings: &Settings, route: &config::RouteSettings, mqtt: &MqttSettings) -> Result<LinkSettings, DaemonError> {
-    let credentials = &settings.gateway.credentials;
-    let tls = match &mqtt.tls {
-        None => None,
-        Some(tls) => {
-            let client = match &tls.client {
-                None => None,
-                Some(client) => Some(ClientIdentity { cert: client.cert.clone(), key: secret::read(&client.key, credentials)? }),
-            };
-            Some(client_config(&TlsSettings { route: route.name.clone(), ca: Some(tls.ca.clone()), client, alpn: Vec::new() })?)
-        }
-    };
-    let login = match (&mqtt.username, &mqtt.password) {
-        (Some(username), password) => {
-            let password = password.as_ref().map(|password| secret::read(password, credentials)).transpose()?;
-            let text = password.map(|octets| String::from_utf8_lossy(&octets).trim_end_matches(['\r', '\n']).to_owned());
-            Some(Login { username: username.clone(), password: Zeroizing::new(text.unwrap_or_default()) })
-        }
-        (None, _) => None,
-    };
-    let will = Will {
-        topic: status::topic(&settings.gateway.id),
-        payload: status::offline(&settings.gateway.id, env!("CARGO_PKG_VERSION")),
-    };
-    let mut link = LinkSettings::new(mqtt.host.clone(), mqtt.port, tls, mqtt.client_id.clone());
-    link.login = login;
-    link.will = Some(will);
-    link.keep_alive = mqtt.keep_alive;
-    link.window = mqtt.window;
-    link.max_packet = mqtt.max_packet;
-    Ok(link)
+pub fn gateway_topic(settings: &Settings) -> String {
+    Topics::new(&settings.monitor.topic).gateway(&settings.gateway.id)
 }
 
 fn route_settings(settings: &Settings, route: &config::RouteSettings, mqtt: &MqttSettings) -> RouteSettings {
@@ -221,8 +165,13 @@ fn route_settings(settings: &Settings, route: &config::RouteSettings, mqtt: &Mqt
         gateway: settings.gateway.id.clone(),
         rules: rules(settings, route),
         order: route.order,
-        window: usize::from(mqtt.window),
+        // Records, where the destination counts messages.
+        window: if mqtt.compression.is_some() { BATCHED_WINDOW } else { usize::from(mqtt.window) },
         ack_interval: settings.store.ack_interval,
+        max_rate: route.max_rate,
+        when: route.when,
+        daily_bytes: route.daily_bytes,
+        receipt_within: (mqtt.settle == Settle::Receipt).then_some(mqtt.receipt_within),
         devices: devices.collect(),
         default_zone: settings.gateway.timezone.clone(),
         preferences: preferences.collect(),

@@ -97,7 +97,8 @@ pub fn decide(record: &Record, lane: Lane, rules: &Rules, known: &Known<'_>) -> 
     if record.version < known.newest {
         return Decision::Settle(Settled::Superseded);
     }
-    if lane == Lane::Live && record.stamp.stored {
+    // A retraction queues behind all that may wait to be retracted: it never overtakes what it takes back.
+    if lane == Lane::Live && (record.stamp.stored || matches!(record.body, Body::Retraction(_))) {
         return Decision::Backlog;
     }
     if rules.hold_questionable && matches!(&record.body, Body::Reading(reading) if reading.class == Class::Questionable) {

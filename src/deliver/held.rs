@@ -8,7 +8,8 @@ use crate::reading::{DeviceId, Record, Seq, StreamKey};
 use crate::store::Held;
 use crate::ward::HoldReason;
 
-type Source = (DeviceId, Option<StreamKey>);
+/// Where a record comes from: its stream, or for one of none its device.
+pub type Source = (DeviceId, Option<StreamKey>);
 
 #[derive(Debug, Default)]
 pub struct HeldRuns {
@@ -75,6 +76,16 @@ impl HeldRuns {
     pub fn covers(&self, seq: Seq, record: &Record) -> bool {
         let source = (record.device, record.stream);
         self.runs.range(..=(source, seq)).next_back().is_some_and(|((of, _), run)| *of == source && run.last >= seq)
+    }
+
+    /// The lowest record a source is held at for this reason.
+    pub fn first_of(&self, source: &Source, reason: HoldReason) -> Option<Seq> {
+        let runs = self.runs.range((*source, Seq(0))..=(*source, Seq(u64::MAX)));
+        runs.map(|(_, run)| run).find(|run| run.reason == reason).map(|run| run.first)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Held> {
+        self.runs.values()
     }
 
     /// All runs, the lowest first.

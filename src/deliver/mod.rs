@@ -1,20 +1,30 @@
 //! From log to destination: planning and retry are pure, one folder a kind of destination renders and sends.
 
+mod announce;
+mod budget;
 mod decide;
 mod desk;
 mod destination;
+mod fault;
 mod held;
 mod item;
 pub mod mqtt;
 mod plan;
+mod rate;
+mod receipts;
 mod retry;
 mod route;
+mod schedule;
 mod sides;
+mod stand;
 mod status;
 
+pub use announce::Announcements;
 pub use decide::{Carry, Decision, Known, Rules, Settled, decide};
 pub use desk::{Desk, DeskError, DeskInputs, DeskRequest, DeskRoute, DeskSettings, LetterPlace, Target};
-pub use destination::{Capabilities, Destination, Happened, NotSent, Verdict};
+pub use destination::{Capabilities, Destination, Happened, NotSent, Sent, Verdict};
+pub use fault::{Fault, FaultClass};
+pub use held::Source;
 pub use item::{Choice, DeviceLabel, Item, Lane};
 pub use plan::{Planner, Token};
 pub use retry::Backoff;
@@ -22,4 +32,5 @@ pub use route::{
     LetterCommand, LettersDone, MAX_RETRIED, Preview, Route, RouteCommand, RouteDevice, RouteInputs, RouteSettings,
     StreamPreference,
 };
+pub use stand::Why;
 pub use status::{RouteState, RouteStatus};

@@ -51,6 +51,15 @@ impl Planner {
         }
     }
 
+    /// A turn begins: what has waited for it is backlog.
+    pub fn turn(&mut self, head: Seq) {
+        if self.order == Order::LiveFirst {
+            self.lanes.split_at(head);
+            self.cursor[index(Lane::Backlog)] = Seq(0);
+            self.dirty = true;
+        }
+    }
+
     /// What was in flight may or may not have arrived: it stays owed and goes again under the same identity.
     pub fn link_down(&mut self) {
         self.cursor = [Seq(0); 2];
@@ -79,11 +88,7 @@ impl Planner {
 
     /// The record goes out now, under the token returned.
     pub fn sending(&mut self, lane: Lane, seq: Seq) -> Token {
-        let token = self.next_token;
-        self.next_token += 1;
-        self.in_flight.insert(token, (lane, seq));
-        self.flying.insert(seq);
-        self.backlog_in_flight += usize::from(lane == Lane::Backlog);
+        let token = self.fly(lane, seq);
         self.pass(lane, seq);
         token
     }
@@ -135,12 +140,47 @@ impl Planner {
         }
     }
 
+    /// The destination did not take it: it stays owed, behind everything live, and is the next of its lane again.
+    pub fn again(&mut self, token: Token) -> Option<Seq> {
+        let (lane, seq) = self.land(token)?;
+        self.back_to(lane, seq);
+        Some(seq)
+    }
+
+    /// Sends a record that is not owed, to hear whether it would be taken: what becomes of it is settled elsewhere.
+    pub fn probing(&mut self, seq: Seq) -> Token {
+        self.fly(Lane::Backlog, seq)
+    }
+
     /// The destination took it.
     pub fn acknowledged(&mut self, token: Token) -> Option<Seq> {
         let (_, seq) = self.land(token)?;
         self.lanes.settle(seq);
         self.dirty = true;
         Some(seq)
+    }
+
+    /// The broker took it and the receiver has not confirmed it: it leaves the window, stays owed, and is not sent meanwhile.
+    pub fn taken(&mut self, token: Token) -> Option<Seq> {
+        let (lane, seq) = self.in_flight.remove(&token)?;
+        self.backlog_in_flight -= usize::from(lane == Lane::Backlog);
+        Some(seq)
+    }
+
+    /// The receiver has it; `taken` if the broker said so before.
+    pub fn confirmed(&mut self, seq: Seq, taken: bool) {
+        self.lanes.settle(seq);
+        self.dirty = true;
+        if taken {
+            self.flying.remove(&seq);
+        }
+    }
+
+    /// It was taken and not confirmed: it goes again, behind everything live.
+    pub fn unconfirmed(&mut self, seq: Seq) {
+        self.flying.remove(&seq);
+        let lane = if self.lanes.live.contains(seq) { Lane::Live } else { Lane::Backlog };
+        self.back_to(lane, seq);
     }
 
     /// The destination refused it; it is settled here and kept by the caller as a dead letter.
@@ -194,6 +234,23 @@ impl Planner {
 
     fn pass(&mut self, lane: Lane, seq: Seq) {
         self.cursor[index(lane)] = seq.next();
+    }
+
+    fn fly(&mut self, lane: Lane, seq: Seq) -> Token {
+        let token = self.next_token;
+        self.next_token += 1;
+        self.in_flight.insert(token, (lane, seq));
+        self.flying.insert(seq);
+        self.backlog_in_flight += usize::from(lane == Lane::Backlog);
+        token
+    }
+
+    /// What was refused or lost once is no longer live: later ones of its stream may have gone meanwhile.
+    fn back_to(&mut self, lane: Lane, seq: Seq) {
+        if self.order == Order::LiveFirst && lane == Lane::Live && self.lanes.live.contains(seq) {
+            return self.owe(seq, seq);
+        }
+        self.cursor[index(lane)] = self.cursor[index(lane)].min(seq);
     }
 
     fn land(&mut self, token: Token) -> Option<(Lane, Seq)> {
@@ -268,54 +325,155 @@ mod tests {
         assert_eq!(planner.acknowledged(sent[0].2), None, "a token of the connection before means nothing");
     }
 
+    /// What the planner is held against: plain sets of record numbers.
+    #[derive(Default)]
+    struct Model {
+        head: u64,
+        owed: BTreeSet<u64>,
+        /// Messages under way, each of one or more records.
+        flying: Vec<Vec<(Token, u64)>>,
+        /// Taken by the broker, not confirmed by the receiver.
+        waiting: BTreeSet<u64>,
+        held: BTreeSet<u64>,
+        probes: Vec<(Token, u64)>,
+        /// The last record sent in each lane since something came back.
+        last: BTreeMap<Lane, u64>,
+    }
+
+    impl Model {
+        /// Sends the next few as one message, with all that must be true of them.
+        fn send(&mut self, planner: &mut Planner, most: usize, window: usize) -> Result<(), TestCaseError> {
+            let mut message = Vec::new();
+            while message.len() < most
+                && let Some((lane, seq)) = planner.next(Seq(self.head))
+            {
+                prop_assert!(self.owed.contains(&seq.0), "sent what is not owed: {}", seq);
+                prop_assert!(!planner.is_in_flight(seq) && !self.waiting.contains(&seq.0), "{} is on its way already", seq);
+                prop_assert!(self.last.insert(lane, seq.0).is_none_or(|before| before < seq.0), "{} overtaken", seq);
+                message.push((planner.sending(lane, seq), seq.0));
+                prop_assert!(planner.in_flight() <= window + self.probes.len());
+                let free_for_live = planner.backlog_in_flight <= planner.backlog_share() + self.probes.len();
+                prop_assert!(planner.order == Order::Strict || free_for_live);
+            }
+            self.flying.extend(Some(message).filter(|message| !message.is_empty()));
+            Ok(())
+        }
+
+        fn settle(&mut self, seq: u64) {
+            self.owed.remove(&seq);
+            self.waiting.remove(&seq);
+        }
+
+        /// Something goes again, behind everything live: what was sent before says nothing of what comes next there.
+        fn back(&mut self, order: Order) {
+            self.last.remove(&Lane::Backlog);
+            if order == Order::Strict {
+                self.last.clear();
+            }
+        }
+    }
+
     proptest! {
-        /// A reference model: a plain set of what is owed. Whatever happens, nothing owed is forgotten, nothing settled is
-        /// sent again, each lane goes in order within a connection, and the window holds.
+        /// Whatever happens, in single messages and batches, with and without receipts: nothing owed is forgotten, nothing
+        /// settled is sent again, nothing is under way twice, each lane goes in order until something comes back, and the
+        /// window and the live values' share of it hold.
         #[test]
         fn nothing_is_lost_or_overtaken_whatever_the_link_does(
-            strict in any::<bool>(), window in 1usize..9, ops in proptest::collection::vec(0u8..11, 1..200)
+            strict in any::<bool>(), window in 1usize..12, ops in proptest::collection::vec(0u8..18, 1..300)
         ) {
             let order = if strict { Order::Strict } else { Order::LiveFirst };
             let mut planner = Planner::new(order, window, lanes(1));
-            let (mut head, mut owed, mut flying) = (0u64, BTreeSet::new(), BTreeMap::new());
-            let mut held = BTreeSet::new();
-            let mut last: BTreeMap<Lane, u64> = BTreeMap::new();
+            let mut model = Model::default();
             planner.link_up(Seq(0));
             for op in ops {
                 match op {
-                    0..=2 => { head += 1; owed.insert(head); }
-                    3 | 4 => if let Some((lane, seq)) = planner.next(Seq(head)) {
-                        prop_assert!(owed.contains(&seq.0), "sent what is not owed: {}", seq);
-                        prop_assert!(!planner.is_in_flight(seq), "{} twice in flight", seq);
-                        prop_assert!(last.insert(lane, seq.0).is_none_or(|before| before < seq.0), "{} overtaken", seq);
-                        flying.insert(planner.sending(lane, seq), seq.0);
-                        prop_assert!(planner.in_flight() <= window);
+                    0..=2 => { model.head += 1; model.owed.insert(model.head); }
+                    3 | 4 => model.send(&mut planner, 1, window)?,
+                    5 => model.send(&mut planner, 4, window)?,
+                    // The broker takes a message: done, or waiting for its receipts.
+                    6 | 7 => if !model.flying.is_empty() {
+                        for (token, seq) in model.flying.remove(0) {
+                            prop_assert_eq!(planner.acknowledged(token), Some(Seq(seq)));
+                            model.settle(seq);
+                        }
                     },
-                    5 => if let Some((token, seq)) = flying.pop_first() {
-                        prop_assert_eq!(planner.acknowledged(token), Some(Seq(seq)));
-                        owed.remove(&seq);
+                    8 => if !model.flying.is_empty() {
+                        for (token, seq) in model.flying.remove(0) {
+                            prop_assert_eq!(planner.taken(token), Some(Seq(seq)));
+                            model.waiting.extend(model.owed.contains(&seq).then_some(seq));
+                        }
                     },
-                    6 => { planner.link_down(); planner.link_up(Seq(head)); flying.clear(); last.clear(); }
-                    7 | 8 => if let Some((lane, seq)) = planner.next(Seq(head)) {
+                    // A receipt, after the broker's word or before it.
+                    9 => if let Some(seq) = model.waiting.pop_last() {
+                        planner.confirmed(Seq(seq), true);
+                        model.settle(seq);
+                    },
+                    10 => if let Some(message) = model.flying.pop() {
+                        let (token, seq) = message[0];
+                        planner.confirmed(Seq(seq), false);
+                        model.settle(seq);
+                        for (_, seq) in &message[1..] { model.settle(*seq); }
+                        planner.acknowledged(token);
+                        for (token, seq) in &message[1..] {
+                            prop_assert_eq!(planner.acknowledged(*token), Some(Seq(*seq)));
+                        }
+                    },
+                    11 => if let Some(seq) = model.waiting.pop_first() {
+                        planner.unconfirmed(Seq(seq));
+                        model.back(order);
+                    },
+                    // Not taken, one by one or a whole batch.
+                    12 => if let Some(message) = model.flying.pop() {
+                        for (token, seq) in message {
+                            prop_assert_eq!(planner.again(token), Some(Seq(seq)));
+                        }
+                        model.back(order);
+                    },
+                    13 => {
+                        planner.link_down();
+                        planner.link_up(Seq(model.head));
+                        (model.flying, model.probes) = (Vec::new(), Vec::new());
+                        model.waiting.clear();
+                        model.last.clear();
+                    }
+                    14 => if let Some((lane, seq)) = planner.next(Seq(model.head)) {
                         planner.settled(lane, seq);
-                        last.insert(lane, seq.0);
-                        owed.remove(&seq.0);
-                        if op == 8 { held.insert(seq.0); }
+                        model.last.insert(lane, seq.0);
+                        model.settle(seq.0);
+                        model.held.insert(seq.0);
                     },
-                    9 => if let Some((lane, seq)) = planner.next(Seq(head)) {
-                        let token = planner.sending(lane, seq);
-                        planner.not_sent(token);
-                        prop_assert_eq!(planner.next(Seq(head)), Some((lane, seq)));
-                    },
-                    _ => if let Some(seq) = held.pop_first() {
+                    15 => if let Some(seq) = model.held.pop_first() {
                         planner.owe(Seq(seq), Seq(seq));
-                        owed.insert(seq);
-                        last.remove(&Lane::Backlog);
+                        model.owed.insert(seq);
+                        model.back(order);
                     },
+                    // A held record goes as a probe: it is owed neither before nor after.
+                    16 => match (model.probes.pop(), model.held.last()) {
+                        (Some((token, seq)), _) => {
+                            prop_assert_eq!(planner.again(token), Some(Seq(seq)));
+                            model.back(order);
+                        }
+                        (None, Some(seq)) => model.probes.push((planner.probing(Seq(*seq)), *seq)),
+                        (None, None) => {}
+                    },
+                    _ => {
+                        planner.turn(Seq(model.head));
+                        model.back(order);
+                    }
                 }
-                let count = planner.lanes().live.count_to(Seq(head)) + planner.lanes().backlog.count_to(Seq(head));
-                prop_assert_eq!(count, owed.len() as u64);
+                let count = planner.lanes().live.count_to(Seq(model.head)) + planner.lanes().backlog.count_to(Seq(model.head));
+                prop_assert_eq!(count, model.owed.len() as u64);
             }
+            // Whatever state that was, everything owed comes when the link is made anew.
+            planner.link_down();
+            planner.link_up(Seq(model.head));
+            let mut came = BTreeSet::new();
+            while let Some((lane, seq)) = planner.next(Seq(model.head)) {
+                prop_assert!(came.insert(seq.0));
+                let token = planner.sending(lane, seq);
+                planner.acknowledged(token);
+            }
+            prop_assert_eq!(came, model.owed);
         }
     }
 }

@@ -1,5 +1,7 @@
-//! One TLS configuration for every connection the gateway opens.
+//! Every connection the gateway opens: the way there, and one TLS configuration.
 
+mod dial;
 mod tls;
 
+pub use dial::{DialError, Dialled, Line, Proxy, dial, is_this_machine};
 pub use tls::{ClientIdentity, TlsError, TlsFault, TlsSettings, classify, client_config};

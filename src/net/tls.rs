@@ -147,6 +147,10 @@ pub enum TlsFault {
     ClientCertificateRefused,
     #[error("the server speaks only a TLS older than 1.2; upgrade it")]
     ProtocolVersion,
+    #[error(
+        "the server found no cipher in common; allow it ECDHE ciphers (if it asks for a client certificate, set tls.cert and tls.key)"
+    )]
+    NothingInCommon,
     #[error("the TLS handshake failed; see the detail")]
     Other,
 }
@@ -156,6 +160,7 @@ pub fn classify(error: &rustls::Error) -> TlsFault {
         rustls::Error::InvalidCertificate(certificate) => classify_certificate(certificate),
         rustls::Error::AlertReceived(alert) => classify_alert(*alert),
         rustls::Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => TlsFault::ProtocolVersion,
+        rustls::Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon) => TlsFault::NothingInCommon,
         _ => TlsFault::Other,
     }
 }
@@ -175,6 +180,8 @@ fn classify_certificate(error: &CertificateError) -> TlsFault {
 fn classify_alert(alert: AlertDescription) -> TlsFault {
     match alert {
         AlertDescription::ProtocolVersion => TlsFault::ProtocolVersion,
+        // With TLS 1.2 some servers say so too when they miss a client certificate.
+        AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => TlsFault::NothingInCommon,
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => TlsFault::ClientCertificateRequired,
         AlertDescription::BadCertificate
         | AlertDescription::UnsupportedCertificate

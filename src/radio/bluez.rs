@@ -13,6 +13,7 @@ pub const BLUEZ: &str = "org.bluez";
 pub const ADAPTER: &str = "org.bluez.Adapter1";
 pub const DEVICE: &str = "org.bluez.Device1";
 pub const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+const SYSTEMD: &str = "org.freedesktop.systemd1";
 const AGENT_MANAGER: &str = "org.bluez.AgentManager1";
 
 /// A bluetoothd that does not answer for this long is hung. libdbus gives btleplug's calls the same.
@@ -38,7 +39,9 @@ pub struct CallError {
 impl CallError {
     /// The next try usually works: the controller dropped the attempt, or BlueZ is still busy with an older one.
     pub fn is_passing(&self) -> bool {
-        self.text.contains("abort-by-local") || self.name.ends_with(".InProgress")
+        // 5.66 calls a Connect beside another one `Failed` with the text of EALREADY.
+        let texts = ["abort-by-local", "already in progress"];
+        self.name.ends_with(".InProgress") || texts.iter().any(|text| self.text.contains(text))
     }
 
     fn is(&self, name: &str) -> bool {
@@ -97,16 +100,36 @@ impl Bus {
         let filter: HashMap<&str, Variant<'_>> =
             [("Transport", Variant::from("le")), ("DuplicateData", Variant::from(false))].into();
         limited(self.call(adapter, ADAPTER, "SetDiscoveryFilter", &(filter,))).await?;
-        match limited(self.call(adapter, ADAPTER, "StartDiscovery", &())).await {
-            Err(error) if error.is("InProgress") => Ok(()),
-            outcome => outcome,
+        let outcome = limited(self.call(adapter, ADAPTER, "StartDiscovery", &())).await;
+        // Either it scans for us already, or it does not for anybody: a new bluetoothd says the same while the kernel has
+        // not ended the scan of one that died. Ending ours tells which, by the next try.
+        if outcome.as_ref().is_err_and(|error| error.is("InProgress")) {
+            self.stop_discovery(adapter).await;
         }
+        outcome
     }
 
     pub async fn stop_discovery(&self, adapter: &str) {
         if let Err(error) = limited(self.call(adapter, ADAPTER, "StopDiscovery", &())).await {
             tracing::debug!(adapter, %error, "stop discovery");
         }
+    }
+
+    pub async fn set_powered(&self, adapter: &str, on: bool) -> Result<(), CallError> {
+        limited(self.call(adapter, PROPERTIES, "Set", &(ADAPTER, "Powered", Variant::from(on)))).await
+    }
+
+    /// Whether bluetoothd answers anything at all.
+    pub async fn ping(&self, limit: Duration) -> bool {
+        tokio::time::timeout(limit, self.call("/", "org.freedesktop.DBus.Peer", "Ping", &())).await.is_ok()
+    }
+
+    /// Has systemd start a unit; `Ok` once it took the job.
+    pub async fn start_unit(&self, unit: &str) -> Result<(), CallError> {
+        let (path, interface) = ("/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager");
+        let body = (unit, "replace");
+        let started = self.connection.call_method(Some(SYSTEMD), path, Some(interface), "StartUnit", &body);
+        limited(async { Ok(started.await.map(drop)?) }).await
     }
 
     /// The default agent, too: bonding that starts with a subscription asks no particular one.
@@ -129,11 +152,26 @@ impl Bus {
 }
 
 async fn limited(call: impl Future<Output = Result<(), CallError>>) -> Result<(), CallError> {
-    let silent = || CallError { name: "D-Bus".to_owned(), text: format!("no answer from bluetoothd in {SHORT_LIMIT:?}") };
+    let silent = || CallError { name: "D-Bus".to_owned(), text: format!("no answer in {SHORT_LIMIT:?}") };
     tokio::time::timeout(SHORT_LIMIT, call).await.unwrap_or_else(|_| Err(silent()))
 }
 
 /// Where the system bus was looked for.
 pub fn address() -> String {
     std::env::var(ADDRESS_VARIABLE).unwrap_or_else(|_| DEFAULT_ADDRESS.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_next_try_usually_does_not_see_is_told_from_what_it_will() {
+        let said = |name: &str, text: &str| CallError { name: format!("org.bluez.Error.{name}"), text: text.to_owned() };
+        assert!(said("Failed", "le-connection-abort-by-local").is_passing());
+        assert!(said("InProgress", "In Progress").is_passing());
+        assert!(said("Failed", "Operation already in progress").is_passing());
+        assert!(!said("Failed", "Input/output error").is_passing());
+        assert!(!said("NotReady", "Resource Not Ready").is_passing());
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::{OptionFuture, pending};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -21,6 +21,7 @@ use super::settings::{ClockDecoder, Deadlines, RadioDevice};
 use super::turns::{Turn, Turns};
 use super::values::{self, Facts};
 use super::watch::DeviceState;
+use crate::reading::DeviceId;
 
 /// On the way out an orderly end of the link is worth this long; BlueZ needs about 2 s.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -35,6 +36,8 @@ pub struct Shared {
     pub clock_decoder: ClockDecoder,
     pub deadlines: Deadlines,
     pub stop: CancellationToken,
+    /// Devices of which a value is overdue.
+    pub silence: broadcast::Sender<DeviceId>,
 }
 
 pub struct Device {
@@ -83,6 +86,7 @@ impl Device {
         let mut operation: Option<Operation> = None;
         let mut reads: Option<Reads> = None;
         let stop = self.shared.stop.clone();
+        let mut silence = self.shared.silence.subscribe();
         loop {
             let due = self.session.timeout();
             // Biased: what BlueZ says of the link comes before the answer that follows from it.
@@ -101,6 +105,11 @@ impl Device {
                     reads = None;
                     continue;
                 }
+                silent = silence.recv() => match silent {
+                    Ok(device) if device == self.device.id => vec![Event::Silent],
+                    // Whoever missed it is told again at the next rung.
+                    _ => continue,
+                },
                 () = sleep_until(due) => vec![Event::Tick],
             };
             for event in events {

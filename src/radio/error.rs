@@ -13,6 +13,11 @@ pub enum RadioError {
         "the D-Bus system bus at {address} refused to report on BlueZ: {reason}; see the limits and policy in its configuration"
     )]
     Refused { address: String, reason: String },
+    #[error(
+        "no device is heard any more, and neither power cycling nor resetting the radio helped; ending, so that systemd starts \
+         bedrail again; if this comes back, see `bedrail status`, `journalctl -u bluetooth` and the adapter itself"
+    )]
+    Silent,
     #[error("the radio's {task} stopped unexpectedly: {reason}; restart bedrail and report this")]
     Task { task: &'static str, reason: String },
 }

@@ -1,5 +1,8 @@
 //! What the radio tells the collect half. Everything that arrives is stamped here, at the earliest point, with boot time.
 
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::reading::{BootMillis, DeviceId, DeviceTime, SecurityLevel};
@@ -27,6 +30,25 @@ pub enum RadioEvent {
         usable: bool,
         detail: String,
     },
+    /// How the radio itself does; told when it changed.
+    Health(Box<RadioHealth>),
+}
+
+/// What was done to keep values coming, since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RadioHealth {
+    /// Addresses of devices of which a value is overdue.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<String>,
+    /// Rungs taken, by name: `reconnect`, `rescan`, `power_cycle`, `reset`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rungs: BTreeMap<String, u64>,
+    /// Rungs that could not be taken, by name: the reset unit is not installed, BlueZ refused.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub skipped: BTreeMap<String, u64>,
+    /// Pings that bluetoothd left unanswered.
+    #[serde(default)]
+    pub unanswered: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

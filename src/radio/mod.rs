@@ -12,6 +12,8 @@ mod device;
 mod error;
 mod event;
 mod listen;
+mod liveness;
+mod overseer;
 mod session;
 mod settings;
 mod supervisor;
@@ -21,6 +23,7 @@ mod watch;
 
 pub use boot::BootClock;
 pub use error::RadioError;
-pub use event::{Heard, InformationField, RadioEvent};
-pub use settings::{Bond, ClockDecoder, Deadlines, RadioDevice, RadioSettings};
+pub use event::{Heard, InformationField, RadioEvent, RadioHealth};
+pub use liveness::Rung;
+pub use settings::{Bond, ClockDecoder, Deadlines, Pace, RadioDevice, RadioSettings};
 pub use supervisor::{EVENT_QUEUE, run};

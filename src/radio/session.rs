@@ -26,6 +26,8 @@ pub enum Event {
     Failed(Failure),
     /// Disconnect answered, well or not.
     Disconnected,
+    /// A value of it is overdue.
+    Silent,
     /// BlueZ, the adapter or the device's object is no longer there.
     Gone,
     /// Time passed.
@@ -71,6 +73,13 @@ enum State {
 
 /// A failure that usually passes is retried quickly this often in a row; then it counts like any other.
 const QUICK_RETRIES: u32 = 3;
+/// BlueZ going away in the middle of an attempt is a coincidence this often in a row; then the attempt is taken for the cause:
+/// connecting to a device that lost its bond crashes bluetoothd on some kernels, and all other devices with it.
+const COINCIDENCES: u32 = 1;
+/// BlueZ that goes away within this of an attempt went with it: the answer that it failed may come first.
+const WITH_IT: Duration = Duration::from_secs(2);
+/// Each attempt with which BlueZ went away makes the wait before the next so much longer.
+const SUSPICION: u32 = 4;
 
 pub struct Session {
     state: State,
@@ -81,6 +90,10 @@ pub struct Session {
     resolved: bool,
     holds_turn: bool,
     quick_retries: u32,
+    /// When the last attempt was under way.
+    tried: Option<Instant>,
+    /// Attempts in a row with which BlueZ went away.
+    taken_along: u32,
     delay: Duration,
     dice: Dice,
 }
@@ -96,6 +109,8 @@ impl Session {
             resolved: false,
             holds_turn: false,
             quick_retries: 0,
+            tried: None,
+            taken_along: 0,
             delay: deadlines.retry_first,
             dice: Dice(seed),
         }
@@ -103,6 +118,9 @@ impl Session {
 
     pub fn poll(&mut self, now: Instant, event: Event) -> Vec<Action> {
         let was_up = self.link;
+        if !matches!(self.state, State::Idle | State::Queued | State::Ready | State::BackingOff { .. }) {
+            self.tried = Some(now);
+        }
         self.note(&event);
         let mut actions = self.step(now, &event, was_up);
         if self.state == State::Idle && self.heard {
@@ -144,7 +162,7 @@ impl Session {
     fn step(&mut self, now: Instant, event: &Event, was_up: bool) -> Vec<Action> {
         let due = self.timeout().is_some_and(|at| now >= at);
         match (self.state, event) {
-            (_, Event::Gone) => self.gone(),
+            (_, Event::Gone) => self.gone(now),
             (State::Queued, Event::Turn) => {
                 self.state = State::Connecting { since: now };
                 self.holds_turn = true;
@@ -158,7 +176,8 @@ impl Session {
             (State::Resolving { .. }, Event::Resolved) => self.subscribe(now),
             (State::Subscribing { .. }, Event::Subscribed) => {
                 self.state = State::Ready;
-                (self.quick_retries, self.delay) = (0, self.deadlines.retry_first);
+                (self.quick_retries, self.taken_along, self.tried) = (0, 0, None);
+                self.delay = self.deadlines.retry_first;
                 vec![Action::ReportReady]
             }
             (State::Connecting { since }, Event::Failed(failure)) => {
@@ -187,6 +206,7 @@ impl Session {
                 actions.extend(self.back_off(now, false));
                 actions
             }
+            (State::Ready, Event::Silent) => self.abort(now, false, "it is connected, but no value came in time".into()),
             (State::Disconnecting { passing, .. }, Event::Disconnected) => self.back_off(now, passing),
             (State::Disconnecting { passing, .. }, _) if due => self.back_off(now, passing),
             (State::BackingOff { .. }, _) if due => {
@@ -209,10 +229,14 @@ impl Session {
         vec![Action::ReportLost(reason), Action::Disconnect]
     }
 
-    fn gone(&mut self) -> Vec<Action> {
+    fn gone(&mut self, now: Instant) -> Vec<Action> {
         let reported = matches!(self.state, State::Idle | State::Queued | State::Disconnecting { .. } | State::BackingOff { .. });
         let was_idle = self.state == State::Idle;
-        self.state = State::Idle;
+        self.state = match self.state {
+            _ if self.tried.take().is_some_and(|tried| now.saturating_duration_since(tried) <= WITH_IT) => self.suspect(now),
+            State::BackingOff { until } if self.taken_along > COINCIDENCES => State::BackingOff { until },
+            _ => State::Idle,
+        };
         let mut actions = self.release_turn();
         if !was_idle {
             actions.push(Action::Abandon);
@@ -221,6 +245,15 @@ impl Session {
             actions.push(Action::ReportLost("BlueZ no longer has it".into()));
         }
         actions
+    }
+
+    /// Where an attempt goes with which BlueZ went away.
+    fn suspect(&mut self, now: Instant) -> State {
+        self.taken_along += 1;
+        let Some(beyond) = self.taken_along.checked_sub(COINCIDENCES + 1) else { return State::Idle };
+        let first = self.deadlines.retry_first * SUSPICION;
+        let wait = first.saturating_mul(SUSPICION.saturating_pow(beyond)).min(self.deadlines.retry_suspect);
+        State::BackingOff { until: now + wait }
     }
 
     fn back_off(&mut self, now: Instant, passing: bool) -> Vec<Action> {
@@ -386,6 +419,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_device_that_takes_bluez_along_each_time_is_tried_ever_more_seldom_until_it_once_is_ready() {
+        let (mut session, mut now) = (session(), Instant::now());
+        let mut waits = vec![];
+        for round in 0..8 {
+            // Sometimes the failure is told before bluetoothd is gone.
+            let told = [failed(true), Event::Disconnected];
+            feed(&mut session, now, &[&[Event::Seen, Event::Turn, Event::LinkUp], &told[..round % 3], &[Event::Gone]].concat());
+            let until = session.timeout().unwrap_or(now);
+            waits.push((until - now).as_secs());
+            if until > now {
+                // BlueZ goes again for another reason, and it is heard again: neither shortens the wait.
+                session.poll(now, Event::Gone);
+                assert_eq!(session.poll(now, Event::Seen), []);
+                assert_eq!(session.timeout(), Some(until));
+                session.poll(now, Event::Gone);
+            }
+            now = until;
+            session.poll(now, Event::Tick);
+        }
+        assert_eq!(waits, [0, 4, 16, 64, 256, 900, 900, 900]);
+        feed(&mut session, now, &TO_READY);
+        feed(&mut session, now, &[Event::LinkDown]);
+        now = session.timeout().unwrap();
+        session.poll(now, Event::Tick);
+        feed(&mut session, now, &[Event::Seen, Event::Turn, Event::Gone]);
+        assert_eq!(session.timeout(), None, "it starts anew");
+    }
+
     /// What a shell would have under way for the session.
     #[derive(Default)]
     struct Shell {
@@ -467,11 +529,12 @@ mod tests {
                     3 => Event::Resolved,
                     4 if how == 0 => Event::Gone,
                     5..=7 => shell.answer(how),
+                    8 if how < 4 => Event::Silent,
                     _ => Event::Tick,
                 };
                 let actions = session.poll(now, event);
                 if let Some(at) = session.timeout() {
-                    prop_assert!(at <= now + Deadlines::default().retry_most, "it waits too long");
+                    prop_assert!(at <= now + Deadlines::default().retry_suspect, "it waits too long");
                 }
                 if matches!(session.state, State::BackingOff { .. }) {
                     shell.operation = None;

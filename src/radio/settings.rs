@@ -16,6 +16,7 @@ pub struct RadioSettings {
     pub devices: Vec<RadioDevice>,
     pub clock_decoder: ClockDecoder,
     pub deadlines: Deadlines,
+    pub pace: Pace,
 }
 
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct RadioDevice {
     /// Where its clock may be; the first that can be read is, before anything is subscribed.
     pub clock: Vec<Uuid>,
     pub bond: Bond,
+    /// While it is connected a value comes at least this often; `None` for a device that tells only what was measured.
+    pub expect_every: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,8 +55,10 @@ pub struct Deadlines {
     pub disconnect: Duration,
     /// Before the first retry of a connection that did not come about.
     pub retry_first: Duration,
-    /// No device waits longer than this between two tries.
+    /// No device waits longer than this between two tries, but one whose tries BlueZ did not live through.
     pub retry_most: Duration,
+    /// And such a one no longer than this: by then somebody has been told, and may have mended it.
+    pub retry_suspect: Duration,
     /// After a failure that the next try usually does not see.
     pub retry_quick: Duration,
 }
@@ -67,7 +72,32 @@ impl Default for Deadlines {
             disconnect: Duration::from_secs(10),
             retry_first: Duration::from_secs(1),
             retry_most: Duration::from_secs(60),
+            retry_suspect: Duration::from_secs(15 * 60),
             retry_quick: Duration::from_millis(300),
+        }
+    }
+}
+
+/// How fast the ladder of `liveness` is climbed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// From one rung of a device to the next: time to disconnect, be heard, connect and subscribe.
+    pub climb: Duration,
+    /// From one rung that touches all devices to the next.
+    pub between: Duration,
+    /// How often bluetoothd is asked whether it is there.
+    pub ping_every: Duration,
+    /// It answers that in milliseconds, whatever else it does.
+    pub ping_limit: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            climb: Duration::from_secs(60),
+            between: Duration::from_secs(10 * 60),
+            ping_every: Duration::from_secs(30),
+            ping_limit: Duration::from_secs(5),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::pending;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -18,6 +18,7 @@ use super::device::{Device, Shared};
 use super::error::RadioError;
 use super::event::RadioEvent;
 use super::listen::Listener;
+use super::overseer::{self, Overseer};
 use super::settings::{Bond, RadioSettings};
 use super::turns::Turns;
 use super::watch::{AdapterState, Wanted, World};
@@ -42,20 +43,26 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
     let turns = Turns::new();
     // A child, so that our own end for another reason stops the devices too.
     let stop = stop.child_token();
+    let (inside, from_devices) = mpsc::channel(overseer::INSIDE);
+    let (silence, _) = broadcast::channel(settings.devices.len().max(1));
+    let overseer = Overseer::new(&settings, &bus, &turns, world.watch_adapter(), silence.clone(), stop.clone());
+    let mut overseeing = JoinSet::new();
+    overseeing.spawn(overseer.run(from_devices, events.clone()));
     let shared = Shared {
         bus: bus.clone(),
         central: central.clone(),
         turns: turns.clone(),
-        events: events.clone(),
+        events: inside.clone(),
         clock_decoder: settings.clock_decoder,
         deadlines: settings.deadlines,
         stop: stop.clone(),
+        silence,
     };
     let keeper = Keeper {
         bus: bus.clone(),
         central,
         turns,
-        events: events.clone(),
+        events: inside,
         wanted: settings.adapter,
         state: world.watch_adapter(),
         reported: None,
@@ -70,6 +77,8 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
         let state = world.watch_device(device.id);
         devices.spawn(Device::new(shared.clone(), device, state).run());
     }
+    // The overseer ends when nobody has anything to say any more.
+    drop(shared);
     let mut keeping = JoinSet::new();
     keeping.spawn(keeper.run());
     let mut listening = JoinSet::new();
@@ -79,6 +88,7 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
         () = stop.cancelled() => Ok(()),
         () = events.closed() => Ok(()),
         Some(ended) = listening.join_next() => ended.unwrap_or_else(|error| Err(failed("listener", &error))),
+        Some(ended) = overseeing.join_next() => ended.unwrap_or_else(|error| Err(failed("overseer", &error))),
         Some(Err(error)) = devices.join_next() => Err(failed("device task", &error)),
         Some(Err(error)) = keeping.join_next() => Err(failed("scan task", &error)),
     };
@@ -86,6 +96,8 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
     stop.cancel();
     keeping.abort_all();
     while devices.join_next().await.is_some() {}
+    while keeping.join_next().await.is_some() {}
+    while overseeing.join_next().await.is_some() {}
     outcome
 }
 

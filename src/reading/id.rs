@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use ring::hmac;
+use ring::{digest, hmac};
 use serde::{Deserialize, Serialize};
 
 use super::{BootId, DeviceId, Metric, Seq, StreamKey, SubjectKey, Timestamp, UserIndex};
@@ -57,6 +57,14 @@ hashed_id!(
 );
 
 impl ChartId {
+    /// Both parts are keyed hashes already, so that this one needs no key: whoever has them can tell the chart's name.
+    pub fn of(record: RecordId, placement: Placement) -> Self {
+        let octets = [b"bedrail chart".as_slice(), &record.0, &placement.0].concat();
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest::digest(&digest::SHA256, &octets).as_ref()[..16]);
+        Self(id)
+    }
+
     /// The first 100 bits in base 32 (Crockford's digits), for formats that allow twenty characters.
     pub fn short(&self) -> String {
         const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -94,6 +102,28 @@ pub struct DeliveryId {
 impl fmt::Display for DeliveryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}.{}", self.record, self.placement, self.version, self.op.name())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a delivery id is RECORD.PLACEMENT.VERSION.OP, as in a payload's fields")]
+pub struct ParseDeliveryError;
+
+impl std::str::FromStr for DeliveryId {
+    type Err = ParseDeliveryError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.split('.');
+        let mut next = || parts.next().ok_or(ParseDeliveryError);
+        let (record, placement, version, op) = (next()?, next()?, next()?, next()?);
+        let op = [Op::Put, Op::Retract].into_iter().find(|known| known.name() == op);
+        let id = Self {
+            record: record.parse().map_err(|_| ParseDeliveryError)?,
+            placement: placement.parse().map_err(|_| ParseDeliveryError)?,
+            version: version.parse().map_err(|_| ParseDeliveryError)?,
+            op: op.ok_or(ParseDeliveryError)?,
+        };
+        parts.next().is_none().then_some(id).ok_or(ParseDeliveryError)
     }
 }
 
@@ -181,10 +211,6 @@ impl SiteKey {
         Placement(self.hash("placement").optional(subject.map(|s| s.as_str().as_bytes())).field(&times.to_be_bytes()).done())
     }
 
-    pub fn chart_id(&self, record: RecordId, placement: Placement) -> ChartId {
-        ChartId(self.hash("chart").field(&record.0).field(&placement.0).done())
-    }
-
     /// Links each row of the audit table to the one before it.
     pub fn audit_link(&self, previous: &[u8; 32], row: &[u8]) -> [u8; 32] {
         let mut hash = self.hash("audit");
@@ -264,11 +290,24 @@ mod tests {
     }
 
     #[test]
+    fn a_delivery_id_prints_and_parses() {
+        let placement = SiteKey::new(&[7; 32]).placement(None, 0);
+        for (version, op) in [(1, Op::Put), (u32::MAX, Op::Retract)] {
+            let id = DeliveryId { record: RecordId([5; 16]), placement, version, op };
+            assert_eq!(id.to_string().parse(), Ok(id));
+            for wrong in [format!("{id}."), id.to_string().to_uppercase(), id.to_string().replace('.', ":"), String::new()] {
+                assert_eq!(wrong.parse::<DeliveryId>(), Err(ParseDeliveryError), "{wrong}");
+            }
+        }
+    }
+
+    #[test]
     fn an_id_prints_and_parses_and_a_chart_id_has_a_short_form() {
         let key = SiteKey::new(&[7; 32]);
         let id = key.placement(None, 0);
         assert_eq!(id.to_string().parse(), Ok(id));
-        let chart = key.chart_id(RecordId([1; 16]), id);
+        let chart = ChartId::of(RecordId([1; 16]), id);
+        assert_ne!(chart, ChartId::of(RecordId([1; 16]), key.placement(None, 1)));
         assert_eq!(chart.short().len(), 20);
         assert_eq!(ChartId([0xFF; 16]).short(), "Z".repeat(20));
         assert_eq!("xyz".parse::<RecordId>(), Err(ParseIdError));

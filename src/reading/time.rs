@@ -55,6 +55,11 @@ impl DeviceTime {
         jiff::civil::DateTime::new(year, month, day, self.hour as i8, self.minute as i8, self.second as i8, 0).ok()
     }
 
+    /// When a clock in that zone shows this; `None` where the date is not full.
+    pub fn in_zone(self, zone: &TimeZone) -> Option<Timestamp> {
+        self.civil().and_then(|civil| zone.to_timestamp(civil).ok()).map(|at| Timestamp(at.as_millisecond()))
+    }
+
     /// Milliseconds from `earlier` to `self` on the device's own clock; `None` where either lacks a full date.
     pub fn since_ms(self, earlier: DeviceTime) -> Option<i64> {
         let (a, b) = (earlier.civil()?, self.civil()?);
@@ -111,6 +116,11 @@ impl ClockQuality {
             ClockQuality::Rtc => "rtc",
             ClockQuality::Ntp => "ntp",
         }
+    }
+
+    /// A word nobody knows vouches for nothing.
+    pub fn from_name(name: &str) -> Self {
+        [Self::Ntp, Self::Rtc].into_iter().find(|quality| quality.name() == name).unwrap_or(Self::Unsynced)
     }
 }
 
@@ -198,10 +208,9 @@ impl Anchors {
             let uncertainty_ms = arrival.uncertainty_ms.saturating_add(DEVICE_CLOCK_UNCERTAINTY_MS);
             return Instant::DeviceClock(WallTime { at: read_at.at.plus_ms(since), uncertainty_ms, ..read_at });
         }
-        let Some(local) = device_time.civil().and_then(|civil| zone.to_timestamp(civil).ok()) else {
+        let Some(at) = device_time.in_zone(zone) else {
             return if stamp.stored { Instant::Ambiguous(arrival) } else { Instant::Arrival(arrival) };
         };
-        let at = Timestamp(local.as_millisecond());
         let apart = at.0.abs_diff(arrival.at.0);
         let uncertainty_ms = u32::try_from(apart).unwrap_or(u32::MAX).max(DEVICE_CLOCK_UNCERTAINTY_MS);
         let time = WallTime { at, uncertainty_ms, ..arrival };

@@ -35,6 +35,18 @@ pub fn make_way(state_dir: &Path) {
     }
 }
 
+/// Whether there is room and a file can be written and synced: what a start needs, tried without touching the databases.
+pub fn takes_writes(state_dir: &Path) -> bool {
+    let probe = state_dir.join("probe");
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&probe)?;
+        file.write_all(b"written to see whether the disk takes it")?;
+        file.sync_all()?;
+        fs::remove_file(&probe)
+    };
+    disk(state_dir).is_ok_and(|disk| disk.free >= NOTHING_LEFT) && write().is_ok()
+}
+
 #[derive(Debug)]
 pub struct Ballast {
     path: PathBuf,
@@ -108,5 +120,7 @@ mod tests {
         assert!(found.free() && !found.free());
         assert!(!Ballast::find(dir.path()).is_kept());
         assert!(disk(dir.path()).expect("a disk").free > 0);
+        assert!(takes_writes(dir.path()) && !takes_writes(&dir.path().join("gone")));
+        assert!(!dir.path().join("probe").exists());
     }
 }

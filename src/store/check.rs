@@ -10,7 +10,7 @@ use super::key::DataKey;
 use super::rescue::pages::{PAGE, Pages, wal_is_damaged};
 use super::runs::{OPEN, Runs};
 use super::schema::{self, Database};
-use super::{LOG_FILE, StoreError, WARD_FILE, audit, db, frame, log, salvage};
+use super::{LOG_FILE, StoreError, WARD_FILE, aside, audit, damage, db, frame, log, salvage};
 use crate::reading::{Body, Seq, SiteKey};
 
 /// Long work says how far it is this often.
@@ -63,6 +63,7 @@ fn file(
     site_key: &SiteKey,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Vec<Finding>, StoreError> {
+    aside::refuse_unfinished(path)?;
     if path.exists() && wal_is_damaged(path) {
         return Err(StoreError::damaged(path, "commits behind a bad page of the write-ahead log"));
     }
@@ -74,7 +75,7 @@ fn file(
         if let Err(n) = audit::verify(&connection, site_key)? {
             list.damage(format!("the audit trail does not hold from row {n} on"));
         }
-        for damage in salvage::damage(&connection)? {
+        for damage in damage::all(&connection)? {
             list.note(format!("{}; `bedrail store acknowledge` puts this away", damage.summary()));
         }
     }
@@ -106,7 +107,7 @@ pub(super) fn at_start(connection: &Connection, path: &Path) -> Result<(), Store
     Ok(())
 }
 
-/// Every page by its code, the structure by SQLite's own check, and in the log every frame and run.
+/// Every page by its code; if all are sound, the structure by SQLite's own check, and in the log every frame and run.
 pub(super) fn every_page(
     connection: &Connection,
     path: &Path,
@@ -120,6 +121,14 @@ pub(super) fn every_page(
     for page in bad_pages(path, key, &mut ticker)? {
         list.damage(format!("page {page} does not bear its code"));
     }
+    // SQLite gives up at the first of them, and from there on calls every other page bad too.
+    if list.findings.is_empty() {
+        structure(connection, log, &mut list, &mut ticker)?;
+    }
+    Ok(list.findings)
+}
+
+fn structure(connection: &Connection, log: bool, list: &mut List, ticker: &mut Ticker<'_>) -> Result<(), StoreError> {
     let mut statement = connection.prepare("PRAGMA quick_check(20)")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -130,9 +139,9 @@ pub(super) fn every_page(
     }
     drop(rows);
     if log && schema::version(connection)? == schema::VERSION {
-        frames(connection, &mut list, &mut ticker)?;
+        frames(connection, list, ticker)?;
     }
-    Ok(list.findings)
+    Ok(())
 }
 
 /// A gateway at work moves pages from the write-ahead log while they are read: a page is bad when it is bad twice.

@@ -9,15 +9,24 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use super::StoreError;
+use super::error::is_damage;
 use super::key::{DataKey, hex};
 use super::rescue::pages::salt_for;
 
 /// A writer holds the lock for one commit (20 ms and one fsync); a card that is collecting garbage may take seconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-/// 1,000 pages of 4 KiB: the log is written back every 4 MiB, so the WAL stays near that and far under 16 MiB.
-const AUTOCHECKPOINT_PAGES: u32 = 1_000;
+/// Octets of a page. A commit rewrites whole pages, most of them for a few octets (a route's runs, the free list), so small
+/// ones wear a card less: of 4 KiB, twice as much was written for a record (docs/evidence/bench.md). Smaller ones than this
+/// hold too little beside their 80 octets of vector and code.
+pub const PAGE: u32 = 1_024;
+/// The log is written back every 4 MiB, so the WAL stays near that and far under 16 MiB.
+const AUTOCHECKPOINT_PAGES: u32 = (4 << 20) / PAGE;
 /// After a burst the WAL file is cut back to this and re-used; in steady state it is never truncated.
 const JOURNAL_SIZE_LIMIT: u32 = 8 << 20;
+
+/// Pages one connection keeps. Frames are read once, in order, and a commit touches a dozen pages, so SQLite's 2 MiB would
+/// only fill up with what is not needed again; there are four connections and one more a route.
+const CACHE_KIB: i64 = 512;
 
 /// Opens a file that exists; [`create`] makes one.
 pub fn open(path: &Path, key: &DataKey) -> Result<Connection, StoreError> {
@@ -46,8 +55,18 @@ pub fn begin(connection: &mut Connection) -> Result<Transaction<'_>, StoreError>
     Ok(connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
 }
 
+/// Puts all that is in the write-ahead log into the database and begins the log from its first octet.
+pub fn begin_log_anew(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0))?;
+    if busy == 0 { Ok(()) } else { Err(StoreError::Locked { path: path.into() }) }
+}
+
 fn connect(path: &Path, key: &DataKey, flags: OpenFlags, salt: &str) -> Result<Connection, StoreError> {
-    let damaged = |source| StoreError::Damaged { path: path.into(), source };
+    // A full or read-only disk is not the file's fault.
+    let damaged = |source| match StoreError::Sql(source) {
+        StoreError::Sql(source) if is_damage(&source) => StoreError::Damaged { path: path.into(), source },
+        error => error,
+    };
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     // A file that turns out to be damaged, or another's, is left as it is: closing must not write the log back into it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -55,19 +74,21 @@ fn connect(path: &Path, key: &DataKey, flags: OpenFlags, salt: &str) -> Result<C
     connection.pragma_update(None, "cipher_log_level", "NONE")?;
     let pragma = zeroize::Zeroizing::new(format!("x'{}{salt}'", hex(&key[..])));
     connection.pragma_update(None, "key", &*pragma)?;
+    connection.pragma_update(None, "cipher_page_size", PAGE)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     // The first read is where a wrong key or a damaged first page shows.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(damaged)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(damaged)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", JOURNAL_SIZE_LIMIT)?;
     assert_mode(&connection, path)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     if !flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
         keep_log_name(&connection, path)?;
     }
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     Ok(connection)
 }
 

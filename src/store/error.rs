@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use rusqlite::ErrorCode;
 use rusqlite::ffi;
 
+/// The system's number of "input/output error", for which std has no name.
+const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
+
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("{path}: {source}; check that the directory exists and that bedrail may write there")]
@@ -27,6 +30,8 @@ pub enum StoreError {
         "{path}: was here and is gone; restore it from a backup, or, to begin with an empty one, remove {made} and run `bedrail store prepare`"
     )]
     Gone { path: PathBuf, made: PathBuf },
+    #[error("{path}: its salvage was cut short; run `bedrail store prepare`, which finishes it")]
+    Unfinished { path: PathBuf },
     #[error("{path}: missing; run `bedrail store prepare` first")]
     Missing { path: PathBuf },
     #[error(
@@ -47,7 +52,42 @@ pub enum StoreError {
     Refused(String),
 }
 
+/// What is wrong with the disk and not with the files on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskFault {
+    Full,
+    ReadOnly,
+    /// Reading, writing or syncing fails.
+    Failing,
+}
+
 impl StoreError {
+    /// Whether the disk is to blame: the same may succeed on a disk that is well again.
+    pub fn disk_fault(&self) -> Option<DiskFault> {
+        match self {
+            error if error.is_full() => Some(DiskFault::Full),
+            error if error.is_read_only() => Some(DiskFault::ReadOnly),
+            error if error.is_damage() => None,
+            Self::Io { source, .. } => (source.raw_os_error() == Some(EIO)).then_some(DiskFault::Failing),
+            error => error.sqlite().filter(|error| error.code == ErrorCode::SystemIoFailure).map(|_| DiskFault::Failing),
+        }
+    }
+
+    /// One line for people: which disk, what is wrong with it, what to do.
+    pub fn of_disk(&self, fault: DiskFault, directory: &Path) -> String {
+        let (what, remedy) = match fault {
+            DiskFault::Full => ("is full", "make room on it"),
+            DiskFault::ReadOnly => ("takes no writes", "mount it writable again, or replace it"),
+            DiskFault::Failing => ("fails", "replace it, and look into the kernel's log"),
+        };
+        let cause = match self {
+            Self::Io { source, .. } => source.to_string(),
+            Self::Sql(source) => source.to_string(),
+            error => error.to_string(),
+        };
+        format!("the disk of {} {what} ({cause}); {remedy}", directory.display())
+    }
+
     /// No room on the disk: nothing was written, and the same write may succeed when there is some.
     pub fn is_full(&self) -> bool {
         match self.sqlite() {
@@ -105,7 +145,7 @@ impl StoreError {
 }
 
 /// SQLCipher tells of a page whose code does not match by a plain "SQL logic error".
-fn is_damage(error: &rusqlite::Error) -> bool {
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     match error {
         rusqlite::Error::SqliteFailure(failure, _) => {
             matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)

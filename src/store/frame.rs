@@ -3,9 +3,8 @@
 //! Format 1 is zstd over postcard of the [`Record`]s in order. A record's layout is the format: a changed field is a new
 //! format number and a branch in [`decode`], never a silent change.
 
-use std::io::Read as _;
-
 use ring::digest;
+use zstd::zstd_safe::get_frame_content_size;
 
 use super::StoreError;
 use crate::reading::Record;
@@ -28,9 +27,9 @@ pub fn decode(first: u64, format: i64, body: &[u8]) -> Result<Vec<Record>, Store
     if format != FORMAT {
         return Err(bad("written in a format this bedrail does not know"));
     }
-    let unpacked = zstd::stream::read::Decoder::with_buffer(body).map_err(|_| bad("does not unpack"))?;
-    let mut plain = Vec::new();
-    unpacked.take(MAX_BODY).read_to_end(&mut plain).map_err(|_| bad("does not unpack"))?;
+    let length = get_frame_content_size(body).ok().flatten().filter(|length| *length <= MAX_BODY);
+    let length = length.and_then(|length| usize::try_from(length).ok()).ok_or_else(|| bad("does not unpack"))?;
+    let plain = zstd::bulk::decompress(body, length).map_err(|_| bad("does not unpack"))?;
     postcard::from_bytes(&plain).map_err(|_| bad("does not decode"))
 }
 

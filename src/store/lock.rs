@@ -1,10 +1,10 @@
-//! Who may do what with the store's files: halves share it for life, `store prepare` wants it alone.
+//! Who may do what with the store's files: every open database shares it for life, `store prepare` wants it alone.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::StoreError;
+use super::{StoreError, aside};
 
 /// Held as long as the value lives; the kernel lets go of it when the process ends, however it ends.
 #[derive(Debug)]
@@ -17,6 +17,18 @@ const POLL: Duration = Duration::from_millis(50);
 
 pub fn shared(state_dir: &Path) -> Result<StoreLock, StoreError> {
     acquire(state_dir.join(STORE), File::try_lock_shared, PATIENCE)
+}
+
+/// For a database that is to be opened, unless a salvage of it was cut short; where none was ever prepared, nothing is made.
+pub(super) fn shared_of(database: &Path) -> Result<StoreLock, StoreError> {
+    let state_dir = database.parent().unwrap_or(Path::new("."));
+    if !database.exists() && !state_dir.join(STORE).exists() {
+        aside::refuse_unfinished(database)?;
+        return Err(StoreError::Missing { path: database.into() });
+    }
+    let lock = shared(state_dir)?;
+    aside::refuse_unfinished(database)?;
+    Ok(lock)
 }
 
 pub fn exclusive(state_dir: &Path) -> Result<StoreLock, StoreError> {

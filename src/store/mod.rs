@@ -4,9 +4,11 @@
 //! short transaction, and nothing it returned `Ok` for is lost by a crash or a power cut.
 
 mod anchors;
+mod aside;
 mod audit;
 pub mod ballast;
 mod check;
+mod damage;
 mod db;
 mod error;
 mod evict;
@@ -32,7 +34,8 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 pub use audit::AuditEntry;
 pub use check::{Finding, check};
-pub use error::StoreError;
+pub use damage::Damage;
+pub use error::{DiskFault, StoreError};
 pub use evict::{EVICT_FRAMES, EVICT_OCTETS, EVICTIONS, Evicted};
 pub use frame::MAX_RECORDS;
 pub use letters::DeadRow;
@@ -41,11 +44,11 @@ pub use prepare::{Prepared, prepare, prepare_thoroughly, suspect};
 pub use retention::Room;
 pub use routes::{BoundRow, Held, Lanes, RouteChange, RouteRow};
 pub use runs::{OPEN, Runs};
-pub use salvage::Damage;
 pub use ward::{PatientRow, WardStore};
 
 use crate::reading::{Anchor, Anchors, BootId, BootMillis, Record, RecordId, Seq, SiteKey, Stamp, StreamKey, Timestamp};
 use key::DataKey;
+use lock::StoreLock;
 use log::{Minter, Streams};
 use retention::{Frame, Open, Turn, Worth};
 
@@ -61,6 +64,8 @@ pub struct Store {
     path: PathBuf,
     streams: Streams,
     minter: Minter,
+    /// Last, so that the connection is closed before it is let go.
+    _shared: StoreLock,
 }
 
 /// Size and shape, cheap enough to ask every second.
@@ -73,14 +78,16 @@ pub struct StoreStats {
 }
 
 impl Store {
-    /// Opens a log that `store prepare` has made; never creates, migrates or repairs one.
+    /// Opens a log that `store prepare` has made; never creates, migrates or repairs one. As long as it is open, whichever
+    /// thread has it, nobody prepares the store.
     pub fn open(state_dir: &Path, key: &DataKey, site_key: SiteKey, gateway: &str) -> Result<Self, StoreError> {
         let path = state_dir.join(LOG_FILE);
+        let _shared = lock::shared_of(&path)?;
         let connection = db::open(&path, key)?;
         schema::check(&connection, &path)?;
         let log = connection.query_row("SELECT value FROM meta WHERE name = 'log'", [], |row| row.get(0))?;
         let streams = Streams::load(&connection)?;
-        Ok(Self { connection, path, streams, minter: Minter { site_key, gateway: gateway.to_owned(), log } })
+        Ok(Self { connection, path, streams, minter: Minter { site_key, gateway: gateway.to_owned(), log }, _shared })
     }
 
     pub fn site_key(&self) -> &SiteKey {
@@ -104,6 +111,11 @@ impl Store {
 
     pub fn mark(&self, name: &str) -> Result<Option<u64>, StoreError> {
         routes::read_mark(&self.connection, name)
+    }
+
+    /// All marks whose names begin with `prefix`, which is ASCII.
+    pub fn marks(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {
+        routes::read_marks(&self.connection, prefix)
     }
 
     pub fn head(&self) -> Result<Seq, StoreError> {
@@ -179,6 +191,12 @@ impl Store {
         Ok(busy == 0 && log == done)
     }
 
+    /// Writes the write-ahead log back and begins it anew: after a failed fsync what is in it may be in memory only, and what
+    /// follows must not depend on it.
+    pub fn begin_log_anew(&self) -> Result<(), StoreError> {
+        db::begin_log_anew(&self.connection, &self.path)
+    }
+
     /// How large the file is and how much of it is unused; `disk_free` is left to the caller.
     pub fn room(&self) -> Result<Room, StoreError> {
         evict::room(&self.connection)
@@ -202,7 +220,7 @@ impl Store {
                 .iter()
                 .map(|(name, kind, oldest)| routes::register(tx, name, kind, head, *oldest))
                 .collect::<Result<_, _>>()?;
-            salvage::routes_are_known(tx)?;
+            damage::routes_are_known(tx)?;
             Ok(rows)
         })
     }
@@ -237,6 +255,11 @@ impl Store {
 
     pub fn tally(&self, route: i64) -> Result<BTreeMap<String, u64>, StoreError> {
         routes::tally(&self.connection, route)
+    }
+
+    /// What a route marked for itself.
+    pub fn route_mark(&self, route: i64, name: &str) -> Result<Option<u64>, StoreError> {
+        self.mark(&routes::mark_name(route, name))
     }
 
     pub fn dead_count(&self, route: i64) -> Result<u64, StoreError> {
@@ -290,12 +313,12 @@ impl Store {
 
     /// What was salvaged and is not acknowledged yet; empty when the store is sound.
     pub fn damage(&self) -> Result<Vec<Damage>, StoreError> {
-        salvage::damage(&self.connection)
+        damage::all(&self.connection)
     }
 
     /// Somebody has read what the damage was.
     pub fn acknowledge_damage(&mut self, entry: &AuditEntry) -> Result<(), StoreError> {
-        self.audited(entry, |tx, _| salvage::acknowledge(tx))
+        self.audited(entry, |tx, _| damage::acknowledge(tx))
     }
 
     pub fn stats(&self) -> Result<StoreStats, StoreError> {

@@ -11,11 +11,11 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use super::check::{self, Finding};
+use super::damage::{self, Damage};
 use super::key::DataKey;
 use super::rescue::pages::{beside, wal_is_damaged};
-use super::salvage::{self, Damage};
 use super::schema::{self, Database};
-use super::{LOG_FILE, StoreError, WARD_FILE, db, lock};
+use super::{LOG_FILE, StoreError, WARD_FILE, aside, db, lock, salvage};
 
 /// What was done, for one line of output.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,7 +50,7 @@ fn all(state_dir: &Path, log_key: &DataKey, ward_key: &DataKey, thorough: bool) 
     let mut prepared = Prepared::default();
     let (log, created_log) = bring_up(&state_dir.join(LOG_FILE), log_key, Database::Log, thorough, &mut prepared.salvaged)?;
     let (ward, created_ward) = bring_up(&state_dir.join(WARD_FILE), ward_key, Database::Ward, thorough, &mut prepared.salvaged)?;
-    salvage::hand_over(&ward, &log)?;
+    damage::hand_over(&ward, &log)?;
     Ok(Prepared { created_log, created_ward, ..prepared })
 }
 
@@ -61,8 +61,8 @@ fn bring_up(
     thorough: bool,
     salvaged: &mut Vec<Damage>,
 ) -> Result<(Connection, bool), StoreError> {
-    salvage::finish(path)?;
-    salvage::discard(path)?;
+    aside::finish(path)?;
+    aside::discard(path)?;
     let (made, suspected) = (beside(path, ".made"), beside(path, ".suspect"));
     let mut connection = if path.exists() {
         match examine(path, key, made.exists(), thorough || suspected.exists()) {
@@ -87,7 +87,7 @@ fn bring_up(
         if suspected.exists() {
             std::fs::remove_file(&suspected)?;
         }
-        salvage::sync_directory(path)
+        aside::sync_directory(path)
     };
     note().map_err(StoreError::io(path))?;
     Ok((connection, created))

@@ -13,6 +13,11 @@ pub const LEAST_LIMIT: u64 = 16 << 20;
 pub const DISK_FULL: u64 = 4 << 20;
 /// Kept free inside a file that may not grow: more than a full ward appends between two passes.
 const GROWTH: u64 = 1 << 20;
+/// What is aged goes in such numbers: each deletion rewrites a few pages beside those it frees, so many at once wear the card
+/// less than a few now and then.
+const AGED_TOGETHER: usize = 64;
+/// Large frames free many pages each, and need not wait for others.
+const AGED_OCTETS: u64 = 256 << 10;
 /// After a clock step larger than this, times are left to settle for [`STEP_REST_MS`] before anything goes by age.
 const STEP_MS: i64 = 3_600_000;
 const STEP_REST_MS: u64 = 600_000;
@@ -110,11 +115,17 @@ pub struct Rule {
     pub now: Option<Timestamp>,
     pub horizon_ms: i64,
     pub keep_ms: i64,
+    /// How long an aged frame waits for others to go with it.
+    pub patience_ms: i64,
 }
 
 impl Rule {
     pub fn is_aged(&self, frame: &Frame) -> bool {
         self.older(frame, self.keep_ms)
+    }
+
+    fn has_waited(&self, frame: &Frame) -> bool {
+        self.older(frame, self.keep_ms.saturating_add(self.patience_ms))
     }
 
     fn older(&self, frame: &Frame, than_ms: i64) -> bool {
@@ -129,8 +140,8 @@ pub struct Candidate {
     pub worth: Option<Worth>,
 }
 
-/// Names the frames to delete, in their turns, the oldest of a turn first: all that are aged, and others until `need` octets
-/// are free. An unsettled frame that nobody looked into stays, and so does the one that holds `head`.
+/// Names the frames to delete, in their turns, the oldest of a turn first: all that are aged once there are enough of them, and
+/// others until `need` octets are free. An unsettled frame that nobody looked into stays, and so does the one that holds `head`.
 pub fn plan(candidates: &[Candidate], head: Seq, open: &Open, rule: &Rule, need: u64) -> Vec<(Frame, Turn)> {
     let mut turns: Vec<(Turn, &Frame)> = candidates
         .iter()
@@ -138,15 +149,24 @@ pub fn plan(candidates: &[Candidate], head: Seq, open: &Open, rule: &Rule, need:
         .filter_map(|candidate| Some((turn(candidate, open, rule)?, &candidate.frame)))
         .collect();
     turns.sort_by_key(|(turn, frame)| (*turn, frame.first));
+    let due = is_due(&turns, rule);
     let (mut freed, mut planned) = (0, Vec::new());
     for (turn, frame) in turns {
-        if turn > Turn::Aged && freed >= need {
+        if freed >= need && !(due && turn == Turn::Aged) {
             break;
         }
         freed += frame.octets;
         planned.push((frame.clone(), turn));
     }
     planned
+}
+
+/// Whether what is aged goes now, without need.
+fn is_due(turns: &[(Turn, &Frame)], rule: &Rule) -> bool {
+    let aged = || turns.iter().filter(|(turn, _)| *turn == Turn::Aged).map(|(_, frame)| *frame);
+    aged().count() >= AGED_TOGETHER
+        || aged().map(|frame| frame.octets).sum::<u64>() >= AGED_OCTETS
+        || aged().any(|frame| rule.has_waited(frame))
 }
 
 fn turn(candidate: &Candidate, open: &Open, rule: &Rule) -> Option<Turn> {
@@ -212,7 +232,7 @@ mod tests {
     use proptest::prelude::*;
 
     const BOOT: BootId = BootId([1; 16]);
-    const RULE: Rule = Rule { now: Some(Timestamp(1_000)), horizon_ms: 100, keep_ms: 500 };
+    const RULE: Rule = Rule { now: Some(Timestamp(1_000)), horizon_ms: 100, keep_ms: 500, patience_ms: 0 };
 
     fn candidate(first: u64, n: u64, arrived: i64, worth: Option<Worth>) -> Candidate {
         let frame = Frame { first: Seq(first), n, arrived: Some(Timestamp(arrived)), octets: 100, streams: vec![1] };
@@ -257,6 +277,21 @@ mod tests {
         let owed = open(&[(1, 6)]);
         assert_eq!(firsts(&plan(&frames, Seq(9), &owed, &RULE, 100)), [8], "beyond the horizon before within it");
         assert_eq!(firsts(&plan(&frames, Seq(9), &owed, &RULE, 800)), [8, 7, 5, 6, 4, 3, 2, 1]);
+    }
+
+    #[test]
+    fn what_is_aged_waits_for_others_but_not_for_ever_and_not_when_room_is_needed() {
+        let aged = |n: u64| (0..n).map(|i| candidate(1 + i, 1, 400, None)).collect::<Vec<_>>();
+        let patient = Rule { patience_ms: 1_000, ..RULE };
+        let count = |n, rule: &Rule, need| plan(&aged(n), Seq(1_000), &open(&[]), rule, need).len() as u64;
+        let batch = AGED_TOGETHER as u64;
+        assert_eq!(count(batch - 1, &patient, 0), 0);
+        assert_eq!(count(batch, &patient, 0), batch);
+        assert_eq!(count(batch - 1, &Rule { now: Some(Timestamp(1_901)), ..patient }, 0), batch - 1, "it has waited long enough");
+        assert_eq!(count(3, &patient, 150), 2, "no more than needed");
+        let mut large = aged(1);
+        large[0].frame.octets = AGED_OCTETS;
+        assert_eq!(plan(&large, Seq(1_000), &open(&[]), &patient, 0).len(), 1);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::letters::{self, DeadRow};
 use super::runs::{OPEN, Runs};
-use super::{AuditEntry, StoreError, log::Streams, salvage};
+use super::{AuditEntry, StoreError, damage, log::Streams};
 use crate::deliver::Lane;
 use crate::reading::{DeviceId, Placement, Seq, StreamKey, SubjectKey};
 use crate::ward::HoldReason;
@@ -66,14 +66,21 @@ pub struct RouteChange {
     pub tally: BTreeMap<String, u64>,
     /// What people did of it, to be in the trail together with it.
     pub audit: Vec<AuditEntry>,
+    /// Numbers the route wants to know after a restart, by name.
+    pub marks: BTreeMap<&'static str, u64>,
 }
 
 impl RouteChange {
     /// Whether nothing but the lanes may have changed.
     pub fn is_empty(&self) -> bool {
-        let Self { lanes: _, release, hold, bind, retry, forget, dead, tally, audit } = self;
+        let Self { lanes: _, release, hold, bind, retry, forget, dead, tally, audit, marks } = self;
         let rows = release.is_empty() && hold.is_empty() && bind.is_empty();
-        rows && retry.is_empty() && forget.is_empty() && dead.is_empty() && tally.is_empty() && audit.is_empty()
+        rows && retry.is_empty()
+            && forget.is_empty()
+            && dead.is_empty()
+            && tally.is_empty()
+            && audit.is_empty()
+            && marks.is_empty()
     }
 
     /// Adds what became of held runs since; what was to be written and is gone again is not written.
@@ -119,7 +126,7 @@ pub(super) fn register(tx: &Transaction<'_>, name: &str, kind: &str, head: Seq, 
     // What retention took before it came was never its own. After a salvage that lost the routes, one that seems new may not
     // be: it begins at the oldest, since a value that comes twice is recognised and one that never comes is not.
     let first: Option<i64> = tx.query_row("SELECT min(first) FROM frame", [], |row| row.get(0))?;
-    let oldest = oldest || salvage::routes_were_lost(tx)?;
+    let oldest = oldest || damage::routes_were_lost(tx)?;
     let from = if oldest { Seq(first.unwrap_or(1) as u64) } else { head.next() };
     tx.execute("INSERT INTO pending VALUES(?, ?, 0, ?, ?)", params![n, lane_number(Lane::Live), from.0 as i64, OPEN.0 as i64])?;
     Ok(RouteRow { n, name: name.to_owned(), kind: kind.to_owned(), paused: None, orphaned: false })
@@ -163,6 +170,7 @@ pub(super) fn drop_route(tx: &Transaction<'_>, route: i64) -> Result<(), StoreEr
     for table in ["pending", "held", "attempt", "bound", "dead", "tally"] {
         tx.execute(&format!("DELETE FROM {table} WHERE route = ?"), [route])?;
     }
+    tx.execute("DELETE FROM mark WHERE name GLOB ?", [mark_name(route, "*")])?;
     tx.execute("DELETE FROM route WHERE n = ?", [route])?;
     Ok(())
 }
@@ -203,7 +211,15 @@ pub(super) fn apply(tx: &Transaction<'_>, streams: &mut Streams, route: i64, cha
         tx.prepare_cached("INSERT INTO tally VALUES(?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n")?
             .execute(params![route, what, *n as i64])?;
     }
+    for (name, value) in &change.marks {
+        write_mark(tx, &mark_name(route, name), *value)?;
+    }
     Ok(())
+}
+
+/// A route's own marks stand among those of other readers of the log.
+pub(super) fn mark_name(route: i64, name: &str) -> String {
+    format!("route/{route}/{name}")
 }
 
 /// Writes only the rows that differ: a settled run costs one changed row, however many it was.
@@ -318,6 +334,13 @@ pub(super) fn tally(connection: &Connection, route: i64) -> Result<BTreeMap<Stri
 pub(super) fn read_mark(connection: &Connection, name: &str) -> Result<Option<u64>, StoreError> {
     let mut statement = connection.prepare_cached("SELECT value FROM mark WHERE name = ?")?;
     Ok(statement.query_row([name], |row| row.get::<_, i64>(0)).optional()?.map(|value| value as u64))
+}
+
+pub(super) fn read_marks(connection: &Connection, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT name, value FROM mark WHERE name >= ?1 AND name < ?1 || char(127) ORDER BY name")?;
+    let rows = statement.query_map([prefix], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 pub(super) fn write_mark(connection: &Connection, name: &str, value: u64) -> Result<(), StoreError> {

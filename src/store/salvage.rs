@@ -1,68 +1,24 @@
 //! Salvage: what can be read of a damaged file goes into a new one, what can't is counted and becomes gap records, and the
 //! damaged file is set aside as it was. Runs under the exclusive lock, inside `store prepare`.
-//!
-//! Two renames carry it over a crash at any point. The new file is built as `….salvage` and is worth nothing until it is
-//! complete; then it is called `….salvaged-N`, and from there on [`finish`] sets aside what still lies in its place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension as _, Transaction, params, params_from_iter};
-use serde::{Deserialize, Serialize};
+use rusqlite::{Connection, Transaction, params, params_from_iter};
 
+use super::damage::{self, Damage};
 use super::key::{self, DataKey};
-use super::rescue::pages::{PAGE, Pages, beside};
+use super::rescue::pages::{PAGE, Pages};
 use super::rescue::tree::{self, Lost, Reader, Row};
 use super::runs::Runs;
 use super::schema::{self, Database};
-use super::{StoreError, db, frame, log, missing};
+use super::{StoreError, aside, db, frame, log, missing};
 use crate::reading::{Body, Record, Seq};
 
-/// The newest acknowledged-or-not reports a store keeps.
-const MAX_REPORTS: usize = 16;
 /// Runs of missing records a report lists; the gap records name all of them.
 const MAX_RUNS: usize = 32;
-
-const DAMAGED: &str = "damaged";
-const WARD_DAMAGED: &str = "ward_damaged";
-const ROUTES_LOST: &str = "routes_lost";
-const INCOMPLETE: &str = "incomplete";
-
-/// One salvage, as `status` and `store stats` tell it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Damage {
-    /// `bedrail.db` or `ward.db`.
-    pub file: String,
-    /// Wall time by the gateway's clock then, RFC 3339.
-    pub at: String,
-    /// Where the damaged file lies now.
-    pub set_aside: String,
-    /// Records (of the log) or events (of the ward) that were read.
-    pub kept: u64,
-    /// Those that were given a number and can't be read.
-    pub missing: u64,
-    /// Their runs, first and last, the first of them.
-    pub runs: Vec<(u64, u64)>,
-    /// Tables of which something could not be read.
-    pub tables: Vec<String>,
-    /// More than these may be missing behind the last record: their numbers are mentioned nowhere.
-    pub end_unknown: bool,
-    /// Every route sends everything again, because what it had settled could not be read.
-    pub sends_again: bool,
-}
-
-impl Damage {
-    /// One line for people.
-    pub fn summary(&self) -> String {
-        let Self { file, at, set_aside, kept, missing, .. } = self;
-        let what = if file == super::WARD_FILE { "events" } else { "records" };
-        let least = if self.end_unknown { "at least " } else { "" };
-        let again = if self.sends_again { ", every route sends again what there is" } else { "" };
-        format!("{file} was damaged ({at}): {kept} {what} kept, {least}{missing} missing{again}; the old file is {set_aside}")
-    }
-}
 
 /// Reads what is left of `path` into a new file and puts that into its place.
 pub(super) fn salvage(path: &Path, key: &DataKey, which: Database) -> Result<Damage, StoreError> {
@@ -71,66 +27,32 @@ pub(super) fn salvage(path: &Path, key: &DataKey, which: Database) -> Result<Dam
         // Not one page bears this key's code: that is another file's key sooner than rot.
         return Err(StoreError::Foreign { path: path.into() });
     }
-    let number = free_number(path);
-    let working = beside(path, ".salvage");
-    discard(path)?;
+    let number = aside::free_number(path);
+    let working = aside::working(path);
+    aside::discard(path)?;
     let mut new = db::create(&working, key)?;
     // It counts only when it is complete, so nothing protects it on the way there.
     new.pragma_update(None, "journal_mode", "OFF")?;
     new.pragma_update(None, "synchronous", "OFF")?;
     schema::bring_up(&mut new, which, &working)?;
-    let mut damage = Damage {
-        file: name_of(path),
+    let mut report = Damage {
+        file: aside::name_of(path),
         at: jiff::Timestamp::now().to_string(),
-        set_aside: name_of(&beside(path, &format!(".damaged-{number}"))),
+        set_aside: aside::name_of(&aside::damaged(path, number)),
         ..Damage::default()
     };
     let mut rescue = Rescue { new: &mut new, which, lost: BTreeMap::new(), frames: Vec::new(), kept: 0 };
     rescue.tables(pages.as_ref())?;
     match which {
-        Database::Log => rescue.log(pages.as_ref().is_none_or(|pages| pages.stale), &mut damage)?,
-        Database::Ward => rescue.ward(&mut damage)?,
+        Database::Log => rescue.log(pages.as_ref().is_none_or(|pages| pages.stale), &mut report)?,
+        Database::Ward => rescue.ward(&mut report)?,
     }
-    damage.tables = rescue.lost.keys().map(|table| (*table).to_owned()).collect();
-    damage.kept = rescue.kept;
-    add_report(&new, DAMAGED, &damage)?;
+    report.tables = rescue.lost.keys().map(|table| (*table).to_owned()).collect();
+    report.kept = rescue.kept;
+    damage::report(&new, &report)?;
     new.close().map_err(|(_, error)| error)?;
-    let sync = || -> std::io::Result<()> {
-        File::open(&working)?.sync_all()?;
-        std::fs::rename(&working, beside(path, &format!(".salvaged-{number}")))?;
-        sync_directory(path)
-    };
-    sync().map_err(StoreError::io(&working))?;
-    finish(path)?;
-    Ok(damage)
-}
-
-/// Puts a salvaged file that is complete into its place, whatever a crash left half done.
-pub(super) fn finish(path: &Path) -> Result<(), StoreError> {
-    let Some((number, ready)) = siblings(path, ".salvaged-").into_iter().max() else { return Ok(()) };
-    let step = || -> std::io::Result<()> {
-        for suffix in ["-wal", "-shm", ""] {
-            let (from, to) = (beside(path, suffix), beside(path, &format!(".damaged-{number}{suffix}")));
-            if from.exists() {
-                std::fs::rename(from, to)?;
-            }
-        }
-        sync_directory(path)?;
-        std::fs::rename(&ready, path)?;
-        sync_directory(path)
-    };
-    step().map_err(StoreError::io(path))
-}
-
-/// Removes what an interrupted salvage had begun to build; nothing else knows of it.
-pub(super) fn discard(path: &Path) -> Result<(), StoreError> {
-    for suffix in [".salvage", ".salvage-wal", ".salvage-shm", ".salvage-journal"] {
-        match std::fs::remove_file(beside(path, suffix)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(StoreError::io(path)(error)),
-            _ => {}
-        }
-    }
-    Ok(())
+    aside::complete(path, number)?;
+    Ok(report)
 }
 
 struct Rescue<'a> {
@@ -172,7 +94,12 @@ impl Rescue<'_> {
         if !wanted.is_empty() {
             let mut taker = Taker { tx: &tx, frames: &mut self.frames, bad: Vec::new(), failed: None };
             reader.strays(&mut |row| {
-                if let Some((table, shape)) = wanted.iter().find(|(_, shape)| fits(shape, &row.1)) {
+                let is_of = |table: &str, shape: &str| {
+                    let mut columns = row.1.clone();
+                    schema::bring_up_row(table, &mut columns);
+                    fits(shape, &columns)
+                };
+                if let Some((table, shape)) = wanted.iter().find(|(table, shape)| is_of(table, shape)) {
                     taker.take(table, shape, row);
                 }
             });
@@ -209,7 +136,7 @@ impl Rescue<'_> {
             missing::owe_everything(&tx, head)?;
         }
         if self.lost.contains_key("route") {
-            tx.execute("INSERT OR REPLACE INTO meta VALUES(?, x'01')", [ROUTES_LOST])?;
+            damage::routes_are_lost(&tx)?;
         }
         damage.end_unknown = end_is_lost;
         missing::note_missing(&tx, &self.frames, &missing, Seq(head + 1), end_is_lost)?;
@@ -236,7 +163,7 @@ impl Rescue<'_> {
         numbers.iter().for_each(|n| runs.remove(Seq(*n), Seq(*n)));
         damage.missing = runs.iter().map(|(first, last)| last.0 - first.0 + 1).sum();
         damage.runs = runs.iter().map(|(first, last)| (first.0, last.0)).take(MAX_RUNS).collect();
-        self.new.execute("INSERT OR REPLACE INTO meta VALUES(?, x'01')", [INCOMPLETE])?;
+        damage::ward_lost_events(self.new)?;
         Ok(())
     }
 }
@@ -254,6 +181,7 @@ impl Taker<'_> {
         if self.failed.is_some() {
             return;
         }
+        schema::bring_up_row(table, &mut columns);
         if !fits(shape, &columns) {
             self.bad.push((i64::MIN, i64::MAX));
             return;
@@ -353,96 +281,10 @@ pub(super) fn in_order(records: &[Record]) -> Vec<Vec<u8>> {
     keys
 }
 
-pub(super) fn routes_were_lost(connection: &Connection) -> Result<bool, StoreError> {
-    Ok(meta(connection, ROUTES_LOST)?.is_some())
-}
-
-pub(super) fn routes_are_known(connection: &Connection) -> Result<(), StoreError> {
-    remove_meta(connection, ROUTES_LOST)
-}
-
-/// Events of the ward are missing and nobody has seen to it yet.
-pub(super) fn ward_is_incomplete(connection: &Connection) -> Result<bool, StoreError> {
-    Ok(meta(connection, INCOMPLETE)?.is_some())
-}
-
-pub(super) fn ward_is_seen_to(connection: &Connection) -> Result<(), StoreError> {
-    remove_meta(connection, INCOMPLETE)
-}
-
-pub(super) fn damage(connection: &Connection) -> Result<Vec<Damage>, StoreError> {
-    let mut all = reports(connection, DAMAGED)?;
-    all.extend(reports(connection, WARD_DAMAGED)?);
-    Ok(all)
-}
-
-pub(super) fn acknowledge(connection: &Connection) -> Result<(), StoreError> {
-    remove_meta(connection, DAMAGED)?;
-    remove_meta(connection, WARD_DAMAGED)
-}
-
-/// What befell `ward.db` is told where both halves can read it.
-pub(super) fn hand_over(ward: &Connection, log: &Connection) -> Result<(), StoreError> {
-    for damage in reports(ward, DAMAGED)? {
-        add_report(log, WARD_DAMAGED, &damage)?;
-    }
-    remove_meta(ward, DAMAGED)
-}
-
-fn reports(connection: &Connection, name: &str) -> Result<Vec<Damage>, StoreError> {
-    Ok(meta(connection, name)?.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default())
-}
-
-fn add_report(connection: &Connection, name: &str, damage: &Damage) -> Result<(), StoreError> {
-    let mut all = reports(connection, name)?;
-    if !all.contains(damage) {
-        all.push(damage.clone());
-    }
-    let newest = &all[all.len().saturating_sub(MAX_REPORTS)..];
-    let text = serde_json::to_vec(newest).expect("a report is plain data");
-    connection.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", params![name, text])?;
-    Ok(())
-}
-
-fn meta(connection: &Connection, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-    let mut statement = connection.prepare_cached("SELECT value FROM meta WHERE name = ?")?;
-    Ok(statement.query_row([name], |row| row.get(0)).optional()?)
-}
-
-fn remove_meta(connection: &Connection, name: &str) -> Result<(), StoreError> {
-    connection.execute("DELETE FROM meta WHERE name = ?", [name])?;
-    Ok(())
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
 /// Anything but zeros in its first pages: an all-zero or cut-off file says nothing about the key.
 fn has_content(path: &Path) -> bool {
     use std::io::Read as _;
     let mut octets = Vec::new();
     let read = File::open(path).and_then(|file| file.take(16 * PAGE as u64).read_to_end(&mut octets));
     read.is_ok() && octets.len() >= PAGE && octets.iter().any(|octet| *octet != 0)
-}
-
-fn free_number(path: &Path) -> u64 {
-    let taken = siblings(path, ".damaged-").into_iter().chain(siblings(path, ".salvaged-"));
-    taken.map(|(number, _)| number).max().unwrap_or(0) + 1
-}
-
-/// Files beside `path` that are called like it, then `infix` and a number (and perhaps `-wal` or `-shm`).
-fn siblings(path: &Path, infix: &str) -> Vec<(u64, PathBuf)> {
-    let prefix = format!("{}{infix}", name_of(path));
-    let entries = path.parent().and_then(|directory| std::fs::read_dir(directory).ok());
-    let numbered = |entry: std::fs::DirEntry| {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let number = name.strip_prefix(&prefix)?.split('-').next()?.parse().ok()?;
-        Some((number, entry.path()))
-    };
-    entries.into_iter().flatten().filter_map(Result::ok).filter_map(numbered).collect()
-}
-
-pub(super) fn sync_directory(path: &Path) -> std::io::Result<()> {
-    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }

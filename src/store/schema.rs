@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::{StoreError, db, frame, key};
@@ -131,6 +132,17 @@ fn frames_get_checksums_and_pending_gets_lanes(tx: &Transaction<'_>, which: Data
         done = first;
     }
     Ok(())
+}
+
+/// A row as a salvage finds it in a file of an older schema, as the migrations would have made it.
+pub fn bring_up_row(table: &str, columns: &mut Vec<Value>) {
+    match (table, columns.as_slice()) {
+        ("frame", [.., Value::Blob(_), Value::Blob(body)]) if columns.len() == 8 => {
+            columns.push(Value::Blob(frame::checksum(body).to_vec()));
+        }
+        ("pending", [_, _, _, _]) => columns.insert(1, Value::Integer(0)),
+        _ => {}
+    }
 }
 
 impl Database {

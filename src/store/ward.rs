@@ -5,12 +5,15 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::key::DataKey;
-use super::{StoreError, db, salvage, schema};
+use super::lock::{self, StoreLock};
+use super::{StoreError, WARD_FILE, damage, db, schema};
 use crate::reading::{SubjectKey, Timestamp};
 use crate::ward::{Change, EventSource, Phi, WardEvent};
 
 pub struct WardStore {
     connection: Connection,
+    /// As in [`super::Store`].
+    _shared: StoreLock,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,19 +27,25 @@ pub struct PatientRow {
 
 impl WardStore {
     pub fn open(path: &Path, key: &DataKey) -> Result<Self, StoreError> {
+        let _shared = lock::shared_of(path)?;
         let connection = db::open(path, key)?;
         schema::check(&connection, path)?;
-        Ok(Self { connection })
+        Ok(Self { connection, _shared })
+    }
+
+    /// As [`super::Store::begin_log_anew`].
+    pub fn begin_log_anew(&self) -> Result<(), StoreError> {
+        db::begin_log_anew(&self.connection, Path::new(WARD_FILE))
     }
 
     /// Events were lost to damage, and no route has been paused for it yet.
     pub fn is_incomplete(&self) -> Result<bool, StoreError> {
-        salvage::ward_is_incomplete(&self.connection)
+        damage::ward_is_incomplete(&self.connection)
     }
 
     /// The routes that bind to patients are paused; a person resumes them.
     pub fn is_seen_to(&mut self) -> Result<(), StoreError> {
-        salvage::ward_is_seen_to(&self.connection)
+        damage::ward_is_seen_to(&self.connection)
     }
 
     pub fn events(&self) -> Result<Vec<WardEvent>, StoreError> {

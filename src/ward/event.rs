@@ -81,10 +81,14 @@ pub enum HoldReason {
     Questionable,
     OutcomeUnknown,
     AwaitingDecision,
+    /// Nobody listens to its topic, while others are heard.
+    Unheard,
+    /// The destination does not allow its topic, while others are allowed.
+    Forbidden,
 }
 
 impl HoldReason {
-    pub const ALL: [HoldReason; 17] = [
+    pub const ALL: [HoldReason; 19] = [
         HoldReason::NoAssignment,
         HoldReason::BeforeAssignment,
         HoldReason::AfterDischarge,
@@ -102,6 +106,8 @@ impl HoldReason {
         HoldReason::Questionable,
         HoldReason::OutcomeUnknown,
         HoldReason::AwaitingDecision,
+        HoldReason::Unheard,
+        HoldReason::Forbidden,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -123,6 +129,8 @@ impl HoldReason {
             HoldReason::Questionable => "questionable",
             HoldReason::OutcomeUnknown => "outcome_unknown",
             HoldReason::AwaitingDecision => "awaiting_decision",
+            HoldReason::Unheard => "unheard",
+            HoldReason::Forbidden => "forbidden",
         }
     }
 

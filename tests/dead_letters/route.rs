@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bedrail::config::{Bind, Order};
-use bedrail::deliver::mqtt::status::Status;
+use bedrail::config::{Bind, Order, When};
 use bedrail::deliver::{
-    Capabilities, Carry, Destination, Happened, Item, LetterCommand, LettersDone, NotSent, Route, RouteCommand, RouteInputs,
-    RouteSettings, RouteStatus, Rules, Token, Verdict,
+    Capabilities, Carry, Destination, Happened, Item, Lane, LetterCommand, LettersDone, NotSent, Route, RouteCommand,
+    RouteInputs, RouteSettings, RouteStatus, Rules, Sent, Token, Verdict,
 };
+use bedrail::monitor::Notice;
 use bedrail::radio::BootClock;
 use bedrail::reading::*;
 use bedrail::store::key::DataKey;
@@ -58,7 +58,7 @@ impl Destination for Scripted {
         WINDOW
     }
 
-    fn send(&mut self, token: Token, item: &Item) -> Result<(), NotSent> {
+    fn send(&mut self, token: Token, item: &Item) -> Result<Sent, NotSent> {
         let mut far = self.far();
         let (refusing, third) = (far.refusing, item.seq.0 % 3);
         if refusing && third == 0 {
@@ -72,14 +72,22 @@ impl Destination for Scripted {
         };
         far.answers.push(Happened::Answered { token, verdict });
         far.bell.notify_one();
-        Ok(())
+        Ok(Sent::default())
+    }
+
+    fn room_for(&self, _: Lane) -> usize {
+        self.room()
+    }
+
+    fn flush(&mut self) -> Sent {
+        Sent::default()
     }
 
     fn preview(&self, item: &Item) -> (String, String) {
         (String::new(), item.record.id.to_string())
     }
 
-    fn announce(&mut self, _: &Status) -> bool {
+    fn announce(&mut self, _: &Notice) -> bool {
         true
     }
 
@@ -96,7 +104,7 @@ impl Destination for Scripted {
         }
     }
 
-    async fn close(&mut self, _: bool) {}
+    async fn close(&mut self, _: Option<&Notice>) {}
 }
 
 struct Running {
@@ -105,7 +113,7 @@ struct Running {
     task: JoinHandle<Result<(), StoreError>>,
     bell: watch::Sender<u64>,
     // Whoever holds the other ends is quiet here.
-    _quiet: (watch::Sender<Arc<Ward>>, watch::Sender<Option<Arc<Status>>>),
+    _quiet: watch::Sender<Arc<Ward>>,
 }
 
 struct World {
@@ -165,11 +173,10 @@ fn start(dir: &std::path::Path, far: &Arc<Mutex<Far>>) -> Running {
     let row = store.register_routes(&[("r", "mqtt", true)], 0).unwrap().remove(0);
     let (ward, ward_now) = watch::channel(Arc::new(Ward::default()));
     let (bell, rings) = watch::channel(0);
-    let (gateway, gateway_status) = watch::channel(None);
     let (commands, from_desk) = mpsc::channel(4);
     let (publish, status) = watch::channel(RouteStatus::default());
     let stop = CancellationToken::new();
-    let inputs = RouteInputs { ward: ward_now, bell: rings, commands: from_desk, gateway_status, publish, stop };
+    let inputs = RouteInputs { ward: ward_now, bell: rings, commands: from_desk, announce: None, publish, stop };
     let carry = Carry { readings: true, episodic: true, events: true, windows: BTreeSet::new() };
     let settings = RouteSettings {
         name: "r".into(),
@@ -178,13 +185,17 @@ fn start(dir: &std::path::Path, far: &Arc<Mutex<Far>>) -> Running {
         order: Order::LiveFirst,
         window: WINDOW,
         ack_interval: Duration::from_millis(1),
+        max_rate: None,
+        when: When::AtOnce,
+        daily_bytes: None,
+        receipt_within: None,
         devices: BTreeMap::new(),
         default_zone: TimeZone::UTC,
         preferences: BTreeMap::new(),
         min_coverage_permille: 500,
     };
     let route = Route::new(settings, store, row, boot(), inputs, Scripted(far.clone())).unwrap();
-    Running { commands, status, task: tokio::spawn(route.run()), bell, _quiet: (ward, gateway) }
+    Running { commands, status, task: tokio::spawn(route.run()), bell, _quiet: ward }
 }
 
 impl World {

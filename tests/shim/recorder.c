@@ -7,10 +7,11 @@
  *     FAIL_SYNC    the fsync, counted from 1, that fails with EIO and is not done; none when absent
  *
  * A trace is a sequence of events: kind (1 octet), file number (4), offset or length (8), size of what follows (4), and
- * that many octets; numbers little-endian as x86-64 and aarch64 have them. Kinds: C created, name follows; W written at an
- * offset; T cut or grown to a length; S synced; D directory synced; U unlinked, name follows; R renamed, both names follow
- * with a zero octet between; P promised, the line follows; E and F a sync of a file and of the directory that failed; M
- * mapped for shared writing, which this recorder cannot see into. SQLite's shared-memory files (-shm) are left out: they are rebuilt by whoever opens the database first.
+ * that many octets; numbers little-endian as x86-64 and aarch64 have them. Kinds: C opened for the first time, and created
+ * unless it was there before, name follows; W written at an offset; T cut or grown to a length; S synced; D directory
+ * synced; U unlinked, name follows; R renamed, both names follow with a zero octet between; P promised, the line follows; E
+ * and F a sync of a file and of the directory that failed; M mapped for shared writing, which this recorder cannot see into.
+ * SQLite's shared-memory files (-shm) are left out: they are rebuilt by whoever opens the database first.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -96,9 +97,8 @@ static int opened(int fd, const char *path, int flags) {
             if (files == MAX_FILES) fail("too many files");
             inode_of[++files] = status.st_ino;
             event('C', file, 0, name, strlen(name));
-        } else if (flags & O_TRUNC) {
-            event('T', file, 0, NULL, 0);
         }
+        if (flags & O_TRUNC) event('T', file, 0, NULL, 0);
         file_of[fd] = file;
     }
     pthread_mutex_unlock(&lock);

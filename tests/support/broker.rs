@@ -59,6 +59,11 @@ impl Broker {
         self.port
     }
 
+    /// Its own, with room for what belongs to the same test.
+    pub fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
     /// New options, valid from the next start.
     pub fn configure(&self, options: &BrokerOptions) {
         let file = |name: &str| self.directory.path().join(name);
@@ -120,7 +125,7 @@ impl Broker {
         }
     }
 
-    /// It hangs: its connections stand, and it reads and answers nothing.
+    /// It runs no more and hangs up on nobody: the kernel takes what fits, then nothing.
     pub fn freeze(&self) {
         self.process.as_ref().expect("a broker that runs").signal(rustix::process::Signal::STOP);
     }

@@ -19,6 +19,8 @@ pub const START: Duration = Duration::from_secs(20);
 /// A gateway's files in a directory of the test's own.
 pub struct Site {
     directory: TempDir,
+    /// What the gateway knows that directory as.
+    seen: PathBuf,
 }
 
 /// Names of the three keys every gateway has, as the config's defaults call them.
@@ -27,7 +29,18 @@ pub const KEYS: [&str; 3] = ["site-key", "store-key", "ward-key"];
 impl Site {
     /// With fresh keys of 32 random octets each, readable by the owner alone.
     pub fn new() -> Self {
-        let site = Self { directory: TempDir::new().expect("a directory for the gateway") };
+        let directory = TempDir::new().expect("a directory for the gateway");
+        let seen = directory.path().to_owned();
+        Self::in_directory(directory, seen)
+    }
+
+    /// For a gateway that sees the same files elsewhere, such as in a guest.
+    pub fn seen_at(seen: &str) -> Self {
+        Self::in_directory(TempDir::new().expect("a directory for the gateway"), PathBuf::from(seen))
+    }
+
+    fn in_directory(directory: TempDir, seen: PathBuf) -> Self {
+        let site = Self { directory, seen };
         for part in ["credentials", "state", "run"] {
             std::fs::create_dir(site.path(part)).expect("its directories are made");
         }
@@ -39,6 +52,11 @@ impl Site {
 
     pub fn path(&self, part: impl AsRef<Path>) -> PathBuf {
         self.directory.path().join(part)
+    }
+
+    /// The same as the gateway sees it.
+    pub fn seen(&self, part: impl AsRef<Path>) -> PathBuf {
+        self.seen.join(part)
     }
 
     pub fn credential(&self, name: &str, octets: &[u8]) -> PathBuf {
@@ -68,7 +86,7 @@ impl Site {
     }
 
     pub fn gateway_section(&self, gateway: &str) -> String {
-        let [state, run, credentials] = ["state", "run", "credentials"].map(|part| self.path(part).display().to_string());
+        let [state, run, credentials] = ["state", "run", "credentials"].map(|part| self.seen(part).display().to_string());
         format!("[gateway]\nid = {gateway:?}\nstate_dir = {state:?}\nruntime_dir = {run:?}\ncredentials_dir = {credentials:?}\n")
     }
 }
@@ -76,8 +94,13 @@ impl Site {
 /// An MQTT route as TOML. `tls` is the CA and, where the broker asks for one, a client certificate whose key must be the
 /// credential `tls-key`. The broker is named by its address: a machine without /etc/hosts does not know `localhost`.
 pub fn mqtt_route(name: &str, port: u16, tls: Option<(&Path, Option<&Path>)>, rest: &str) -> String {
+    mqtt_route_to("127.0.0.1", name, port, tls, rest)
+}
+
+/// The same to a broker elsewhere.
+pub fn mqtt_route_to(host: &str, name: &str, port: u16, tls: Option<(&Path, Option<&Path>)>, rest: &str) -> String {
     let scheme = if tls.is_some() { "mqtts" } else { "mqtt" };
-    let mut text = format!("[[route]]\nname = {name:?}\nkind = \"mqtt\"\nurl = \"{scheme}://127.0.0.1:{port}\"\n{rest}\n");
+    let mut text = format!("[[route]]\nname = {name:?}\nkind = \"mqtt\"\nurl = \"{scheme}://{host}:{port}\"\n{rest}\n");
     if let Some((ca, cert)) = tls {
         let _ = writeln!(text, "tls.ca = {:?}", ca.display().to_string());
         if let Some(cert) = cert {
@@ -178,9 +201,9 @@ impl Daemon {
 fn spawn(binary: &Path, arguments: &[String], environment: &[(String, String)], log: &Path) -> (usize, Process) {
     let log_start = std::fs::metadata(log).map_or(0, |metadata| metadata.len());
     let mut command = Command::new(binary);
-    command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
     // Otherwise a test run under systemd would make the daemon log to the journal.
     command.env_remove("JOURNAL_STREAM").env_remove("NOTIFY_SOCKET").env_remove("CREDENTIALS_DIRECTORY");
+    command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
     let process = Process::start(command, "bedrail", log).expect("the daemon's binary starts");
     (usize::try_from(log_start).expect("a log that fits"), process)
 }

@@ -9,6 +9,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use uuid::Uuid;
 
 use super::bluez::{Behaviour, CharacteristicSpec, DeviceSpec, FakeBluez, ServiceSpec, uuid16};
+use super::room::Devices;
 
 pub const HEART_RATE: Uuid = uuid16(0x2a37);
 pub const TEMPERATURE: Uuid = uuid16(0x2a1c);
@@ -38,6 +39,15 @@ pub enum Clock {
     DateTime,
 }
 
+/// What a device asks for before it lets its measurement be subscribed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    Open,
+    JustWorks,
+    /// It shows these digits.
+    Passkey(u32),
+}
+
 #[derive(Clone, Debug)]
 pub struct VirtualDevice {
     pub kind: Kind,
@@ -47,6 +57,9 @@ pub struct VirtualDevice {
     pub clock: Clock,
     /// How far its clock, which shows UTC, is ahead.
     pub clock_offset_s: i64,
+    pub security: Security,
+    /// It advertises under private addresses; its own is what who bonded knows it by.
+    pub privacy: bool,
     /// Further lines of its section in the config, such as its patient.
     pub config: String,
 }
@@ -64,11 +77,25 @@ impl VirtualDevice {
     pub fn new(kind: Kind, address: &str, name: &str) -> Self {
         let clock = if matches!(kind, Kind::Cuff | Kind::OximeterSpot) { Clock::CurrentTime } else { Clock::None };
         let serial = address.replace(':', "");
-        Self { kind, address: address.to_owned(), name: name.to_owned(), serial, clock, clock_offset_s: 0, config: String::new() }
+        Self {
+            kind,
+            address: address.to_owned(),
+            name: name.to_owned(),
+            serial,
+            clock,
+            clock_offset_s: 0,
+            security: Security::Open,
+            privacy: false,
+            config: String::new(),
+        }
     }
 
     pub fn with_config(self, lines: &str) -> Self {
         Self { config: lines.to_owned(), ..self }
+    }
+
+    pub fn with_security(self, security: Security) -> Self {
+        Self { security, ..self }
     }
 
     /// The device kind as the config names it.
@@ -104,7 +131,9 @@ impl VirtualDevice {
             Kind::OximeterContinuous => (0x1822, &["notify"]),
             Kind::OximeterSpot => (0x1822, &["indicate"]),
         };
-        let own = CharacteristicSpec { uuid: self.characteristic(), ..CharacteristicSpec::new(0, flags, &[]) };
+        let encrypted = self.security != Security::Open;
+        let own = CharacteristicSpec { uuid: self.characteristic(), encrypted, ..CharacteristicSpec::new(0, flags, &[]) };
+        let passkey = if let Security::Passkey(digits) = self.security { Some(digits) } else { None };
         let text = |short, text: &str| CharacteristicSpec::new(short, &["read"], text.as_bytes());
         let information = vec![
             text(0x2a29, "Example Medical"),
@@ -130,12 +159,13 @@ impl VirtualDevice {
         }
         DeviceSpec {
             address: self.address.clone(),
-            random_address: false,
+            random_address: self.privacy,
+            privacy: self.privacy,
             name: self.name.clone(),
             advertised: vec![uuid16(service)],
             services,
             battery: Some(100),
-            behaviour: Behaviour { handle_base: 0x10, ..Default::default() },
+            behaviour: Behaviour { handle_base: 0x10, passkey, ..Default::default() },
         }
     }
 
@@ -283,7 +313,7 @@ impl Worker {
 
     /// Makes the next value. A stream's is gone when nobody listens; another device keeps it for `send_waiting`.
     /// The time on it is at least a second after the one before, as a person with a cuff can't be faster.
-    pub fn measure(&mut self, bluez: &FakeBluez) {
+    pub fn measure(&mut self, room: &dyn Devices) {
         let now = SystemTime::now();
         self.last_at = seconds(now).max(self.last_at + 1);
         let emission = self.device.value(self.next, self.last_at);
@@ -294,16 +324,16 @@ impl Worker {
         }
         self.next += 1;
         self.waiting.push_back((first, emission));
-        self.send_waiting(bluez);
+        self.send_waiting(room);
         if !self.device.keeps() {
             self.waiting.clear();
         }
     }
 
     /// Sends what it kept, oldest first; says how many are still waiting.
-    pub fn send_waiting(&mut self, bluez: &FakeBluez) -> usize {
+    pub fn send_waiting(&mut self, room: &dyn Devices) -> usize {
         while let Some((first, emission)) = self.waiting.front() {
-            if !bluez.notify(&self.device.address, emission.characteristic, &emission.octets) {
+            if !room.notify(&self.device.address, emission.characteristic, &emission.octets) {
                 break;
             }
             let values = emission.values.len();
@@ -318,7 +348,7 @@ impl Worker {
     }
 
     /// Ready for the next value to be heard.
-    pub fn is_heard(&self, bluez: &FakeBluez) -> bool {
-        bluez.is_listening(&self.device.address, self.device.characteristic())
+    pub fn is_heard(&self, room: &dyn Devices) -> bool {
+        room.is_listening(&self.device.address, self.device.characteristic())
     }
 }

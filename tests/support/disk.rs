@@ -9,6 +9,8 @@ const PAGE: usize = 4_096;
 /// Of many un-synced writes this many are dropped, and kept, each alone; the random subsets speak for the rest.
 const ALONE: usize = 5;
 const RANDOM_SUBSETS: usize = 3;
+/// Numbers of files that were there before the trace begins; a trace counts from 1.
+const GIVEN: u32 = 1 << 31;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -114,6 +116,8 @@ pub struct Disk {
     names: BTreeMap<String, u32>,
     unsynced_names: Vec<Event>,
     files: BTreeMap<u32, File>,
+    /// Files that were there before, by the number the trace gives them.
+    given: BTreeMap<u32, u32>,
 }
 
 #[derive(Clone, Default)]
@@ -124,12 +128,26 @@ struct File {
 }
 
 impl Disk {
+    /// A disk that holds files already, synced under their names.
+    pub fn holding(files: &Image) -> Self {
+        let mut disk = Self::default();
+        for (number, (name, content)) in (GIVEN..).zip(files) {
+            disk.names.insert(name.clone(), number);
+            disk.files.insert(number, File { synced: content.clone(), unsynced: Vec::new() });
+        }
+        disk
+    }
+
     pub fn apply(&mut self, event: &Event) {
         match event {
-            Event::Create { file, .. } => {
-                self.files.entry(*file).or_default();
-                self.unsynced_names.push(event.clone());
-            }
+            Event::Create { file, name } => match self.names_with(self.unsynced_names.len()).get(name) {
+                // The recorder tells of a file when it is first opened; this one was there.
+                Some(given) => drop(self.given.insert(*file, *given)),
+                None => {
+                    self.files.insert(*file, File::default());
+                    self.unsynced_names.push(event.clone());
+                }
+            },
             Event::Write { file, .. } | Event::Resize { file, .. } => self.file(*file).unsynced.push(event.clone()),
             Event::Sync { file } => {
                 let file = self.file(*file);
@@ -185,7 +203,7 @@ impl Disk {
     }
 
     fn file(&mut self, file: u32) -> &mut File {
-        self.files.get_mut(&file).expect("a file is created before it is written")
+        self.files.get_mut(self.given.get(&file).unwrap_or(&file)).expect("a file is created before it is written")
     }
 
     fn names_with(&self, count: usize) -> BTreeMap<String, u32> {

@@ -185,6 +185,14 @@ pub fn on_file(messages: &[Message]) -> BTreeMap<(String, String), usize> {
     stand.map(|(key, (_, _, index))| (key, index)).collect()
 }
 
+/// Gap records with this reason: what each says, in the order they arrived, each record once.
+pub fn gaps(messages: &[Message], reason: &str) -> Vec<serde_json::Value> {
+    let mut seen = HashSet::new();
+    let payloads = messages.iter().map(|message| &message.payload).filter(|payload| payload["kind"] == "gap");
+    let once = payloads.filter(|payload| payload["gap"]["reason"] == reason && seen.insert(payload["record"].to_string()));
+    once.map(|payload| payload["gap"].clone()).collect()
+}
+
 /// The payload without what may differ between two attempts at one delivery.
 fn without_attempt(raw: &str) -> BTreeMap<String, String> {
     let fields: BTreeMap<String, Box<RawValue>> = serde_json::from_str(raw).expect("it was parsed before");

@@ -19,9 +19,13 @@ pub struct Identity {
 
 /// Every leaf may do both, so one kind serves broker and gateway.
 const LEAF: &str = "basicConstraints=critical,CA:FALSE
-keyUsage=critical,digitalSignature
+keyUsage=critical,digitalSignature,keyEncipherment
 extendedKeyUsage=serverAuth,clientAuth
 ";
+
+/// Validity of whatever is valid.
+const FROM: &str = "20200101000000Z";
+const UNTIL: &str = "20350101000000Z";
 
 const CA: &str = "[ca]
 default_ca = this
@@ -52,36 +56,52 @@ impl Pki {
         self.path("ca.pem")
     }
 
-    /// A server on this machine: `localhost` and 127.0.0.1.
+    /// A server on this machine: `localhost`, 127.0.0.1 and ::1.
     pub fn server(&self) -> Identity {
-        self.leaf("server", "localhost", "DNS:localhost,IP:127.0.0.1", "20350101000000Z")
+        self.leaf("server", "localhost", "DNS:localhost,IP:127.0.0.1,IP:::1", FROM, UNTIL)
+    }
+
+    /// The same for a guest of this machine, which knows it under another address.
+    pub fn server_at(&self, address: &str) -> Identity {
+        self.leaf("server-at", "localhost", &format!("DNS:localhost,IP:127.0.0.1,IP:{address}"), FROM, UNTIL)
     }
 
     pub fn server_of_another_host(&self) -> Identity {
-        self.leaf("elsewhere", "elsewhere.example", "DNS:elsewhere.example", "20350101000000Z")
+        self.leaf("elsewhere", "elsewhere.example", "DNS:elsewhere.example", FROM, UNTIL)
     }
 
     pub fn expired_server(&self) -> Identity {
-        self.leaf("expired", "localhost", "DNS:localhost,IP:127.0.0.1", "20210101000000Z")
+        self.leaf("expired", "localhost", "DNS:localhost,IP:127.0.0.1", FROM, "20210101000000Z")
+    }
+
+    pub fn server_not_valid_yet(&self) -> Identity {
+        self.leaf("early", "localhost", "DNS:localhost,IP:127.0.0.1", "20400101000000Z", "20450101000000Z")
+    }
+
+    /// With a key that can be exchanged by RSA, as old servers do it.
+    pub fn rsa_server(&self) -> Identity {
+        self.leaf_of("rsa:2048", "rsa", "localhost", "DNS:localhost,IP:127.0.0.1", FROM, UNTIL)
     }
 
     /// A client; a broker may take its common name as the user name.
     pub fn client(&self, name: &str) -> Identity {
-        self.leaf(name, name, &format!("DNS:{name}"), "20350101000000Z")
+        self.leaf(name, name, &format!("DNS:{name}"), FROM, UNTIL)
     }
 
     pub fn expired_client(&self, name: &str) -> Identity {
-        self.leaf(&format!("{name}-expired"), name, &format!("DNS:{name}"), "20210101000000Z")
+        self.leaf(&format!("{name}-expired"), name, &format!("DNS:{name}"), FROM, "20210101000000Z")
     }
 
-    fn leaf(&self, file: &str, common_name: &str, names: &str, until: &str) -> Identity {
+    fn leaf(&self, file: &str, common_name: &str, names: &str, from: &str, until: &str) -> Identity {
+        self.leaf_of("ec -pkeyopt ec_paramgen_curve:prime256v1", file, common_name, names, from, until)
+    }
+
+    fn leaf_of(&self, key: &str, file: &str, common_name: &str, names: &str, from: &str, until: &str) -> Identity {
         std::fs::write(self.path(&format!("{file}.ext")), format!("{LEAF}subjectAltName={names}\n")).expect("written");
-        self.openssl(&format!(
-            "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout {file}.key -out {file}.csr -subj /CN={common_name}"
-        ));
+        self.openssl(&format!("req -newkey {key} -nodes -keyout {file}.key -out {file}.csr -subj /CN={common_name}"));
         self.openssl(&format!(
             "ca -batch -notext -config ca.conf -cert ca.pem -keyfile ca.key -in {file}.csr -out {file}.pem -extfile {file}.ext \
-             -startdate 20200101000000Z -enddate {until}"
+             -startdate {from} -enddate {until}"
         ));
         Identity { cert: self.path(&format!("{file}.pem")), key: self.path(&format!("{file}.key")) }
     }

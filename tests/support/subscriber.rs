@@ -10,7 +10,12 @@ use std::time::{Duration, Instant};
 
 use super::pki::Identity;
 use super::process::wait_until;
+use super::unbatch;
 
+/// How a zstd frame begins.
+const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
+
+/// A message, or a record of a batch.
 #[derive(Clone, Debug)]
 pub struct Message {
     pub topic: String,
@@ -105,7 +110,7 @@ impl Subscriber {
         let mut command = Command::new("stdbuf");
         command.args(["-oL", "mosquitto_sub"]);
         // -d also says when the subscription stands; -x keeps the session for a day.
-        command.args(["-d", "-c", "-x", "86400", "-i", client_id, "-t", topic, "-F", r"%r\t%t\t%p"]);
+        command.args(["-d", "-c", "-x", "86400", "-i", client_id, "-t", topic, "-F", r"%r\t%t\t%x"]);
         self.connect_with(&mut command);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         command
@@ -141,15 +146,27 @@ impl Drop for Subscriber {
 fn hear(heard: &Mutex<Heard>, line: &str) {
     let mut parts = line.splitn(3, '\t');
     match (parts.next(), parts.next(), parts.next()) {
-        (Some(retained @ ("0" | "1")), Some(topic), Some(raw)) => {
-            let payload = serde_json::from_str(raw).unwrap_or_default();
-            let (topic, raw) = (topic.to_owned(), raw.to_owned());
+        (Some(retained @ ("0" | "1")), Some(topic), Some(digits)) => {
             let mut heard = lock(heard);
-            heard.count += usize::from(!topic.ends_with("/status"));
-            heard.messages.push(Message { topic, retained: retained == "1", payload, raw, at: Instant::now() });
+            heard.count += usize::from(!topic.contains("/status"));
+            for raw in texts(digits) {
+                let payload = serde_json::from_str(&raw).unwrap_or_default();
+                let topic = topic.to_owned();
+                heard.messages.push(Message { topic, retained: retained == "1", payload, raw, at: Instant::now() });
+            }
         }
         (Some(said), ..) if said.starts_with("Subscribed") => lock(heard).subscriptions += 1,
         _ => lock(heard).said.push(line.to_owned()),
+    }
+}
+
+/// The payload, or the records of a batch.
+fn texts(digits: &str) -> Vec<String> {
+    let octet = |n: usize| u8::from_str_radix(digits.get(n..n + 2)?, 16).ok();
+    let octets: Vec<u8> = (0..digits.len()).step_by(2).map_while(octet).collect();
+    match octets.starts_with(&ZSTD) {
+        true => unbatch::records(&octets),
+        false => vec![String::from_utf8_lossy(&octets).into_owned()],
     }
 }
 

@@ -14,6 +14,10 @@ pub(super) struct Number(pub(super) Decimal);
 
 impl Serialize for Number {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // Most are whole; a raw value is parsed again.
+        if self.0.exponent() == 0 {
+            return serializer.serialize_i64(self.0.mantissa());
+        }
         RawValue::from_string(self.0.to_string()).map_err(S::Error::custom)?.serialize(serializer)
     }
 }

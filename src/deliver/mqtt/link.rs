@@ -9,13 +9,16 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use zeroize::Zeroizing;
 
-use crate::net::TlsFault;
+use super::sas::Sas;
+use crate::config::Protocol;
+use crate::deliver::{Fault, FaultClass};
+use crate::net::{Proxy, TlsFault};
 
 /// One connection. It ends once, with [`LinkEvent::Lost`], and is never mended: the shell makes a new one and sends again
 /// whatever was not acknowledged.
 pub trait Link: Send {
-    /// Hands over one QoS 1 message. `token` comes back in its acknowledgement.
-    fn publish(&mut self, token: u64, message: Message) -> Result<(), NotTaken>;
+    /// Hands over one message. `token` comes back in its acknowledgement.
+    fn publish(&mut self, token: u64, message: Message) -> Result<usize, NotTaken>;
 
     /// How many messages it takes now; 0 until connected.
     fn room(&self) -> usize;
@@ -66,6 +69,7 @@ pub enum LinkEvent {
         /// Octets in a packet at most, ours or the broker's limit.
         max_packet: u32,
     },
+    /// At QoS 0 nobody acknowledges: it says success when the message has left the process.
     Acked {
         token: u64,
         reason: AckReason,
@@ -124,6 +128,12 @@ pub enum LostReason {
     PlainText,
     #[error("cannot reach the broker: {0}; check url, the network and that the broker runs")]
     Unreachable(String),
+    #[error("the proxy on the way: {0}")]
+    Proxy(String),
+    #[error("no WebSocket there: {0}; check the path in url and that the broker offers WebSocket on that port")]
+    WebSocket(String),
+    #[error("this gateway's clock says {0}, so no token can be dated; check time synchronisation")]
+    ClockUnset(String),
     #[error("TLS: {fault} ({detail})")]
     Tls { fault: TlsFault, detail: String },
     #[error("the broker refused the login; check username and password of the route")]
@@ -132,18 +142,71 @@ pub enum LostReason {
         "the broker did not authorize this gateway; check username, password, client certificate and client_id, and the broker's access rules"
     )]
     NotAuthorized,
-    #[error("the broker refused the connection: {0}; look into the broker's log")]
-    Refused(String),
+    #[error("the broker refused the connection: {text}; {}", remedy(*class))]
+    Refused { class: FaultClass, text: String },
+    #[error("the broker refused the token; check sas.key, client_id and this gateway's clock")]
+    TokenRefused,
     #[error("no connection within {} s; check url, firewalls and that the broker runs", .0.as_secs())]
     ConnectDeadline(Duration),
     #[error("no acknowledgement for {} s with {in_flight} messages under way; the broker hangs or the line is dead", after.as_secs())]
     NoProgress { in_flight: usize, after: Duration },
+    #[error("no answer to a ping within {} s; the broker hangs or the line is dead", .0.as_secs())]
+    NoPing(Duration),
+    #[error("the broker refused the subscription: {0}; allow this client to read the topic in the broker's access rules")]
+    NotSubscribed(String),
     #[error("another client connected as this one; give each gateway a client_id of its own")]
     TakenOver,
-    #[error("the broker ended the connection: {0}")]
-    Ended(String),
+    #[error("the broker ended the connection: {text}; {}", remedy(*class))]
+    Ended { class: FaultClass, text: String },
     #[error("the connection broke: {0}")]
     Broken(String),
+}
+
+const fn remedy(class: FaultClass) -> &'static str {
+    match class {
+        FaultClass::Busy => "it is tried again after a while",
+        FaultClass::Quota => "raise the broker's limit, or lower max_rate; it is tried again after a while",
+        FaultClass::TooLarge => "raise the broker's limit, or lower max_packet",
+        FaultClass::Moved => "change url to where it is now",
+        _ => "look into the broker's log",
+    }
+}
+
+impl LostReason {
+    /// Refused for a reason that says nothing about when to come back.
+    pub fn refused(text: impl Into<String>) -> Self {
+        Self::Refused { class: FaultClass::Refused, text: text.into() }
+    }
+
+    pub const fn class(&self) -> FaultClass {
+        match self {
+            Self::PlainText => FaultClass::PlainText,
+            Self::Unreachable(_) | Self::ConnectDeadline(_) => FaultClass::Unreachable,
+            Self::Proxy(_) => FaultClass::Proxy,
+            Self::WebSocket(_) => FaultClass::Refused,
+            Self::ClockUnset(_) => FaultClass::Clock,
+            Self::Tls { fault, .. } => match fault {
+                TlsFault::NotYetValid => FaultClass::Clock,
+                TlsFault::Expired => FaultClass::TlsExpired,
+                TlsFault::WrongHost => FaultClass::TlsName,
+                TlsFault::UnknownIssuer => FaultClass::TlsUntrusted,
+                TlsFault::ClientCertificateRequired | TlsFault::ClientCertificateRefused => FaultClass::TlsClientCertificate,
+                TlsFault::ProtocolVersion => FaultClass::TlsVersion,
+                TlsFault::NothingInCommon => FaultClass::TlsCipher,
+                TlsFault::Other => FaultClass::Tls,
+            },
+            Self::BadLogin | Self::TokenRefused => FaultClass::Login,
+            Self::NotAuthorized | Self::NotSubscribed(_) => FaultClass::NotAuthorized,
+            Self::NoProgress { .. } | Self::NoPing(_) => FaultClass::NoProgress,
+            Self::TakenOver => FaultClass::TakenOver,
+            Self::Refused { class, .. } | Self::Ended { class, .. } => *class,
+            Self::Broken(_) => FaultClass::Broken,
+        }
+    }
+
+    pub fn fault(&self) -> Fault {
+        Fault { class: self.class(), text: self.to_string() }
+    }
 }
 
 /// All there is to know to make a connection.
@@ -152,10 +215,18 @@ pub struct LinkSettings {
     /// A name or an address; an IPv6 address without brackets.
     pub host: String,
     pub port: u16,
+    pub protocol: Protocol,
     /// `None` is plain TCP, and refused for any broker but one on this machine.
     pub tls: Option<Arc<ClientConfig>>,
+    /// Asked for in the handshake and looked for in the certificate instead of `host`.
+    pub server_name: Option<String>,
+    /// Path of a WebSocket; `None` is MQTT itself.
+    pub websocket: Option<String>,
+    pub proxy: Option<Proxy>,
     pub client_id: String,
     pub login: Option<Login>,
+    /// Makes the login anew for each connection, and the connection anew before it expires.
+    pub sas: Option<Sas>,
     pub will: Option<Will>,
     /// At least 5 s.
     pub keep_alive: Duration,
@@ -163,6 +234,10 @@ pub struct LinkSettings {
     pub window: u16,
     /// Octets in a packet, sent or accepted, at most.
     pub max_packet: u32,
+    /// 1, or 0 where nothing is acknowledged.
+    pub max_qos: u8,
+    /// Whether messages, and the last will, may be retained.
+    pub retain: bool,
     pub connect_deadline: Duration,
     /// How long the broker may acknowledge nothing while something is under way.
     pub progress_deadline: Duration,
@@ -202,13 +277,20 @@ impl LinkSettings {
         Self {
             host: host.into(),
             port,
+            protocol: Protocol::V5,
             tls,
+            server_name: None,
+            websocket: None,
+            proxy: None,
             client_id: client_id.into(),
             login: None,
+            sas: None,
             will: None,
             keep_alive: Self::KEEP_ALIVE,
             window: Self::WINDOW,
             max_packet: Self::MAX_PACKET,
+            max_qos: 1,
+            retain: true,
             connect_deadline: Self::CONNECT_DEADLINE,
             progress_deadline: Self::PROGRESS_DEADLINE,
         }

@@ -32,90 +32,90 @@ pub fn render(item: &Item, topic: &TopicTemplate) -> Rendered {
 
 /// Absent things are left out; the five (and `device`) that are always there are `null` when unknown.
 #[derive(Default, Serialize)]
-struct Payload<'a> {
-    schema: &'static str,
-    record: String,
-    placement: String,
-    version: u32,
-    op: &'static str,
-    chart: String,
-    lane: &'static str,
-    seq: u64,
-    kind: &'static str,
-    gateway: &'a str,
-    device: Option<Device<'a>>,
-    user: Option<u8>,
+pub(super) struct Payload<'a> {
+    pub(super) schema: &'static str,
+    pub(super) record: String,
+    pub(super) placement: String,
+    pub(super) version: u32,
+    pub(super) op: &'static str,
+    pub(super) chart: String,
+    pub(super) lane: &'static str,
+    pub(super) seq: u64,
+    pub(super) kind: &'static str,
+    pub(super) gateway: &'a str,
+    pub(super) device: Option<Device<'a>>,
+    pub(super) user: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    metric: Option<&'static str>,
+    pub(super) metric: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    mdc: Option<u32>,
+    pub(super) mdc: Option<u32>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    loinc: &'static [&'static str],
+    pub(super) loinc: &'static [&'static str],
     #[serde(skip_serializing_if = "Option::is_none")]
-    site: Option<&'static str>,
+    pub(super) site: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    modality: Option<&'static str>,
+    pub(super) modality: Option<&'static str>,
     #[serde(flatten)]
-    content: Content<'a>,
-    measured_at: Option<Time>,
-    measured_by: &'static str,
+    pub(super) content: Content<'a>,
+    pub(super) measured_at: Option<Time>,
+    pub(super) measured_by: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    measured_uncertainty_ms: Option<u32>,
-    received_at: Option<Time>,
-    clock: &'static str,
+    pub(super) measured_uncertainty_ms: Option<u32>,
+    pub(super) received_at: Option<Time>,
+    pub(super) clock: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    device_time: Option<String>,
-    stored: bool,
-    sent_at: Option<Time>,
-    subject: Option<&'a str>,
+    pub(super) device_time: Option<String>,
+    pub(super) stored: bool,
+    pub(super) sent_at: Option<Time>,
+    pub(super) subject: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    security: Option<&'static str>,
+    pub(super) security: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    sources: Option<Sources>,
+    pub(super) sources: Option<Sources>,
 }
 
 /// Beside a window that was chosen to speak for its patient.
 #[derive(Serialize)]
-struct Sources {
+pub(super) struct Sources {
     others: Vec<String>,
     disagree: bool,
 }
 
 /// What differs by kind.
 #[derive(Default, Serialize)]
-struct Content<'a> {
+pub(super) struct Content<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    class: Option<&'static str>,
+    pub(super) class: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<Number>,
+    pub(super) value: Option<Number>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    unit: Option<&'static str>,
+    pub(super) unit: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    range: Option<&'static str>,
+    pub(super) range: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    components: Option<Components<'a>>,
+    pub(super) components: Option<Components<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    flags: Vec<&'static str>,
+    pub(super) flags: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    sequence: Option<u32>,
+    pub(super) sequence: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    part: Option<u8>,
+    pub(super) part: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    parts: Option<u8>,
+    pub(super) parts: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    window: Option<WindowJson>,
+    pub(super) window: Option<WindowJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    waveform: Option<WaveformJson<'a>>,
+    pub(super) waveform: Option<WaveformJson<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    event: Option<EventJson<'a>>,
+    pub(super) event: Option<EventJson<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    gap: Option<GapJson<'a>>,
+    pub(super) gap: Option<GapJson<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    retraction: Option<RetractionJson>,
+    pub(super) retraction: Option<RetractionJson>,
 }
 
 impl<'a> Payload<'a> {
-    fn new(item: &'a Item) -> Self {
+    pub(super) fn new(item: &'a Item) -> Self {
         let (id, placement, version) = identity(item);
         let record = &item.record;
         let op = operation(item);
@@ -238,7 +238,7 @@ impl<'a> Content<'a> {
 
 /// The gateway's own records have no device.
 #[derive(Serialize)]
-struct Device<'a> {
+pub(super) struct Device<'a> {
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,

@@ -3,6 +3,9 @@
 
 use std::str::FromStr;
 
+use percent_encoding::utf8_percent_encode;
+
+use super::sas::UNRESERVED;
 use crate::deliver::Item;
 use crate::reading::DeviceId;
 
@@ -18,9 +21,22 @@ pub struct TopicTemplate {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Text(String),
+    Field(Field, Level),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Field {
     Gateway,
     Device,
     Metric,
+}
+
+/// Where in a topic something is filled in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Plain,
+    /// A level with `=` in it is a list of properties, `name=value&name=value`, as Azure IoT Hub wants them: percent-encoded.
+    Properties,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,24 +78,33 @@ impl FromStr for TopicTemplate {
         if text.split('/').any(str::is_empty) {
             return Err(TopicError::EmptyLevel);
         }
-        Ok(Self { pieces: pieces(text)? })
+        let mut pieces = Vec::new();
+        for (n, level) in text.split('/').enumerate() {
+            if n > 0 {
+                pieces.push(Piece::Text("/".to_owned()));
+            }
+            pieces.extend(level_pieces(level)?);
+        }
+        Ok(Self { pieces })
     }
 }
 
-fn pieces(mut rest: &str) -> Result<Vec<Piece>, TopicError> {
+fn level_pieces(mut rest: &str) -> Result<Vec<Piece>, TopicError> {
     let mut pieces = Vec::new();
+    let level = if rest.contains('=') { Level::Properties } else { Level::Plain };
     while let Some(brace) = rest.find(['{', '}']) {
         if brace > 0 {
             pieces.push(Piece::Text(rest[..brace].to_owned()));
         }
         let Some(inside) = rest[brace..].strip_prefix('{') else { return Err(TopicError::UnpairedBrace) };
         let Some((name, after)) = inside.split_once('}') else { return Err(TopicError::UnpairedBrace) };
-        pieces.push(match name {
-            "gateway" => Piece::Gateway,
-            "device" => Piece::Device,
-            "metric" => Piece::Metric,
+        let field = match name {
+            "gateway" => Field::Gateway,
+            "device" => Field::Device,
+            "metric" => Field::Metric,
             other => return Err(TopicError::UnknownPlaceholder(other.to_owned())),
-        });
+        };
+        pieces.push(Piece::Field(field, level));
         rest = after;
     }
     if !rest.is_empty() {
@@ -95,9 +120,9 @@ impl TopicTemplate {
         for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => topic.push_str(text),
-                Piece::Gateway => push_level(&mut topic, &item.gateway),
-                Piece::Device => push_level(&mut topic, &device(item)),
-                Piece::Metric => push_level(&mut topic, metric(item)),
+                Piece::Field(Field::Gateway, level) => fill_in(&mut topic, *level, &item.gateway),
+                Piece::Field(Field::Device, level) => fill_in(&mut topic, *level, &device(item)),
+                Piece::Field(Field::Metric, level) => fill_in(&mut topic, *level, metric(item)),
             }
         }
         topic
@@ -114,6 +139,13 @@ fn device(item: &Item) -> String {
 
 fn metric(item: &Item) -> &'static str {
     item.record.stream.map_or(item.record.body.kind(), |stream| stream.metric.name())
+}
+
+fn fill_in(topic: &mut String, level: Level, text: &str) {
+    match level {
+        Level::Plain => push_level(topic, text),
+        Level::Properties => topic.extend(utf8_percent_encode(text, &UNRESERVED)),
+    }
 }
 
 /// What is filled in stays within its level, whatever it holds, and never makes an empty one.

@@ -16,12 +16,18 @@ use tokio::time::Instant as Moment;
 use tokio_util::sync::CancellationToken;
 
 pub use self::letters::{LetterCommand, LettersDone, MAX_RETRIED, Preview};
+use super::announce::{Announcements, Outbox};
+use super::budget::Budget;
 use super::held::HeldRuns;
-use super::mqtt::status::Status;
+use super::rate::Rate;
+use super::receipts::Receipts;
 use super::retry::Backoff;
+use super::schedule::Schedule;
+use super::stand::{Stand, Why};
 use super::status::{RouteState, RouteStatus};
-use super::{Destination, DeviceLabel, Happened, Planner, Rules, Token};
-use crate::config::{History, Order};
+use super::{Destination, DeviceLabel, Fault, FaultClass, Happened, Planner, Rules, Source, Token};
+use crate::config::{History, Order, When};
+use crate::monitor::Notice;
 use crate::radio::BootClock;
 use crate::reading::{Anchors, Decimal, DeviceId, Metric, Placement, Record, Seq, StreamKey, Timestamp, Unit};
 use crate::store::{BoundRow, EVICTIONS, RouteChange, RouteRow, Store, StoreError};
@@ -31,6 +37,10 @@ use crate::ward::Ward;
 const TICK: Duration = Duration::from_secs(1);
 /// How long an orderly end waits for what is in flight; a living broker acknowledges within it.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Names of a route's marks: when its last turn began, and what it sent today.
+const TURN: &str = "turn";
+const BUDGET: &str = "budget";
 
 /// What a route needs to know about one device.
 #[derive(Clone, Debug)]
@@ -55,6 +65,13 @@ pub struct RouteSettings {
     pub order: Order,
     pub window: usize,
     pub ack_interval: Duration,
+    /// Messages a second at most.
+    pub max_rate: Option<u32>,
+    pub when: When,
+    /// Octets a day at most.
+    pub daily_bytes: Option<u64>,
+    /// A record is settled by a receipt of the receiver, which may take so long; `None`: by the broker's word.
+    pub receipt_within: Option<Duration>,
     pub devices: BTreeMap<DeviceId, RouteDevice>,
     pub default_zone: TimeZone,
     pub preferences: BTreeMap<Metric, StreamPreference>,
@@ -90,8 +107,8 @@ pub struct RouteInputs {
     pub ward: watch::Receiver<Arc<Ward>>,
     pub bell: watch::Receiver<u64>,
     pub commands: mpsc::Receiver<RouteCommand>,
-    /// How the gateway is, for destinations that want to know.
-    pub gateway_status: watch::Receiver<Option<Arc<Status>>>,
+    /// How the gateway is, where that is published.
+    pub announce: Option<Announcements>,
     pub publish: watch::Sender<RouteStatus>,
     pub stop: CancellationToken,
 }
@@ -110,6 +127,17 @@ pub struct Route<D: Destination> {
     /// What is in flight, for what must be known when its answer comes.
     flying: BTreeMap<Token, (Seq, Record)>,
     ahead: [VecDeque<(Seq, Record)>; 2],
+    stand: Stand,
+    rate: Rate,
+    receipts: Option<Receipts>,
+    schedule: Schedule,
+    budget: Option<Budget>,
+    /// The route's marks as they are on file.
+    marked: BTreeMap<&'static str, u64>,
+    /// Of a parked source, the record that was taken as a probe and is still on file as held.
+    probed: BTreeMap<Source, Seq>,
+    /// Times of the pure parts count from here.
+    started: Moment,
     anchors: Anchors,
     /// Of a record that goes to no patient.
     nowhere: Placement,
@@ -125,9 +153,13 @@ pub struct Route<D: Destination> {
     /// Evictions seen, and when what is held is looked at again because of them.
     evictions: u64,
     recheck_due: Option<Moment>,
-    status_sent: Option<Moment>,
+    outbox: Outbox,
+    /// The oldest record owed, and when it was last looked for.
+    oldest: (Option<Seq>, Moment),
     /// Why a message was last refused, until one is taken: some brokers hang up then, and often that is all that is heard.
     refusal: Option<String>,
+    /// A message was taken since somebody looked.
+    went_well: bool,
     chance: fn() -> u32,
 }
 
@@ -135,7 +167,7 @@ pub struct Route<D: Destination> {
 enum Left {
     Stopped,
     Paused,
-    Lost(String),
+    Lost(Fault),
 }
 
 impl<D: Destination> Route<D> {
@@ -156,7 +188,24 @@ impl<D: Destination> Route<D> {
         let mut status = RouteStatus { name: settings.name.clone(), kind: row.kind.clone(), ..RouteStatus::default() };
         status.tally = store.tally(row.n)?;
         status.dead = store.dead_count(row.n)?;
+        let mut stand = Stand::default();
+        for held in held.iter() {
+            Why::of_hold(held.reason).into_iter().for_each(|why| stand.park((held.device, held.stream), why, Duration::ZERO));
+        }
+        let last_turn = store.route_mark(row.n, TURN)?.and_then(|ms| i64::try_from(ms).ok()).map(Timestamp);
+        let schedule = Schedule::new(settings.when, settings.default_zone.clone(), last_turn);
+        let spent = store.route_mark(row.n, BUDGET)?;
+        let budget = settings.daily_bytes.map(|limit| Budget::new(limit, settings.default_zone.clone(), spent));
         Ok(Self {
+            rate: Rate::new(settings.max_rate),
+            receipts: settings.receipt_within.map(Receipts::new),
+            schedule,
+            budget,
+            marked: BTreeMap::new(),
+            stand,
+            probed: BTreeMap::new(),
+            started: Moment::now(),
+            went_well: false,
             settings,
             nowhere: store.site_key().placement(None, 0),
             store,
@@ -179,7 +228,8 @@ impl<D: Destination> Route<D> {
             unwritable: false,
             evictions,
             recheck_due: None,
-            status_sent: None,
+            outbox: Outbox::default(),
+            oldest: (None, Moment::now()),
             refusal: None,
             chance: || crate::store::key::random::<4>().map_or(u32::MAX / 2, u32::from_le_bytes),
         })
@@ -191,7 +241,7 @@ impl<D: Destination> Route<D> {
         // Everything held is looked at anew: the ward may have changed while nobody was here.
         self.recheck_held()?;
         loop {
-            if self.row.paused.is_some() {
+            if self.row.paused.is_some() && !self.tells_while_paused() {
                 self.state(RouteState::Paused, self.row.paused.clone());
                 if !self.idle(None).await? {
                     return self.write();
@@ -199,21 +249,37 @@ impl<D: Destination> Route<D> {
                 continue;
             }
             let left = self.connected(&mut backoff).await?;
+            let under_way = std::mem::take(&mut self.flying);
+            if let Left::Lost(fault) = &left {
+                self.suspect(fault, under_way);
+            }
             self.planner.link_down();
-            self.flying.clear();
+            self.receipts.iter_mut().for_each(Receipts::clear);
+            self.stand.link_down(self.clock(), (self.chance)());
             self.ahead.iter_mut().for_each(VecDeque::clear);
             self.write()?;
             match left {
                 Left::Stopped => return Ok(()),
                 Left::Paused => {}
-                Left::Lost(reason) => {
-                    let reason = match &self.refusal {
-                        Some(refusal) if *refusal != reason => format!("{reason}; before that, {refusal}"),
-                        _ => reason,
+                Left::Lost(Fault { class, text }) => {
+                    let refusal = self.stand.standing().map(|(_, detail)| detail.to_owned()).or(self.refusal.take());
+                    let reason = match &refusal {
+                        Some(refusal) if *refusal != text => format!("{text}; before that, {refusal}"),
+                        _ => text,
                     };
-                    let wait = backoff.next((self.chance)());
-                    tracing::warn!(route = %self.settings.name, %reason, retry_in_ms = wait.as_millis() as u64, "link down");
-                    self.state(RouteState::Down, Some(reason));
+                    let wait = backoff.after(class, (self.chance)());
+                    self.status.last_fault = Some(class);
+                    match self.row.paused.clone() {
+                        // Whoever paused it knows that the destination moves.
+                        Some(paused) => {
+                            tracing::debug!(route = %self.settings.name, %reason, "no link while paused");
+                            self.state(RouteState::Paused, Some(paused));
+                        }
+                        None => {
+                            tracing::warn!(route = %self.settings.name, class = class.name(), %reason, retry_in_ms = wait.as_millis() as u64, "link down");
+                            self.state(RouteState::Down, Some(reason));
+                        }
+                    }
                     if !self.idle(Some(Moment::now() + wait)).await? {
                         return self.write();
                     }
@@ -222,23 +288,34 @@ impl<D: Destination> Route<D> {
         }
     }
 
+    /// A route that a person paused sends no record; where it tells how the gateway is, it goes on doing that.
+    fn tells_while_paused(&self) -> bool {
+        self.inputs.announce.is_some()
+    }
+
     /// One connection, from its first octet to its end.
     async fn connected(&mut self, backoff: &mut Backoff) -> Result<Left, StoreError> {
-        self.state(RouteState::Connecting, self.status.detail.clone());
+        match self.row.paused.clone() {
+            Some(paused) => self.state(RouteState::Paused, Some(paused)),
+            None => self.state(RouteState::Connecting, self.status.detail.clone()),
+        }
         self.destination.connect();
         let mut up = false;
         let mut tick = tokio::time::interval(TICK);
         loop {
             if up {
+                self.announce();
                 if let Err(error) = self.fill() {
                     self.not_written(error)?;
                 }
-                self.announce();
+                self.show();
             }
+            let wake = self.wake().filter(|_| up);
             tokio::select! {
                 biased;
                 () = self.inputs.stop.cancelled() => {
-                    self.leave(up, true).await?;
+                    let farewell = self.inputs.announce.as_ref().map(|announce| announce.stopped.clone());
+                    self.leave(up, farewell).await?;
                     return Ok(Left::Stopped);
                 }
                 happened = self.destination.event() => {
@@ -250,23 +327,29 @@ impl<D: Destination> Route<D> {
                                 up = true;
                                 self.link_up()?;
                             }
-                            Happened::Answered { token, verdict } => match self.answered(token, verdict) {
-                                None => backoff.reset(),
-                                Some(reason) => {
-                                    self.destination.close(false).await;
-                                    return Ok(Left::Lost(reason));
+                            Happened::Answered { token, verdict } => {
+                                if let Some(text) = self.answered(token, verdict)? {
+                                    self.destination.close(None).await;
+                                    return Ok(Left::Lost(Fault { class: FaultClass::Refused, text }));
                                 }
-                            },
-                            Happened::Down(reason) => return Ok(Left::Lost(reason)),
+                            }
+                            Happened::Received { deliveries, unreadable } => self.confirmed(&deliveries, unreadable),
+                            Happened::Hears(heard) => self.status.receipts = heard.err().map(|fault| fault.text),
+                            Happened::Announced(answer) => self.announced(answer),
+                            Happened::Down(fault) => return Ok(Left::Lost(fault)),
                         }
                         next = self.destination.event().now_or_never();
                     }
+                    if std::mem::take(&mut self.went_well) {
+                        backoff.reset();
+                    }
                 }
                 () = until(self.write_due) => self.write()?,
+                () = until(wake) => {}
                 Some(command) = self.inputs.commands.recv() => {
                     self.command(command)?;
-                    if self.row.paused.is_some() {
-                        self.leave(up, false).await?;
+                    if self.row.paused.is_some() && !self.tells_while_paused() {
+                        self.leave(up, None).await?;
                         return Ok(Left::Paused);
                     }
                 }
@@ -278,17 +361,19 @@ impl<D: Destination> Route<D> {
     }
 
     /// An orderly end: what is in flight settles, so that it does not go again.
-    async fn leave(&mut self, up: bool, farewell: bool) -> Result<(), StoreError> {
+    async fn leave(&mut self, up: bool, farewell: Option<Notice>) -> Result<(), StoreError> {
         let until = Moment::now() + FAREWELL;
         while up && (self.planner.in_flight() > 0 || self.destination.room() == 0) {
             match tokio::time::timeout_at(until, self.destination.event()).await {
-                Ok(Happened::Answered { token, verdict }) => drop(self.answered(token, verdict)),
-                Ok(Happened::Up) => {}
+                Ok(Happened::Answered { token, verdict }) => drop(self.answered(token, verdict)?),
+                Ok(Happened::Announced(answer)) => self.announced(answer),
+                Ok(Happened::Received { deliveries, unreadable }) => self.confirmed(&deliveries, unreadable),
+                Ok(Happened::Up | Happened::Hears(_)) => {}
                 Ok(Happened::Down(_)) | Err(_) => break,
             }
         }
         self.write()?;
-        self.destination.close(farewell).await;
+        self.destination.close(farewell.as_ref()).await;
         Ok(())
     }
 
@@ -319,8 +404,8 @@ impl<D: Destination> Route<D> {
         self.look()?;
         self.planner.link_up(self.head);
         self.write()?;
-        self.status_sent = None;
-        self.state(RouteState::Up, None);
+        self.outbox = Outbox::default();
+        self.show();
         tracing::info!(route = %self.settings.name, backlog = self.status.backlog, "link up");
         Ok(())
     }

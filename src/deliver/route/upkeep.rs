@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use super::{Moment, Route, RouteCommand};
+use super::{BUDGET, Moment, Route, RouteCommand, TURN};
+use crate::config::Order;
 use crate::deliver::decide::carries;
 use crate::deliver::held::Recheck;
-use crate::deliver::{Decision, Destination, Lane, RouteState};
+use crate::deliver::receipts::Receipts;
+use crate::deliver::{Decision, Destination, Lane, RouteState, Why};
 use crate::reading::{DeviceId, Record, Seq, Timestamp};
-use crate::store::{EVICTIONS, READ_LIMIT, RouteChange, StoreError};
+use crate::store::{EVICTIONS, READ_LIMIT, StoreError};
 
-/// How the gateway is, is told when it changed, and not more often than this.
-const STATUS_EVERY: Duration = Duration::from_secs(5);
+/// How often the time of the oldest record owed is looked up.
+const OLDEST_EVERY: Duration = Duration::from_secs(5);
 
 /// A write that failed on a full or read-only disk is tried again after this.
 const RETRY_WRITE: Duration = Duration::from_secs(5);
@@ -23,6 +25,10 @@ impl<D: Destination> Route<D> {
     /// Looks at every held record again; what may go now goes to the backlog lane.
     pub(super) fn recheck_held(&mut self) -> Result<(), StoreError> {
         for run in self.held.due_for_recheck() {
+            let source = (run.device, run.stream);
+            if self.stand.is_parked(&source) == Some(run.reason) {
+                continue;
+            }
             if self.planner.lanes().backlog.len() >= Recheck::MAX_BACKLOG_RUNS {
                 self.held.postpone();
                 break;
@@ -33,7 +39,11 @@ impl<D: Destination> Route<D> {
                 let records = self.store.read(from, run.last, READ_LIMIT)?;
                 let Some((last, _)) = records.last() else { break };
                 from = last.next();
-                for (seq, record) in records.iter().filter(|(_, r)| r.device == run.device && r.stream == run.stream) {
+                for (seq, record) in records.iter().filter(|(_, r)| (r.device, r.stream) == source) {
+                    if self.probed.get(&source) == Some(seq) {
+                        self.probed.remove(&source);
+                        continue;
+                    }
                     match self.decide(record, Lane::Backlog)? {
                         Decision::Hold(reason) => recheck.still_held(*seq, reason),
                         _ => recheck.released(*seq),
@@ -56,6 +66,9 @@ impl<D: Destination> Route<D> {
             }
             RouteCommand::Resume { done } => {
                 self.row.paused = None;
+                // What waited is no news.
+                self.planner.turn(self.head);
+                self.stand.try_now(self.clock());
                 let _ = done.send(());
             }
             RouteCommand::Replay { from, to, done } => {
@@ -127,6 +140,7 @@ impl<D: Destination> Route<D> {
         if self.held.is_postponed() && self.planner.lanes().backlog.is_empty() {
             self.recheck_held()?;
         }
+        self.look_for_oldest()?;
         self.report();
         Ok(())
     }
@@ -136,6 +150,9 @@ impl<D: Destination> Route<D> {
         self.write_due = None;
         let (release, hold) = self.held.take_changes();
         self.change.hold_on(release, hold);
+        let turn = self.schedule.mark().and_then(|at| u64::try_from(at.0).ok()).map(|ms| (TURN, ms));
+        let marks = turn.into_iter().chain(self.budget.as_ref().map(|budget| (BUDGET, budget.mark())));
+        self.change.marks = marks.filter(|(name, value)| self.marked.get(name) != Some(value)).collect();
         if self.planner.is_dirty() || !self.change.is_empty() {
             self.change.lanes = self.planner.lanes().clone();
             if let Err(error) = self.store.apply(self.row.n, &self.change) {
@@ -147,7 +164,7 @@ impl<D: Destination> Route<D> {
             for (what, n) in &self.change.tally {
                 *self.status.tally.entry(what.clone()).or_default() += n;
             }
-            self.change = RouteChange::default();
+            self.marked.extend(std::mem::take(&mut self.change).marks);
             self.planner.written();
         }
         self.report();
@@ -183,19 +200,116 @@ impl<D: Destination> Route<D> {
         Ok(())
     }
 
-    /// Tells the destination how the gateway is, when that changed.
+    /// Publishes the next notice of the gateway's state that this connection has not published.
     pub(super) fn announce(&mut self) {
-        let fresh = self.inputs.gateway_status.has_changed().unwrap_or(false) || self.status_sent.is_none();
-        if !fresh || self.status_sent.is_some_and(|at| at.elapsed() < STATUS_EVERY) || self.destination.room() == 0 {
+        let Some(announce) = &mut self.inputs.announce else { return };
+        if announce.notices.has_changed().unwrap_or(false) {
+            self.outbox.wake();
+        }
+        if self.destination.room() == 0 {
             return;
         }
-        let status = self.inputs.gateway_status.borrow_and_update().clone();
-        if status.is_some_and(|status| self.destination.announce(&status)) {
-            self.status_sent = Some(Moment::now());
+        let notices = announce.notices.borrow_and_update().clone();
+        let owed = self.planner.next(self.head).is_some();
+        let Some(notice) = self.outbox.next(&notices, &announce.standing, owed) else { return };
+        if self.destination.announce(notice) {
+            self.outbox.sending(notice);
         }
     }
 
+    pub(super) fn announced(&mut self, answer: Result<(), String>) {
+        self.outbox.answered();
+        let refused = answer.err();
+        if let Some(reason) = &refused
+            && self.status.monitoring_refused.is_none()
+        {
+            tracing::warn!(route = %self.settings.name, %reason, "the state of the gateway is not published");
+        }
+        self.status.monitoring_refused = refused;
+    }
+
+    /// When the oldest record owed arrived. It costs a look into the log, so it is asked for now and then.
+    fn look_for_oldest(&mut self) -> Result<(), StoreError> {
+        let oldest = self.planner.lowest().into_iter().flatten().min().filter(|seq| *seq <= self.head);
+        let (known, at) = self.oldest;
+        if oldest == known && (oldest.is_none() || self.status.oldest_unsent_at.is_some()) || at.elapsed() < OLDEST_EVERY {
+            return Ok(());
+        }
+        self.oldest = (oldest, Moment::now());
+        let record = oldest.map(|seq| self.store.read(seq, seq, 1)).transpose()?.and_then(|mut read| read.pop());
+        let arrived = record.and_then(|(_, record)| self.anchors.wall(record.stamp.boot, record.stamp.arrived));
+        self.status.oldest_unsent_at = arrived.map(|wall| wall.at.to_string());
+        Ok(())
+    }
+
+    /// What a link that stands is good for now.
+    pub(super) fn show(&mut self) {
+        if let Some(paused) = self.row.paused.clone() {
+            return self.state(RouteState::Paused, Some(paused));
+        }
+        let (state, detail) = match self.stand.standing() {
+            Some((Why::Forbidden, detail)) => (RouteState::Paused, Some(detail.to_owned())),
+            Some((_, detail)) => (RouteState::Waiting, Some(detail.to_owned())),
+            None => self.show_pace(),
+        };
+        self.state(state, detail);
+    }
+
+    /// Nothing is wrong with the link; what is to be said of when and how much goes.
+    fn show_pace(&self) -> (RouteState, Option<String>) {
+        if self.schedule.limit(self.head).is_none() {
+            let next = self.schedule.next(self.clock(), self.now());
+            return (RouteState::Waiting, Some(format!("sends again {next} (when)")));
+        }
+        if let Some(budget) = self.budget.as_ref().filter(|budget| !budget.allows(Lane::Backlog)) {
+            let spent = format!("{} of {} octets of today are sent (daily_bytes)", budget.spent(), budget.limit());
+            return match budget.allows(Lane::Live) {
+                false => (RouteState::Waiting, Some(format!("{spent}; goes on at midnight"))),
+                true if self.settings.order == Order::Strict => (RouteState::Up, None),
+                true => (RouteState::Up, Some(format!("{spent}; the rest is for live values, the backlog goes on at midnight"))),
+            };
+        }
+        match self.unconfirmed() {
+            Some(detail) if self.receipts.as_ref().is_some_and(|receipts| !receipts.has_room()) => {
+                (RouteState::Waiting, Some(detail))
+            }
+            detail => (RouteState::Up, detail),
+        }
+    }
+
+    /// What is to be said of receipts that don't come.
+    fn unconfirmed(&self) -> Option<String> {
+        let now = self.clock();
+        let receipts = self.receipts.as_ref().filter(|receipts| receipts.is_late(now) || !receipts.has_room())?;
+        let count = receipts.count();
+        let waited = now.saturating_sub(receipts.since()?);
+        let since = self.now().map(|now| now.plus_ms(-i64::try_from(waited.as_millis() / 1_000 * 1_000).unwrap_or(0)));
+        let since = since.map_or_else(|| format!("for {} s", waited.as_secs()), |since| format!("since {since}"));
+        let why = self.status.receipts.as_deref().unwrap_or("look whether the receiver runs and publishes them");
+        Some(format!("waiting {since} for receipts of {count} records: {why}"))
+    }
+
+    /// When something may go that may not go now.
+    pub(super) fn wake(&self) -> Option<Moment> {
+        let now = self.clock();
+        let owes = self.planner.next(self.head).is_some();
+        let rate = self.rate.open_at(now).filter(|_| owes);
+        let receipts = self.receipts.as_ref().and_then(|receipts| receipts.wake(now));
+        if self.row.paused.is_some() {
+            return None;
+        }
+        [self.stand.wake(now), rate, receipts].into_iter().flatten().filter(|at| *at > now).min().map(|at| self.started + at)
+    }
+
+    /// The time of the pure parts.
+    pub(super) fn clock(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     pub(super) fn state(&mut self, state: RouteState, detail: Option<String>) {
+        if self.status.state == state && self.status.detail == detail {
+            return;
+        }
         (self.status.state, self.status.detail) = (state, detail);
         self.report();
     }
@@ -206,6 +320,7 @@ impl<D: Destination> Route<D> {
         self.status.backlog = lanes.backlog.count_to(self.head);
         self.status.in_flight = self.planner.in_flight() as u64;
         self.status.held = self.held.counts();
+        self.status.unconfirmed = self.receipts.as_ref().map_or(0, Receipts::count) as u64;
         self.inputs.publish.send_if_modified(|published| {
             let changed = *published != self.status;
             published.clone_from(&self.status);

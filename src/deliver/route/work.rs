@@ -1,53 +1,173 @@
 //! What happens to one record: fetched, decided, bound, sent, answered.
 
+use std::collections::BTreeMap;
+
 use super::Route;
 use crate::clean::Preference;
-use crate::config::{Bind, History};
+use crate::config::{Bind, History, Order};
 use crate::deliver::decide::decide;
-use crate::deliver::{Choice, Decision, Destination, Item, Known, Lane, NotSent, Settled, Token, Verdict, sides};
-use crate::reading::{Body, DeviceId, Op, Placement, Record, Seq, SubjectKey};
+use crate::deliver::receipts::Receipts;
+use crate::deliver::stand::Refused;
+use crate::deliver::{
+    Choice, Decision, Destination, Fault, FaultClass, Item, Known, Lane, NotSent, Sent, Settled, Source, Token, Verdict, Why,
+    sides,
+};
+use crate::reading::{Body, ChartId, DeliveryId, DeviceId, Op, Placement, Record, Seq, SubjectKey};
 use crate::store::{BoundRow, DeadRow, StoreError};
 use crate::ward::{Binding, HoldReason};
 
 /// Records fetched ahead in each lane: a few windows' worth.
 const READ_AHEAD: usize = 256;
 
+/// A record on its way to the destination, and for whom.
+struct Outgoing {
+    lane: Lane,
+    seq: Seq,
+    record: Record,
+    binding: Option<Binding>,
+    subject: Option<SubjectKey>,
+    choice: Option<Choice>,
+    /// It is held, and sent to hear whether its source is taken again.
+    probe: bool,
+}
+
 impl<D: Destination> Route<D> {
     /// Fills the destination's window with what is owed.
     pub(super) fn fill(&mut self) -> Result<(), StoreError> {
-        while self.destination.room() > 0 {
-            let Some((lane, seq)) = self.planner.next(self.head) else { break };
+        if self.row.paused.is_some() {
+            return Ok(());
+        }
+        self.overdue();
+        self.begin_turn();
+        let Some(limit) = self.schedule.limit(self.head) else { return Ok(()) };
+        self.probe()?;
+        while let Some((lane, seq)) = self.planner.next(limit) {
+            if !self.is_open(lane) {
+                break;
+            }
             let Some(record) = self.fetch(lane, seq)? else {
                 self.settle_evicted(seq)?;
                 continue;
             };
-            let decision = self.decide(&record, lane)?;
-            if !matches!(decision, Decision::Hold(_)) {
-                self.held.passed(lane, &record);
+            if !self.consider(lane, seq, record)? {
+                break;
             }
-            match decision {
-                Decision::Settle(settled) => self.settle(lane, seq, settled.name()),
-                Decision::Hold(reason) => self.hold(lane, seq, record, reason)?,
-                Decision::Backlog => self.planner.to_backlog(seq),
-                Decision::Cut(edges) => {
-                    sides::make(&mut self.store, &self.anchors, self.boot, &self.settings, &record, &edges)?;
-                    self.settle(lane, seq, Settled::Cut.name());
-                    self.look()?;
+        }
+        let sent = self.destination.flush();
+        self.spent(sent);
+        if self.planner.in_flight() == 0 && self.planner.next(limit).is_none() {
+            self.schedule.over();
+        }
+        Ok(())
+    }
+
+    fn begin_turn(&mut self) {
+        let wall = self.now();
+        if self.schedule.begin(self.clock(), wall, self.head) {
+            self.planner.turn(self.head);
+            self.due();
+        }
+        self.budget.iter_mut().for_each(|budget| budget.roll(wall));
+    }
+
+    /// Whether a record of this lane may go now.
+    fn is_open(&mut self, lane: Lane) -> bool {
+        let now = self.clock();
+        self.destination.room_for(lane) > 0
+            && self.stand.room(now, self.planner.in_flight()) > 0
+            && self.rate.is_open(now)
+            && self.budget.as_ref().is_none_or(|budget| budget.allows(self.budget_lane(lane)))
+            && self.receipts.as_ref().is_none_or(Receipts::has_room)
+    }
+
+    /// In strict order nothing is kept free for anything.
+    fn budget_lane(&self, lane: Lane) -> Lane {
+        if self.settings.order == Order::Strict { Lane::Live } else { lane }
+    }
+
+    /// What waits too long for its receipt goes again.
+    fn overdue(&mut self) {
+        let now = self.clock();
+        for seq in self.receipts.iter_mut().flat_map(|receipts| receipts.overdue(now)).collect::<Vec<_>>() {
+            self.planner.unconfirmed(seq);
+            self.tally("unconfirmed");
+            self.due();
+        }
+    }
+
+    /// `false`: nothing more goes for now.
+    fn consider(&mut self, lane: Lane, seq: Seq, record: Record) -> Result<bool, StoreError> {
+        self.receipts.iter_mut().for_each(|receipts| receipts.forget(seq));
+        let decision = match (self.decide(&record, lane)?, self.stand.is_parked(&source(&record))) {
+            (Decision::Send { .. } | Decision::Choose(_), Some(reason)) => Decision::Hold(reason),
+            (decision, _) => decision,
+        };
+        if !matches!(decision, Decision::Hold(_)) {
+            self.held.passed(lane, &record);
+        }
+        let (binding, subject, choice) = match decision {
+            Decision::Send { binding, subject } => (binding, subject, None),
+            Decision::Choose(binding) => match self.choose(seq, &record, &binding)? {
+                Some(choice) => (Some(binding), None, Some(choice)),
+                None => {
+                    self.settle(lane, seq, Settled::NotChosen.name());
+                    return Ok(true);
                 }
-                Decision::Choose(binding) => match self.choose(seq, &record, &binding)? {
-                    None => self.settle(lane, seq, Settled::NotChosen.name()),
-                    Some(choice) => {
-                        if !self.send(lane, seq, record, Some(binding), None, Some(choice))? {
-                            break;
-                        }
-                    }
-                },
-                Decision::Send { binding, subject } => {
-                    if !self.send(lane, seq, record, binding, subject, None)? {
-                        break;
-                    }
-                }
+            },
+            Decision::Settle(settled) => {
+                self.settle(lane, seq, settled.name());
+                return Ok(true);
             }
+            Decision::Hold(reason) => {
+                self.hold(lane, seq, record, reason)?;
+                return Ok(true);
+            }
+            Decision::Backlog => {
+                self.planner.to_backlog(seq);
+                return Ok(true);
+            }
+            Decision::Cut(edges) => {
+                sides::make(&mut self.store, &self.anchors, self.boot, &self.settings, &record, &edges)?;
+                self.settle(lane, seq, Settled::Cut.name());
+                self.look()?;
+                return Ok(true);
+            }
+        };
+        self.send(Outgoing { lane, seq, record, binding, subject, choice, probe: false })
+    }
+
+    /// Sends one held record of each parked source that it is time for.
+    fn probe(&mut self) -> Result<(), StoreError> {
+        while self.is_open(Lane::Backlog)
+            && let Some(parked) = self.stand.probe_due(self.clock())
+        {
+            let first = self.stand.is_parked(&parked).and_then(|reason| self.held.first_of(&parked, reason));
+            let record = match first {
+                Some(seq) => self.store.read(seq, seq, 1)?.pop(),
+                None => None,
+            };
+            let decided = match &record {
+                Some((_, record)) => Some(self.decide(record, Lane::Backlog)?),
+                None => None,
+            };
+            match (record, decided) {
+                (Some((seq, record)), Some(Decision::Send { binding, subject })) => {
+                    self.stand.probing(&parked);
+                    let lane = Lane::Backlog;
+                    if !self.send(Outgoing { lane, seq, record, binding, subject, choice: None, probe: true })? {
+                        return Ok(());
+                    }
+                }
+                // Nothing is held any more, or for another reason: the next record of the source is its own probe.
+                _ => self.unpark(&parked)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn unpark(&mut self, source: &Source) -> Result<(), StoreError> {
+        if self.stand.unpark(source) {
+            self.recheck_held()?;
         }
         Ok(())
     }
@@ -62,16 +182,8 @@ impl<D: Destination> Route<D> {
     }
 
     /// `false`: the destination takes nothing any more.
-    #[allow(clippy::too_many_arguments)]
-    fn send(
-        &mut self,
-        lane: Lane,
-        seq: Seq,
-        record: Record,
-        binding: Option<Binding>,
-        subject: Option<SubjectKey>,
-        choice: Option<Choice>,
-    ) -> Result<bool, StoreError> {
+    fn send(&mut self, outgoing: Outgoing) -> Result<bool, StoreError> {
+        let Outgoing { lane, seq, record, binding, subject, choice, probe } = outgoing;
         let placement = self.place(seq, &record, binding.as_ref())?;
         if !self.change.bind.is_empty() {
             // Who it is for could not be written yet: it goes when that is on the card.
@@ -79,10 +191,14 @@ impl<D: Destination> Route<D> {
         }
         let subject = binding.map(|binding| binding.subject).or(subject);
         let item = self.item(seq, record, lane, placement, subject, choice);
-        let token = self.planner.sending(lane, seq);
+        let token = if probe { self.planner.probing(seq) } else { self.planner.sending(lane, seq) };
         match self.destination.send(token, &item) {
-            Ok(()) => {
+            Ok(sent) => {
+                self.outbox.record_sent();
+                self.receipts.iter_mut().for_each(|receipts| receipts.sent(seq, item.delivery()));
                 self.flying.insert(token, (seq, item.record));
+                self.stand.sent();
+                self.spent(sent);
                 Ok(true)
             }
             Err(NotSent::NoRoom) => {
@@ -90,11 +206,16 @@ impl<D: Destination> Route<D> {
                 Ok(false)
             }
             Err(NotSent::TooLarge(why)) => {
-                self.planner.refused(token);
-                self.bury(seq, item.record, "too_large", why);
+                self.flying.insert(token, (seq, item.record));
+                self.answered(token, Verdict::Dead { reason: "too_large", detail: why })?;
                 Ok(true)
             }
         }
+    }
+
+    fn spent(&mut self, sent: Sent) {
+        self.rate.spend(sent.messages, self.clock());
+        self.budget.iter_mut().for_each(|budget| budget.spend(sent.octets));
     }
 
     pub(super) fn item(
@@ -112,7 +233,7 @@ impl<D: Destination> Route<D> {
             lane,
             op: Op::Put,
             placement,
-            chart: self.store.site_key().chart_id(record.id, placement),
+            chart: ChartId::of(record.id, placement),
             subject,
             gateway: self.settings.gateway.clone(),
             device: device.map(|device| device.label.clone()),
@@ -147,32 +268,139 @@ impl<D: Destination> Route<D> {
     }
 
     /// What an answer means for the record. A text is returned when the connection is of no more use.
-    pub(super) fn answered(&mut self, token: Token, verdict: Verdict) -> Option<String> {
+    pub(super) fn answered(&mut self, token: Token, verdict: Verdict) -> Result<Option<String>, StoreError> {
+        let Some((seq, record)) = self.flying.remove(&token) else { return Ok(None) };
+        let (from, now) = (source(&record), self.clock());
         match verdict {
-            Verdict::Settled => {
-                if let Some(seq) = self.planner.acknowledged(token) {
-                    self.tally("sent");
-                    self.not_retried(seq);
-                }
+            Verdict::Settled | Verdict::SettledUnheard => {
+                let what = if verdict == Verdict::Settled { "sent" } else { "unheard" };
+                let confirmed = self.taken(token, seq, what);
                 self.refusal = None;
-                self.flying.remove(&token);
-                self.due();
-                None
+                self.went_well = true;
+                for parked in self.stand.taken(&from, seq, now) {
+                    tracing::warn!(route = %self.settings.name, reason = ?self.stand.is_parked(&parked), "a stream is held: its topic is not taken, others are");
+                }
+                self.probe_ended(from, seq, confirmed)?;
             }
             Verdict::Dead { reason, detail } => {
-                if let (Some(_), Some((seq, record))) = (self.planner.refused(token), self.flying.remove(&token)) {
+                if self.planner.refused(token).is_some() {
                     self.bury(seq, record, reason, detail);
                 }
-                None
+                self.stand.gone(seq);
+                self.probe_ended(from, seq, true)?;
+            }
+            Verdict::Waits { why, detail } => self.not_taken(token, seq, record, why, detail)?,
+            Verdict::Again => {
+                self.receipts.iter_mut().for_each(|receipts| receipts.forget(seq));
+                self.planner.again(token);
             }
             Verdict::Owed(reason) => {
                 self.refusal = Some(reason.clone());
-                Some(reason)
+                return Ok(Some(reason));
             }
+        }
+        self.due();
+        Ok(None)
+    }
+
+    fn not_taken(&mut self, token: Token, seq: Seq, record: Record, why: Why, detail: String) -> Result<(), StoreError> {
+        self.receipts.iter_mut().for_each(|receipts| receipts.forget(seq));
+        let (now, chance) = (self.clock(), (self.chance)());
+        let stood = self.stand.standing().is_some();
+        match self.stand.refused(&source(&record), seq, why, &detail, now, chance) {
+            Refused::Dead => {
+                self.planner.refused(token);
+                self.bury(seq, record, "refused", detail);
+                return Ok(());
+            }
+            Refused::Owed | Refused::Parked => self.planner.again(token),
+        };
+        if !stood && self.stand.standing().is_some() {
+            self.status.last_fault = Some(why.class());
+            tracing::warn!(route = %self.settings.name, class = why.class().name(), %detail, "nothing goes for now");
+            if why == Why::Quota {
+                self.rate.lower(now);
+            }
+        }
+        Ok(())
+    }
+
+    /// The broker took it. `false`: it stays owed until the receiver says the same.
+    fn taken(&mut self, token: Token, seq: Seq, what: &str) -> bool {
+        let now = self.clock();
+        let Some(receipts) = &mut self.receipts else {
+            if self.planner.acknowledged(token).is_some() {
+                self.tally(what);
+            }
+            self.not_retried(seq);
+            return true;
+        };
+        if receipts.taken(seq, now) {
+            self.planner.taken(token);
+            return false;
+        }
+        // Its receipt came first.
+        self.planner.acknowledged(token);
+        self.not_retried(seq);
+        true
+    }
+
+    /// The receiver has these. What it names and nobody waits for is counted and changes nothing: a repeat of a receipt, one
+    /// for another gateway, or one for what goes again after a broken connection and is confirmed again then.
+    pub(super) fn confirmed(&mut self, deliveries: &[DeliveryId], unreadable: u64) {
+        let now = self.clock();
+        let Some(receipts) = &mut self.receipts else { return };
+        let (mut settled, mut unknown) = (0, 0);
+        let confirmed: Vec<_> = deliveries.iter().map(|delivery| receipts.received(delivery, now)).collect();
+        for confirmed in confirmed {
+            match confirmed {
+                Some((seq, taken)) => {
+                    self.planner.confirmed(seq, taken);
+                    self.not_retried(seq);
+                    settled += 1;
+                }
+                None => unknown += 1,
+            }
+        }
+        for (what, n) in [("sent", settled), ("receipt_unknown", unknown), ("receipt_unreadable", unreadable)] {
+            if n > 0 {
+                *self.change.tally.entry(what.to_owned()).or_default() += n;
+            }
+        }
+        self.due();
+    }
+
+    /// If it was the probe of a parked source, the others go again; it itself does not where it is done with.
+    fn probe_ended(&mut self, from: Source, seq: Seq, done: bool) -> Result<(), StoreError> {
+        if self.stand.is_parked(&from).is_some_and(|reason| self.held.first_of(&from, reason) == Some(seq)) {
+            if done {
+                self.probed.insert(from, seq);
+            }
+            self.unpark(&from)?;
+        }
+        Ok(())
+    }
+
+    /// The destination hung up over a message that was too large, and did not say which: alone on the line it is known, and
+    /// until then each goes alone.
+    pub(super) fn suspect(&mut self, fault: &Fault, under_way: BTreeMap<Token, (Seq, Record)>) {
+        let now = self.clock();
+        match fault.class {
+            FaultClass::TooLarge if under_way.len() == 1 => {
+                for (token, (seq, record)) in under_way {
+                    self.planner.refused(token);
+                    self.stand.gone(seq);
+                    self.bury(seq, record, "too_large", fault.text.clone());
+                }
+            }
+            FaultClass::TooLarge => self.stand.one_at_a_time(under_way.len()),
+            FaultClass::Quota => self.rate.lower(now),
+            _ => {}
         }
     }
 
     fn bury(&mut self, seq: Seq, record: Record, reason: &str, detail: String) {
+        self.receipts.iter_mut().for_each(|receipts| receipts.forget(seq));
         tracing::warn!(route = %self.settings.name, %seq, reason, %detail, "dead letter");
         let since = Some((self.boot.id(), self.boot.now()));
         self.change.dead.push(DeadRow { seq, record, reason: reason.to_owned(), detail, since });
@@ -254,4 +482,8 @@ impl<D: Destination> Route<D> {
             None => Ok(None),
         }
     }
+}
+
+fn source(record: &Record) -> Source {
+    (record.device, record.stream)
 }

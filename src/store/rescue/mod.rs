@@ -1,5 +1,4 @@
 //! Reading what SQLite no longer reads: single pages, and the rows on them. It only ever reads.
 
-mod aes;
 pub mod pages;
 pub mod tree;

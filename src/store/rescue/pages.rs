@@ -7,15 +7,16 @@ use std::num::NonZeroU32;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use aes::Aes256;
+use aes::cipher::{Array, BlockModeDecrypt as _, InnerIvInit as _, KeyInit as _};
 use ring::{hmac, pbkdf2};
 use zeroize::Zeroizing;
 
-use super::aes::Aes256;
-use crate::store::StoreError;
 use crate::store::key::DataKey;
+use crate::store::{StoreError, db};
 
-/// SQLCipher 4's defaults, which `db.rs` leaves alone: 4 KiB, of which 16 octets are the vector and 64 the code.
-pub const PAGE: usize = 4_096;
+/// Of each page 16 octets are the vector and 64 the code: SQLCipher 4's defaults, which `db.rs` leaves alone.
+pub const PAGE: usize = db::PAGE as usize;
 pub const USABLE: usize = PAGE - VECTOR - CODE;
 const VECTOR: usize = 16;
 const CODE: usize = 64;
@@ -88,7 +89,7 @@ impl Pages {
         let mut octets = self.raw(page)?;
         let from = if page == 1 { SALT } else { 0 };
         let vector = octets[USABLE..USABLE + VECTOR].try_into().expect("a vector's length");
-        self.cipher.aes.decrypt_cbc(vector, &mut octets[from..USABLE]);
+        self.cipher.decrypt(vector, &mut octets[from..USABLE]);
         octets.truncate(USABLE);
         Some(octets)
     }
@@ -121,7 +122,7 @@ impl Cipher {
     fn new(key: &DataKey, salt: &[u8; SALT]) -> Self {
         let mut code = Zeroizing::new([0; 32]);
         pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA512, ITERATIONS, &salt.map(|octet| octet ^ SALT_MASK), &key[..], &mut code[..]);
-        Self { aes: Aes256::new(key), code: hmac::Key::new(hmac::HMAC_SHA512, &code[..]) }
+        Self { aes: Aes256::new(&Array(**key)), code: hmac::Key::new(hmac::HMAC_SHA512, &code[..]) }
     }
 
     fn authentic(&self, page: u32, octets: &[u8]) -> bool {
@@ -130,6 +131,13 @@ impl Cipher {
         context.update(&octets[from..USABLE + VECTOR]);
         context.update(&page.to_le_bytes());
         context.sign().as_ref() == &octets[USABLE + VECTOR..]
+    }
+
+    /// Whole blocks, in place.
+    fn decrypt(&self, vector: [u8; VECTOR], octets: &mut [u8]) {
+        let (blocks, rest) = Array::slice_as_chunks_mut(octets);
+        debug_assert!(rest.is_empty(), "a page is whole blocks");
+        cbc::Decryptor::inner_iv_init(self.aes.clone(), &Array(vector)).decrypt_blocks(blocks);
     }
 }
 
@@ -242,3 +250,33 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// Pages of a walk that were seen, so that a loop of damaged pointers ends.
 pub type Visited = BTreeSet<u32>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn octets<const N: usize>(words: [u128; N]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_be_bytes()).collect()
+    }
+
+    #[test]
+    fn a_page_is_decrypted_as_the_standard_says() {
+        // NIST SP 800-38A, F.2.6: CBC-AES256.Decrypt.
+        let key = octets([0x603deb1015ca71be2b73aef0857d7781, 0x1f352c073b6108d72d9810a30914dff4]);
+        let cipher = Cipher::new(&DataKey::new(key.try_into().expect("32 octets")), &[0; SALT]);
+        let mut blocks = octets([
+            0xf58c4c04d6e5f1ba779eabfb5f7bfbd6,
+            0x9cfc4e967edb808d679f777bc6702c7d,
+            0x39f23369a9d9bacfa530e26304231461,
+            0xb2eb05e2c39be9fcda6c19078c6a9d1b,
+        ]);
+        cipher.decrypt(std::array::from_fn(|i| i as u8), &mut blocks);
+        let plain = octets([
+            0x6bc1bee22e409f96e93d7e117393172a,
+            0xae2d8a571e03ac9c9eb76fac45af8e51,
+            0x30c81c46a35ce411e5fbc1191a0a52ef,
+            0xf69f2445df4f9b17ad2b417be66c3710,
+        ]);
+        assert_eq!(blocks, plain);
+    }
+}

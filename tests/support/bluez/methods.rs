@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 use zbus::{Connection, Message, OwnedObjectPath, OwnedVariant};
 
+use super::bonding::{agent_manager, pair, secure};
 use super::serve::{Shared, note, reply, reply_error};
 use super::spec::{BluezError, CharacteristicSpec, abort_by_local};
 use super::world::*;
@@ -20,39 +21,39 @@ pub struct Call {
 }
 
 /// What a method gives back.
-enum Answer {
+pub enum Answer {
     Nothing,
     Octets(Vec<u8>),
     /// No reply at all, ever.
     Silence,
 }
 
-type Outcome = Result<Answer, BluezError>;
+pub type Outcome = Result<Answer, BluezError>;
 
-const FAILED: &str = "org.bluez.Error.Failed";
+pub const FAILED: &str = "org.bluez.Error.Failed";
 const NOT_READY: &str = "org.bluez.Error.NotReady";
 const IN_PROGRESS: &str = "org.bluez.Error.InProgress";
 const NOT_PERMITTED: &str = "org.bluez.Error.NotPermitted";
-const AUTHENTICATION_FAILED: &str = "org.bluez.Error.AuthenticationFailed";
 
 /// The kernel gives up an LE connection attempt after this long (hci_core.h `HCI_LE_CONN_TIMEOUT`).
 const KERNEL_CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often a pending attempt looks whether its device came into range.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+pub const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-fn error<T>(name: &'static str, text: &str) -> Result<T, BluezError> {
+pub fn error<T>(name: &'static str, text: &str) -> Result<T, BluezError> {
     Err((name, text.to_owned()))
 }
 
 pub async fn answer(connection: Connection, shared: Shared, call: Call, message: Message) {
     let outcome = run(&connection, &shared, &call, &message).await;
-    let world = shared.lock();
+    let mut world = shared.lock();
     match outcome {
         Ok(Answer::Nothing) => reply(&world, &message, &()),
         Ok(Answer::Octets(octets)) => reply(&world, &message, &octets),
         Ok(Answer::Silence) => {}
         Err((name, text)) => reply_error(&world, &message, name, &text),
     }
+    world.after_the_answer();
 }
 
 async fn run(connection: &Connection, shared: &Shared, call: &Call, message: &Message) -> Outcome {
@@ -105,27 +106,35 @@ fn detail(message: &Message, member: &str) -> String {
 
 /// adapter.c
 fn adapter(world: &mut World, call: &Call, member: &str, message: &Message) -> Outcome {
-    if matches!(member, "StartDiscovery" | "StopDiscovery") && !world.is(&call.path, ADAPTER, "Powered") {
+    if matches!(member, "SetDiscoveryFilter" | "StartDiscovery" | "StopDiscovery") && !world.is(&call.path, ADAPTER, "Powered") {
         return error(NOT_READY, "Resource Not Ready");
     }
     match member {
         "SetDiscoveryFilter" => world.filters.push(detail(message, member)),
         "StartDiscovery" => {
+            let refused = world.adapters.get_mut(last(&call.path)).and_then(|spec| spec.scan_errors.pop_front());
+            if let Some(refused) = refused {
+                return Err(refused);
+            }
             let new = world.discovering.entry(call.path.clone()).or_default().insert(call.sender.clone());
             if !new {
                 return error(IN_PROGRESS, "Operation already in progress");
             }
-            world.set(&call.path, ADAPTER, [("Discovering", variant(true))]);
-            let hci = last(&call.path);
-            let addresses: Vec<String> = world.devices.iter().filter(|(_, d)| d.hci == hci).map(|(a, _)| a.clone()).collect();
-            for address in addresses {
-                world.heard(&address);
-            }
+            // [ran, 5.66] Answered first; gdbus tells of properties when it is idle.
+            let path = call.path.clone();
+            world.later(move |world| {
+                world.set(&path, ADAPTER, [("Discovering", variant(true))]);
+                world.of_adapter(last(&path)).iter().for_each(|address| world.heard(address));
+            });
         }
         "StopDiscovery" => {
-            if !world.stop_discovery(&call.path, &call.sender) {
+            if !world.discovering.get(&call.path).is_some_and(|clients| clients.contains(&call.sender)) {
                 return error(FAILED, "No discovery started");
             }
+            let (path, sender) = (call.path.clone(), call.sender.clone());
+            world.later(move |world| {
+                world.stop_discovery(&path, &sender);
+            });
         }
         "RemoveDevice" => {
             let path = message.body().deserialize::<OwnedObjectPath>().map(|path| path.to_string()).unwrap_or_default();
@@ -133,10 +142,18 @@ fn adapter(world: &mut World, call: &Call, member: &str, message: &Message) -> O
                 return error("org.bluez.Error.DoesNotExist", "Does Not Exist");
             };
             world.cancel_connect(&address);
-            world.link_down(&address);
-            world.remove_tree(&path);
             if let Some(device) = world.devices.get_mut(&address) {
-                (device.paired, device.trusted) = (false, false);
+                (device.paired, device.trusted, device.stored) = (false, false, false);
+            }
+            if world.is(&path, DEVICE, "Connected") {
+                // [ran, 5.66] The object goes with its link, after the answer.
+                world.unresolve(&address);
+                world.later(move |world| {
+                    world.link_down(&address);
+                    world.remove_tree(&path);
+                });
+            } else {
+                world.remove_tree(&path);
             }
         }
         _ => return error("org.freedesktop.DBus.Error.UnknownMethod", member),
@@ -155,15 +172,18 @@ async fn connect(shared: &Shared, call: &Call) -> Outcome {
         let mut world = shared.lock();
         let adapter = world.devices.get(&address).map(|device| adapter_path(&device.hci)).unwrap_or_default();
         if !world.is(&adapter, ADAPTER, "Powered") {
-            return error(NOT_READY, "Resource Not Ready");
+            // [ran, 5.66] strerror of what the socket says; only the adapter's own methods say NotReady.
+            return error(FAILED, "Input/output error");
         }
         let connected = world.is(&call.path, DEVICE, "Connected");
         let Some(device) = world.devices.get_mut(&address) else { return error(FAILED, "no such device") };
         if connected {
             return Ok(Answer::Nothing);
         }
+        device.stored = true;
         if device.connecting.is_some() {
-            return error(IN_PROGRESS, "In Progress");
+            // [ran, 5.66] strerror(EALREADY) of device_connect_le.
+            return error(FAILED, "Operation already in progress");
         }
         if let Some(next) = device.spec.behaviour.connect_errors.pop_front() {
             return Err(next);
@@ -218,20 +238,23 @@ async fn connect(shared: &Shared, call: &Call) -> Outcome {
     Ok(Answer::Nothing)
 }
 
-/// device.c dev_disconnect: also ends a pending Connect.
+/// device.c dev_disconnect: also ends a pending Connect, which is answered first.
 async fn disconnect(shared: &Shared, call: &Call) -> Outcome {
     let address = address_of(&call.path).unwrap_or_default();
+    shared.lock().cancel_connect(&address);
+    tokio::task::yield_now().await;
     let delay = {
-        let mut world = shared.lock();
-        let pending = world.devices.get(&address).is_some_and(|device| device.connecting.is_some());
-        world.cancel_connect(&address);
+        let world = shared.lock();
         if !world.is(&call.path, DEVICE, "Connected") {
-            return if pending { Ok(Answer::Nothing) } else { error("org.bluez.Error.NotConnected", "Not Connected") };
+            // [ran, 5.66] Also when there was nothing to end.
+            return Ok(Answer::Nothing);
         }
         world.devices.get(&address).map(|device| device.spec.behaviour.disconnect_delay).unwrap_or_default()
     };
+    // [ran, 5.66] The services are gone at once, the link after the answer.
+    shared.lock().unresolve(&address);
     sleep(delay).await;
-    shared.lock().link_down(&address);
+    shared.lock().later(move |world| world.link_down(&address));
     Ok(Answer::Nothing)
 }
 
@@ -304,95 +327,4 @@ fn characteristic_of(world: &World, path: &str) -> Option<(String, Characteristi
     let uuid: Uuid = text.parse().ok()?;
     let mut all = world.devices.get(&address)?.spec.services.iter().flat_map(|service| &service.characteristics);
     all.find(|spec| spec.uuid == uuid).cloned().map(|spec| (address, spec))
-}
-
-/// device.c pair_device
-async fn pair(connection: &Connection, shared: &Shared, call: &Call) -> Outcome {
-    let address = address_of(&call.path).unwrap_or_default();
-    let link = {
-        let mut world = shared.lock();
-        let Some(device) = world.devices.get(&address) else { return error(FAILED, "no such device") };
-        if device.paired {
-            return error("org.bluez.Error.AlreadyExists", "Already Exists");
-        }
-        if !device.in_range {
-            return error("org.bluez.Error.ConnectionAttemptFailed", "Page Timeout");
-        }
-        if world.is(&call.path, DEVICE, "Connected") { world.devices[&address].link } else { world.link_up(&address) }
-    };
-    let outcome = match has_passkey(shared, &address) {
-        true => secure(connection, shared, &address).await,
-        // [ran, 5.66] An explicit Pair asks no agent for Just Works, but needs one to be there.
-        false if shared.lock().agents.is_empty() => Ok(false),
-        false => Ok(true),
-    };
-    let mut world = shared.lock();
-    match outcome {
-        Ok(true) => {
-            bonded(&mut world, &address);
-            world.resolve(&address, link);
-            Ok(Answer::Nothing)
-        }
-        Ok(false) => error(AUTHENTICATION_FAILED, "Authentication Failed"),
-        Err(why) => {
-            // [ran, 5.66] A wrong passkey also costs the link.
-            world.link_down(&address);
-            Err(why)
-        }
-    }
-}
-
-fn has_passkey(shared: &Shared, address: &str) -> bool {
-    shared.lock().devices.get(address).is_some_and(|device| device.spec.behaviour.passkey.is_some())
-}
-
-/// Asks the newest agent (agent.c: the default one); `Ok(false)` when there is none.
-async fn secure(connection: &Connection, shared: &Shared, address: &str) -> Result<bool, BluezError> {
-    let (agent, device, passkey) = {
-        let world = shared.lock();
-        let Some(agent) = world.agents.last().map(|agent| (agent.sender.clone(), agent.path.clone())) else { return Ok(false) };
-        (agent, world.path(address).unwrap_or_default(), world.devices[address].spec.behaviour.passkey)
-    };
-    let question = if passkey.is_some() { "RequestPasskey" } else { "RequestAuthorization" };
-    let asked = connection
-        .call_method(Some(agent.0.as_str()), agent.1.as_str(), Some("org.bluez.Agent1"), question, &object_path(&device))
-        .await;
-    let Ok(said) = asked else { return error("org.bluez.Error.AuthenticationRejected", "Authentication Rejected") };
-    if passkey.is_some_and(|wanted| said.body().deserialize::<u32>().ok() != Some(wanted)) {
-        return error(AUTHENTICATION_FAILED, "Authentication Failed");
-    }
-    bonded(&mut shared.lock(), address);
-    Ok(true)
-}
-
-fn bonded(world: &mut World, address: &str) {
-    let Some(path) = world.path(address) else { return };
-    if let Some(device) = world.devices.get_mut(address) {
-        device.paired = true;
-    }
-    world.set(&path, DEVICE, [("Paired", variant(true)), ("Bonded", variant(true))]);
-}
-
-/// agent.c
-fn agent_manager(world: &mut World, call: &Call, member: &str, message: &Message) -> Outcome {
-    match member {
-        "RegisterAgent" => {
-            let (path, capability): (OwnedObjectPath, String) =
-                message.body().deserialize().map_err(|e| ("org.bluez.Error.InvalidArguments", e.to_string()))?;
-            if world.agents.iter().any(|agent| agent.sender == call.sender) {
-                return error("org.bluez.Error.AlreadyExists", "Already Exists");
-            }
-            world.agents.push(Agent { sender: call.sender.clone(), path: path.to_string(), capability });
-        }
-        "UnregisterAgent" => world.agents.retain(|agent| agent.sender != call.sender),
-        "RequestDefaultAgent" => {
-            let Some(at) = world.agents.iter().position(|agent| agent.sender == call.sender) else {
-                return error("org.bluez.Error.DoesNotExist", "Does Not Exist");
-            };
-            let agent = world.agents.remove(at);
-            world.agents.push(agent);
-        }
-        _ => return error("org.freedesktop.DBus.Error.UnknownMethod", member),
-    }
-    Ok(Answer::Nothing)
 }

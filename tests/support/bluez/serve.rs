@@ -12,7 +12,7 @@ use zbus::wire::DynamicType;
 use zbus::{Connection, Message, MessageStream, OwnedObjectPath, OwnedVariant};
 
 use super::methods;
-use super::world::{ADAPTER, AGENT_MANAGER, Call, DEVICE, Interfaces, OBJECT_MANAGER, PROPERTIES, World};
+use super::world::{ADAPTER, AGENT_MANAGER, Call, DEVICE, Interfaces, OBJECT_MANAGER, PROPERTIES, World, adapter_path};
 
 const NO_OBJECT: &str = "org.freedesktop.DBus.Error.UnknownObject";
 
@@ -122,7 +122,7 @@ async fn run(
         {
             let mut world = shared.lock();
             let adapters: Vec<String> = world.adapters.keys().cloned().collect();
-            adapters.iter().for_each(|hci| world.unplug_adapter(hci));
+            adapters.iter().for_each(|hci| world.take_leave(hci));
         }
         while let Ok(signal) = signals.try_recv() {
             let _ = connection.send(&signal).await;
@@ -207,6 +207,7 @@ fn set_property(world: &mut World, message: &Message, path: &str, sender: &str) 
         _ => return reply_error(world, message, "org.freedesktop.DBus.Error.PropertyReadOnly", "property is not writable"),
     }
     reply(world, message, &());
+    world.after_the_answer();
 }
 
 pub fn note(world: &mut World, path: &str, member: &str, sender: &str, detail: String) {

@@ -17,12 +17,15 @@ pub struct AdapterSpec {
     /// `None` is main.conf's `DeviceID=false`: bluez-async then sees no adapter at all [ran].
     pub modalias: Option<String>,
     pub powered: bool,
+    /// Errors that the next StartDiscovery calls answer with, in order. [ran, 5.66] `InProgress` from a new bluetoothd while
+    /// the kernel still scans for one that died.
+    pub scan_errors: VecDeque<BluezError>,
 }
 
 impl AdapterSpec {
     pub fn new(hci: &str, address: &str) -> Self {
         let modalias = Some("usb:v1D6Bp0246d0542".to_owned());
-        Self { hci: hci.to_owned(), address: address.to_owned(), modalias, powered: true }
+        Self { hci: hci.to_owned(), address: address.to_owned(), modalias, powered: true, scan_errors: VecDeque::new() }
     }
 }
 
@@ -30,6 +33,8 @@ impl AdapterSpec {
 pub struct DeviceSpec {
     pub address: String,
     pub random_address: bool,
+    /// It advertises under private addresses, and `address` is known to who bonded; the fake knows no such.
+    pub privacy: bool,
     pub name: String,
     pub advertised: Vec<Uuid>,
     pub services: Vec<ServiceSpec>,

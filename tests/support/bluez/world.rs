@@ -47,9 +47,12 @@ pub struct Device {
     pub hci: String,
     pub in_range: bool,
     pub rssi: i16,
-    /// Paired or trusted: known again after bluetoothd restarts.
     pub paired: bool,
     pub trusted: bool,
+    /// Somebody called Connect or Pair: known again after bluetoothd restarts [ran, 5.66: device.c takes `temporary` off].
+    pub stored: bool,
+    /// The first handle its attributes were last seen under.
+    pub exported: Option<u16>,
     /// A Connect that has no answer yet; sending an error into it cancels it.
     pub connecting: Option<oneshot::Sender<BluezError>>,
     /// Counts links, so that a late step of an old one does not touch the next.
@@ -70,7 +73,12 @@ pub struct World {
     pub agents: Vec<Agent>,
     pub calls: Vec<Call>,
     pub outbox: Option<mpsc::UnboundedSender<Message>>,
+    later: Vec<Change>,
+    /// Adapters that an orderly end left without power.
+    pub switched_off: BTreeSet<String>,
 }
+
+type Change = Box<dyn FnOnce(&mut World) + Send>;
 
 pub fn variant<'a>(value: impl Into<Variant<'a>>) -> OwnedVariant {
     value.into().try_to_owned().expect("no file descriptors in it")
@@ -99,7 +107,7 @@ pub fn address_of(path: &str) -> Option<String> {
     Some(rest.split('/').next()?.replace('_', ":"))
 }
 
-fn properties<const N: usize>(list: [(&str, OwnedVariant); N]) -> Properties {
+pub fn properties<const N: usize>(list: [(&str, OwnedVariant); N]) -> Properties {
     list.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
@@ -132,7 +140,7 @@ impl World {
     }
 
     /// gdbus/object.c: an object and its interfaces are announced on `/`.
-    fn add_interfaces(&mut self, path: &str, interfaces: Interfaces) {
+    pub fn add_interfaces(&mut self, path: &str, interfaces: Interfaces) {
         let body = (object_path(path), &interfaces);
         self.send(Message::signal("/", OBJECT_MANAGER, "InterfacesAdded").build(&body));
         self.tree.entry(path.to_owned()).or_default().extend(interfaces);
@@ -149,57 +157,19 @@ impl World {
         }
     }
 
-    pub fn plug_adapter(&mut self, hci: &str) {
-        let Some(spec) = self.adapters.get(hci).cloned() else { return };
-        let mut held = properties([
-            ("Address", variant(spec.address)),
-            ("AddressType", variant("public")),
-            ("Name", variant("gateway")),
-            ("Alias", variant("gateway")),
-            ("Class", variant(0u32)),
-            ("Powered", variant(spec.powered)),
-            ("Discoverable", variant(false)),
-            ("Pairable", variant(true)),
-            ("Discovering", variant(false)),
-            ("UUIDs", variant(Vec::<String>::new())),
-            ("Roles", variant(vec!["central".to_owned(), "peripheral".to_owned()])),
-        ]);
-        held.extend(spec.modalias.map(|text| ("Modalias".to_owned(), variant(text))));
-        self.add_interfaces(&adapter_path(hci), [(ADAPTER.to_owned(), held)].into());
-        // adapter.c load_devices: what is stored on disk is known again, the rest has to be heard.
-        let stored: Vec<String> =
-            self.devices.iter().filter(|(_, d)| d.hci == hci && (d.paired || d.trusted)).map(|(a, _)| a.clone()).collect();
-        for address in stored {
-            self.show_device(&address, None);
-        }
+    pub fn of_adapter(&self, hci: &str) -> Vec<String> {
+        self.devices.iter().filter(|(_, device)| device.hci == hci).map(|(address, _)| address.clone()).collect()
     }
 
-    pub fn unplug_adapter(&mut self, hci: &str) {
-        let addresses: Vec<String> = self.devices.iter().filter(|(_, d)| d.hci == hci).map(|(a, _)| a.clone()).collect();
-        for address in addresses {
-            self.cancel_connect(&address);
-        }
-        // adapter.c adapter_remove: objects go, without Connected=false first [ran: no event reaches a btleplug client].
-        self.discovering.remove(&adapter_path(hci));
-        self.remove_tree(&adapter_path(hci));
+    /// What is told after the answer to the call that is being answered.
+    pub fn later(&mut self, change: impl FnOnce(&mut World) + Send + 'static) {
+        self.later.push(Box::new(change));
     }
 
-    /// adapter.c: links and discovery end with the power; nobody resumes them.
-    pub fn set_powered(&mut self, hci: &str, on: bool) {
-        let path = adapter_path(hci);
-        if !on {
-            let addresses: Vec<String> = self.devices.iter().filter(|(_, d)| d.hci == hci).map(|(a, _)| a.clone()).collect();
-            for address in addresses {
-                self.cancel_connect(&address);
-                self.link_down(&address);
-            }
-            self.discovering.remove(&path);
-            self.set(&path, ADAPTER, [("Discovering", variant(false))]);
+    pub fn after_the_answer(&mut self) {
+        for change in std::mem::take(&mut self.later) {
+            change(self);
         }
-        if let Some(spec) = self.adapters.get_mut(hci) {
-            spec.powered = on;
-        }
-        self.set(&path, ADAPTER, [("Powered", variant(on))]);
     }
 
     pub fn path(&self, address: &str) -> Option<String> {
@@ -225,7 +195,7 @@ impl World {
         }
     }
 
-    fn show_device(&mut self, address: &str, rssi: Option<i16>) {
+    pub fn show_device(&mut self, address: &str, rssi: Option<i16>) {
         let Some(device) = self.devices.get(address) else { return };
         let spec = &device.spec;
         let uuids: Vec<String> = spec.advertised.iter().map(Uuid::to_string).collect();
@@ -263,8 +233,18 @@ impl World {
     pub fn link_down(&mut self, address: &str) {
         let Some(path) = self.path(address).filter(|path| self.is(path, DEVICE, "Connected")) else { return };
         self.devices.get_mut(address).expect("it has a path").link += 1;
-        self.set(&path, DEVICE, [("ServicesResolved", variant(false))]);
-        self.set(&path, DEVICE, [("Connected", variant(false))]);
+        // [ran, 5.66] Together, when gdbus is idle.
+        if self.is(&path, DEVICE, "ServicesResolved") {
+            self.set(&path, DEVICE, [("ServicesResolved", variant(false)), ("Connected", variant(false))]);
+        } else {
+            self.set(&path, DEVICE, [("Connected", variant(false))]);
+        }
+    }
+
+    pub fn unresolve(&mut self, address: &str) {
+        if let Some(path) = self.path(address).filter(|path| self.is(path, DEVICE, "ServicesResolved")) {
+            self.set(&path, DEVICE, [("ServicesResolved", variant(false))]);
+        }
     }
 
     pub fn cancel_connect(&mut self, address: &str) {
@@ -276,12 +256,27 @@ impl World {
 
     /// gatt-client.c: services, characteristics and descriptors are exported, then ServicesResolved turns true.
     pub fn resolve(&mut self, address: &str, link: u64) {
-        let Some(device) = self.devices.get(address).filter(|device| device.link == link) else { return };
-        if !self.device_is(address, "Connected") || self.device_is(address, "ServicesResolved") {
-            return;
+        if self.awaits_services(address, link) {
+            self.export_services(address);
+            let path = self.path(address).expect("it is connected");
+            self.set(&path, DEVICE, [("ServicesResolved", variant(true))]);
         }
+    }
+
+    /// The link is still the one that was made, and its services are not known.
+    pub fn awaits_services(&self, address: &str, link: u64) -> bool {
+        let this_link = self.devices.get(address).is_some_and(|device| device.link == link);
+        this_link && self.device_is(address, "Connected") && !self.device_is(address, "ServicesResolved")
+    }
+
+    pub fn export_services(&mut self, address: &str) {
+        let Some(device) = self.devices.get(address) else { return };
         let (root, spec) = (device_path(&device.hci, address), device.spec.clone());
         let mut handle = spec.behaviour.handle_base;
+        // [ran, 5.66] What moved is noticed when the services are looked up.
+        if self.devices.get_mut(address).and_then(|device| device.exported.replace(handle)).is_some_and(|held| held != handle) {
+            self.forget_attributes(address);
+        }
         for service in &spec.services {
             let service_path = format!("{root}/service{handle:04x}");
             handle += 1;
@@ -317,7 +312,6 @@ impl World {
         }
         let uuids: Vec<String> = spec.services.iter().map(|service| service.uuid.to_string()).collect();
         self.set(&root, DEVICE, [("UUIDs", variant(uuids))]);
-        self.set(&root, DEVICE, [("ServicesResolved", variant(true))]);
     }
 
     fn export(&mut self, path: &str, interface: &str, held: Properties) {
@@ -392,6 +386,7 @@ impl World {
         self.notifying.clear();
         self.discovering.clear();
         self.agents.clear();
+        self.later.clear();
         for device in self.devices.values_mut() {
             device.connecting = None;
             device.link += 1;

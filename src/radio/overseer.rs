@@ -1,0 +1,223 @@
+//! Stands between the devices and whoever receives: hands every event on, and from what passes sees to it that values keep
+//! coming. What to do is decided in `liveness`; here it is done, counted and told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::bluez::Bus;
+use super::error::RadioError;
+use super::event::{RadioEvent, RadioHealth};
+use super::liveness::{Action, Event, Liveness, Rung};
+use super::settings::{Pace, RadioDevice, RadioSettings};
+use super::turns::Turns;
+use super::watch::AdapterState;
+use crate::reading::DeviceId;
+
+/// Events on their way from the devices: enough that a burst does not wake everybody for each value.
+pub const INSIDE: usize = 64;
+/// A root oneshot; see `systemd/`. A polkit rule lets us start it and nothing else.
+const RESET_UNIT: &str = "bedrail-radio-reset.service";
+/// An adapter that was switched off needs a moment to let go of everything.
+const OFF_FOR: Duration = Duration::from_secs(1);
+/// Longer than this in handing on one event, and silence is ours.
+const STALL: Duration = Duration::from_secs(1);
+/// What is still on its way when the radio stops is given this long.
+const LAST_WORD: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_secs(1);
+
+pub struct Overseer {
+    bus: Bus,
+    turns: Turns,
+    adapter: watch::Receiver<AdapterState>,
+    silence: broadcast::Sender<DeviceId>,
+    stop: CancellationToken,
+    pace: Pace,
+    liveness: Liveness,
+    /// What devices tell by themselves. What is read of them at every connection shows nothing of that.
+    told_by_itself: BTreeSet<(DeviceId, Uuid)>,
+    health: RadioHealth,
+    told: RadioHealth,
+    /// Pings and rungs under way; each ends within the limits of its calls.
+    work: JoinSet<Event>,
+}
+
+impl Overseer {
+    pub fn new(
+        settings: &RadioSettings,
+        bus: &Bus,
+        turns: &Turns,
+        adapter: watch::Receiver<AdapterState>,
+        silence: broadcast::Sender<DeviceId>,
+        stop: CancellationToken,
+    ) -> Self {
+        let expected = settings.devices.iter().filter_map(|device| Some((device.id, device.expect_every?)));
+        let of_device = |device: &RadioDevice| device.subscribe.iter().map(|uuid| (device.id, *uuid)).collect::<Vec<_>>();
+        Self {
+            told_by_itself: settings.devices.iter().flat_map(of_device).collect(),
+            bus: bus.clone(),
+            turns: turns.clone(),
+            adapter,
+            silence,
+            stop,
+            pace: settings.pace,
+            liveness: Liveness::new(settings.pace, expected),
+            health: RadioHealth::default(),
+            told: RadioHealth::default(),
+            work: JoinSet::new(),
+        }
+    }
+
+    /// Runs until no device is left to say anything, or until all rungs but the last were in vain.
+    pub async fn run(
+        mut self,
+        mut from_devices: mpsc::Receiver<RadioEvent>,
+        events: mpsc::Sender<RadioEvent>,
+    ) -> Result<(), RadioError> {
+        let mut tick = interval(TICK.min(self.pace.climb / 4));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ping = interval(self.pace.ping_every);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let event = tokio::select! {
+                // What already came is no silence, so it goes before the clock.
+                biased;
+                event = from_devices.recv() => {
+                    let Some(event) = event else { return Ok(()) };
+                    let seen = self.seen(&event);
+                    let begun = Instant::now();
+                    if !self.hand_on(event, &events).await {
+                        return Ok(());
+                    }
+                    if begun.elapsed() >= STALL {
+                        self.act(Event::Stalled)?;
+                    }
+                    let Some(seen) = seen else { continue };
+                    seen
+                }
+                Some(Ok(done)) = self.work.join_next() => self.finished(done),
+                _ = ping.tick() => {
+                    self.ping();
+                    continue;
+                }
+                _ = tick.tick() => {
+                    self.tell(&events);
+                    Event::Tick
+                }
+            };
+            self.act(event)?;
+        }
+    }
+
+    fn seen(&self, event: &RadioEvent) -> Option<Event> {
+        match event {
+            RadioEvent::Heard(heard) => {
+                let told = self.told_by_itself.contains(&(heard.device, heard.characteristic));
+                told.then_some(Event::Value(heard.device))
+            }
+            RadioEvent::Ready { device } => Some(Event::Ready(*device)),
+            RadioEvent::Lost { device, .. } => Some(Event::Lost(*device)),
+            RadioEvent::Adapter { usable, .. } => Some(Event::Usable(*usable)),
+            RadioEvent::Information { .. } | RadioEvent::Health(_) => None,
+        }
+    }
+
+    /// `false`: nobody receives any more.
+    async fn hand_on(&self, event: RadioEvent, events: &mpsc::Sender<RadioEvent>) -> bool {
+        let late = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(LAST_WORD).await;
+        };
+        tokio::select! {
+            biased;
+            sent = events.send(event) => sent.is_ok(),
+            () = late => false,
+        }
+    }
+
+    fn act(&mut self, event: Event) -> Result<(), RadioError> {
+        for action in self.liveness.poll(Instant::now(), event) {
+            count(&mut self.health.rungs, action.rung);
+            match action.device {
+                Some(device) => info!(%device, rung = action.rung.name(), "no value came in time"),
+                None => warn!(rung = action.rung.name(), "no device is heard"),
+            }
+            self.take(action)?;
+        }
+        self.health.silent = self.liveness.silent().map(|device| device.to_string()).collect();
+        Ok(())
+    }
+
+    fn take(&mut self, action: Action) -> Result<(), RadioError> {
+        let (bus, path) = (self.bus.clone(), self.adapter.borrow().path.clone());
+        match (action.rung, action.device, path) {
+            (Rung::Reconnect, Some(device), _) => drop(self.silence.send(device)),
+            (Rung::Rescan | Rung::Reconnect, ..) => self.turns.ask_rescan(),
+            (Rung::PowerCycle, _, Some(path)) => drop(self.work.spawn(power_cycle(bus, path))),
+            (Rung::PowerCycle, _, None) => drop(self.work.spawn(async { Event::NotTaken(Rung::PowerCycle) })),
+            (Rung::Reset, ..) => drop(self.work.spawn(reset(bus))),
+            (Rung::Exit, ..) => return Err(RadioError::Silent),
+        }
+        Ok(())
+    }
+
+    fn finished(&mut self, done: Event) -> Event {
+        match done {
+            Event::NotTaken(rung) => count(&mut self.health.skipped, rung),
+            Event::Pinged(false) => {
+                warn!("bluetoothd does not answer");
+                self.health.unanswered += 1;
+            }
+            _ => {}
+        }
+        done
+    }
+
+    fn ping(&mut self) {
+        // Asking for a bluetoothd that does not run could start one.
+        if self.adapter.borrow().running {
+            let (bus, limit) = (self.bus.clone(), self.pace.ping_limit);
+            self.work.spawn(async move { Event::Pinged(bus.ping(limit).await) });
+        }
+    }
+
+    /// Never in the way of values: what does not fit now is told with the next tick.
+    fn tell(&mut self, events: &mpsc::Sender<RadioEvent>) {
+        if self.health != self.told && events.try_send(RadioEvent::Health(Box::new(self.health.clone()))).is_ok() {
+            self.told = self.health.clone();
+        }
+    }
+}
+
+async fn power_cycle(bus: Bus, adapter: String) -> Event {
+    let off = bus.set_powered(&adapter, false).await;
+    tokio::time::sleep(OFF_FOR).await;
+    // Also after a refusal: it may have been carried out.
+    match off.and(bus.set_powered(&adapter, true).await) {
+        Ok(()) => Event::Tick,
+        Err(error) => {
+            warn!(adapter, %error, "the adapter could not be power cycled");
+            Event::NotTaken(Rung::PowerCycle)
+        }
+    }
+}
+
+async fn reset(bus: Bus) -> Event {
+    match bus.start_unit(RESET_UNIT).await {
+        Ok(()) => Event::Tick,
+        Err(error) => {
+            warn!(unit = RESET_UNIT, %error, "the radio could not be reset");
+            Event::NotTaken(Rung::Reset)
+        }
+    }
+}
+
+fn count(counts: &mut BTreeMap<String, u64>, rung: Rung) {
+    *counts.entry(rung.name().to_owned()).or_default() += 1;
+}
