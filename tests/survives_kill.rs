@@ -8,7 +8,8 @@ mod faults;
 mod support;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant, SystemTime};
 
 use faults::{Fault, Faults, PATIENCE};
 use support::devices::{Kind, MadeValue, VirtualDevice};
@@ -21,18 +22,36 @@ const COMMIT_WINDOW: Duration = Duration::from_millis(2_000);
 const KEEPERS_EVERY: usize = 25;
 const EVERYTHING: &str = "carry = [\"readings\", \"events\", \"windows:1m\", \"windows:15m\"]\nstart = \"oldest\"";
 
+/// What the route speaks, and whose word it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Protocol {
-    V5,
+enum Promise {
+    V5Puback,
+    V5Receipt,
+    V311Puback,
+    V311Receipt,
 }
 
-impl Protocol {
-    /// Its line in the route's section of the config.
+impl Promise {
+    /// Lines of the route's section in the config.
     const fn config(self) -> &'static str {
         match self {
-            Protocol::V5 => "",
+            Promise::V5Puback => "",
+            Promise::V5Receipt => "settle = \"receipt\"\nreceipt_within = \"5 s\"",
+            Promise::V311Puback => "protocol = \"3.1.1\"",
+            Promise::V311Receipt => "protocol = \"3.1.1\"\nsettle = \"receipt\"\nreceipt_within = \"5 s\"",
         }
     }
+
+    /// A broker of MQTT 3.1.1 acknowledges what its rules refuse, and only a receipt tells.
+    const fn outlives(self, fault: Fault) -> bool {
+        !matches!((self, fault), (Promise::V311Puback, Fault::Denied))
+    }
+}
+
+const RECEIPTS: &str = "bedrail/gw-test/receipt/live";
+
+fn is_long() -> bool {
+    std::env::var_os("BEDRAIL_LONG").is_some()
 }
 
 /// How much of everything.
@@ -48,7 +67,7 @@ struct Plan {
 
 impl Plan {
     fn chosen() -> Self {
-        if std::env::var_os("BEDRAIL_LONG").is_some() { Self::long() } else { Self::short() }
+        if is_long() { Self::long() } else { Self::short() }
     }
 
     fn short() -> Self {
@@ -96,36 +115,75 @@ impl Plan {
 
 #[test]
 fn a_thousand_readings_survive_kills_and_resets_in_one_process() {
-    survive(Shape::OneProcess, Protocol::V5);
+    survive(Shape::OneProcess, Promise::V5Puback);
+    if is_long() {
+        survive(Shape::OneProcess, Promise::V311Puback);
+    }
 }
 
 #[test]
 fn a_thousand_readings_survive_kills_and_resets_in_two_processes() {
-    survive(Shape::TwoProcesses, Protocol::V5);
+    survive(Shape::TwoProcesses, Promise::V5Puback);
+    if is_long() {
+        survive(Shape::TwoProcesses, Promise::V311Puback);
+    }
+}
+
+#[test]
+fn with_receipts_a_thousand_readings_survive_a_broker_that_acknowledges_what_it_forbids() {
+    survive(Shape::TwoProcesses, Promise::V311Receipt);
+    if is_long() {
+        survive(Shape::OneProcess, Promise::V311Receipt);
+    }
 }
 
 /// What `settle = "puback"` does not promise (docs/mqtt.md): a broker that acknowledged, wrote nothing down and dies takes
 /// along what its receivers had not fetched. That something is lost here also shows that a loss would be seen elsewhere.
 #[test]
 fn what_a_broker_acknowledged_and_forgot_is_lost_with_puback() {
-    let mut rig = Rig::new(env!("CARGO_BIN_EXE_bedrail"), &Plan::short().devices(), EVERYTHING, "");
+    let (told, lost) = lost_behind_the_broker(Promise::V5Puback, faults::let_the_broker_forget);
+    assert!(lost.len() > 10, "a broker without a memory lost {} records", lost.len());
+    assert!(lost.iter().all(|seq| told.contains(seq)), "{lost:?} are not all among {told:?}");
+}
+
+#[test]
+fn what_a_broker_acknowledged_and_forgot_comes_again_with_receipts() {
+    let (told, lost) = lost_behind_the_broker(Promise::V5Receipt, faults::let_the_broker_forget);
+    assert!(told.count() > 10);
+    assert!(lost.is_empty(), "{lost:?} never came");
+}
+
+/// A broker of MQTT 3.1.1 has no way to refuse a message (docs/brokers.md).
+#[test]
+fn what_a_3_1_1_broker_forbids_is_acknowledged_and_lost_with_puback() {
+    let (told, lost) = lost_behind_the_broker(Promise::V311Puback, faults::let_the_broker_forbid);
+    assert!(!lost.is_empty(), "a broker that can't say no lost nothing");
+    assert!(lost.iter().all(|seq| told.contains(seq)), "{lost:?} are not all among {told:?}");
+}
+
+/// The record numbers between which the broker acknowledged what it then lost, and those that never arrived.
+fn lost_behind_the_broker(promise: Promise, trouble: fn(&mut Rig) -> RangeInclusive<u64>) -> (RangeInclusive<u64>, Vec<u64>) {
+    let route = [EVERYTHING, promise.config()].join("\n");
+    let mut rig = Rig::new(env!("CARGO_BIN_EXE_bedrail"), &Plan::short().devices(), &route, "");
+    let _receipts = rig.subscriber.confirm(RECEIPTS);
     rig.start(Shape::OneProcess);
     rig.wait_until_heard(Duration::from_secs(30));
-    let forgotten = faults::let_the_broker_forget(&mut rig);
+    let told = trouble(&mut rig);
     let head = rig.head();
     let report = support::ledger::compare(&rig.made(), &rig.records());
     report.assert_sound();
     let lost = report.missing_seqs(head);
-    println!("{} of {head} records lost behind the broker", lost.len());
-    assert!(lost.len() > 10, "a broker without a memory lost {} records", lost.len());
-    assert!(lost.iter().all(|seq| forgotten.contains(seq)), "{lost:?} are not all among {forgotten:?}");
+    println!("{promise:?}: {} of {head} records lost behind the broker", lost.len());
     rig.stop();
+    (told, lost)
 }
 
-fn survive(shape: Shape, protocol: Protocol) {
-    let plan = Plan::chosen();
-    let route = [EVERYTHING, faults::KEEP_ALIVE, protocol.config()].join("\n");
+fn survive(shape: Shape, promise: Promise) {
+    let (mut plan, began) = (Plan::chosen(), Instant::now());
+    plan.faults.counts.retain(|(fault, _)| promise.outlives(*fault));
+    let route = [EVERYTHING, faults::KEEP_ALIVE, promise.config()].join("\n");
     let mut rig = Rig::new(env!("CARGO_BIN_EXE_bedrail"), &plan.devices(), &route, "");
+    let _receipts = (promise == Promise::V311Receipt).then(|| rig.subscriber.confirm(RECEIPTS));
     rig.start(shape);
     rig.wait_until_heard(Duration::from_secs(30));
     let mut outages = Vec::new();
@@ -149,7 +207,12 @@ fn survive(shape: Shape, protocol: Protocol) {
     std::thread::sleep(COMMIT_WINDOW);
     let report = rig.settle(plan.settle);
     let made = rig.made();
-    println!("{shape:?}, {protocol:?}: {}; {}", report.line(Some(report.seqs.len())), said(&plan.faults.counts));
+    println!(
+        "{shape:?}, {promise:?}: {}; {}; {} s",
+        report.line(Some(report.seqs.len())),
+        said(&plan.faults.counts),
+        began.elapsed().as_secs()
+    );
     assert!(report.seqs.len() as u64 >= plan.records, "only {} records are durable", report.seqs.len());
     report.assert_sound();
     assert_eq!(report.resolution_changed, 0, "digits changed on the way");

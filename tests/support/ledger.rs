@@ -59,6 +59,12 @@ impl Arrived {
         Some(["systolic", "diastolic", "mean"].map(part).join("/"))
     }
 
+    /// Its delivery id as a receipt has it.
+    pub fn receipt(&self) -> String {
+        let Self { record, placement, version, op, .. } = self;
+        format!("{record}.{placement}.{version}.{op}")
+    }
+
     fn delivery(&self) -> (String, String, u64, String) {
         (self.record.clone(), self.placement.clone(), self.version, self.op.clone())
     }

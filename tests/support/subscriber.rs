@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::pki::Identity;
 use super::process::wait_until;
+use super::receipts::Receipts;
 use super::unbatch;
 
 /// How a zstd frame begins.
@@ -35,95 +36,16 @@ pub struct Receiver {
     pub login: Option<(String, String)>,
 }
 
-#[derive(Default)]
-struct Heard {
-    messages: Vec<Message>,
-    count: usize,
-    subscriptions: usize,
-    /// What else it said, for a failure.
-    said: Vec<String>,
-}
-
-pub struct Subscriber {
-    receiver: Receiver,
-    heard: Arc<Mutex<Heard>>,
-    child: Option<(Child, JoinHandle<()>)>,
-}
-
-impl Subscriber {
-    /// Returns once the broker has acknowledged the subscription.
-    pub fn start(receiver: Receiver) -> Self {
-        let mut subscriber = Self { receiver, heard: Arc::default(), child: None };
-        subscriber.resume();
-        subscriber
-    }
-
-    pub fn messages(&self) -> Vec<Message> {
-        lock(&self.heard).messages.clone()
-    }
-
-    /// Messages so far, the gateways' own status left out: brokers say that by themselves too.
-    pub fn count(&self) -> usize {
-        lock(&self.heard).count
-    }
-
-    /// Waits until everything the broker has for it has come: a broker delivers in order, and this message is the last.
-    pub fn drain(&self, limit: Duration) {
-        let last = format!("drained {}", self.count());
-        let topic = self.receiver.topic.replace('#', "drain");
-        let mut command = self.client("mosquitto_pub");
-        command.args(["-i", "drain", "-t", &topic, "-m", &last]);
-        super::pki::run_quietly(&mut command);
-        let came = self.wait_until(limit, |messages| messages.iter().rev().any(|message| message.raw == last));
-        assert!(came, "what was published last to {topic} never came");
-    }
-
-    /// Waits until `condition` holds for all messages so far; says whether it did in time.
-    pub fn wait_until(&self, limit: Duration, condition: impl Fn(&[Message]) -> bool) -> bool {
-        wait_until(limit, || condition(&lock(&self.heard).messages))
-    }
-
-    /// Goes away; the broker keeps its session.
-    pub fn stop(&mut self) {
-        if let Some((mut child, reader)) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-            let _ = reader.join();
-        }
-    }
-
-    pub fn resume(&mut self) {
-        self.stop();
-        let before = lock(&self.heard).subscriptions;
-        let mut child = self.command().spawn().expect("mosquitto_sub starts (Debian package mosquitto-clients)");
-        let output = child.stdout.take().expect("it is piped");
-        let heard = self.heard.clone();
-        let read = move || BufReader::new(output).lines().map_while(Result::ok).for_each(|line| hear(&heard, &line));
-        self.child = Some((child, std::thread::spawn(read)));
-        let subscribed = wait_until(Duration::from_secs(10), || lock(&self.heard).subscriptions > before);
-        assert!(subscribed, "mosquitto_sub could not subscribe to {}: {:?}", self.receiver.topic, lock(&self.heard).said);
-    }
-
-    fn command(&self) -> Command {
-        let Receiver { client_id, topic, .. } = &self.receiver;
-        // It flushes only after a message; when the subscription stands must be heard at once.
-        let mut command = Command::new("stdbuf");
-        command.args(["-oL", "mosquitto_sub"]);
-        // -d also says when the subscription stands; -x keeps the session for a day.
-        command.args(["-d", "-c", "-x", "86400", "-i", client_id, "-t", topic, "-F", r"%r\t%t\t%x"]);
-        self.connect_with(&mut command);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        command
-    }
-
-    fn client(&self, program: &str) -> Command {
+impl Receiver {
+    /// One of mosquitto's programs, told where to connect and as whom.
+    pub(super) fn client(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         self.connect_with(&mut command);
         command
     }
 
     fn connect_with(&self, command: &mut Command) {
-        let Receiver { port, tls, login, .. } = &self.receiver;
+        let Self { port, tls, login, .. } = self;
         command.args(["-V", "mqttv5", "-q", "1", "-h", "127.0.0.1", "-p", &port.to_string()]);
         if let Some((ca, identity)) = tls {
             command.arg("--cafile").arg(ca);
@@ -137,26 +59,128 @@ impl Subscriber {
     }
 }
 
+#[derive(Default)]
+struct Said {
+    messages: Vec<Message>,
+    count: usize,
+    subscriptions: usize,
+    /// What else it said, for a failure.
+    rest: Vec<String>,
+}
+
+/// What a subscriber has heard so far, for whoever follows it from another thread.
+#[derive(Clone, Default)]
+pub struct Heard(Arc<Mutex<Said>>);
+
+impl Heard {
+    /// Up to `limit` messages from the `first`th on.
+    pub fn from(&self, first: usize, limit: usize) -> Vec<Message> {
+        self.lock().messages.iter().skip(first).take(limit).cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Said> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+pub struct Subscriber {
+    receiver: Receiver,
+    heard: Heard,
+    child: Option<(Child, JoinHandle<()>)>,
+}
+
+impl Subscriber {
+    /// Returns once the broker has acknowledged the subscription.
+    pub fn start(receiver: Receiver) -> Self {
+        let mut subscriber = Self { receiver, heard: Heard::default(), child: None };
+        subscriber.resume();
+        subscriber
+    }
+
+    pub fn messages(&self) -> Vec<Message> {
+        self.heard.lock().messages.clone()
+    }
+
+    /// Confirms what comes to `topic`, until what is answered is dropped.
+    pub fn confirm(&self, topic: &str) -> Receipts {
+        Receipts::start(self.receiver.clone(), self.heard.clone(), topic.to_owned())
+    }
+
+    /// Messages so far; the gateways' own status, which brokers say by themselves too, and receipts left out.
+    pub fn count(&self) -> usize {
+        self.heard.lock().count
+    }
+
+    /// Waits until everything the broker has for it has come: a broker delivers in order, and this message is the last.
+    pub fn drain(&self, limit: Duration) {
+        let last = format!("drained {}", self.count());
+        let topic = self.receiver.topic.replace('#', "drain");
+        let mut command = self.receiver.client("mosquitto_pub");
+        command.args(["-i", "drain", "-t", &topic, "-m", &last]);
+        super::pki::run_quietly(&mut command);
+        let came = self.wait_until(limit, |messages| messages.iter().rev().any(|message| message.raw == last));
+        assert!(came, "what was published last to {topic} never came");
+    }
+
+    /// Waits until `condition` holds for all messages so far; says whether it did in time.
+    pub fn wait_until(&self, limit: Duration, condition: impl Fn(&[Message]) -> bool) -> bool {
+        wait_until(limit, || condition(&self.heard.lock().messages))
+    }
+
+    /// Goes away; the broker keeps its session.
+    pub fn stop(&mut self) {
+        if let Some((mut child, reader)) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+            let _ = reader.join();
+        }
+    }
+
+    pub fn resume(&mut self) {
+        self.stop();
+        let before = self.heard.lock().subscriptions;
+        let mut child = self.command().spawn().expect("mosquitto_sub starts (Debian package mosquitto-clients)");
+        let output = child.stdout.take().expect("it is piped");
+        let heard = self.heard.clone();
+        let read = move || BufReader::new(output).lines().map_while(Result::ok).for_each(|line| hear(&heard, &line));
+        self.child = Some((child, std::thread::spawn(read)));
+        let subscribed = wait_until(Duration::from_secs(10), || self.heard.lock().subscriptions > before);
+        assert!(subscribed, "mosquitto_sub could not subscribe to {}: {:?}", self.receiver.topic, self.heard.lock().rest);
+    }
+
+    fn command(&self) -> Command {
+        let Receiver { client_id, topic, .. } = &self.receiver;
+        // It flushes only after a message; when the subscription stands must be heard at once.
+        let mut command = Command::new("stdbuf");
+        command.args(["-oL", "mosquitto_sub"]);
+        // -d also says when the subscription stands; -x keeps the session for a day.
+        command.args(["-d", "-c", "-x", "86400", "-i", client_id, "-t", topic, "-F", r"%r\t%t\t%x"]);
+        self.receiver.connect_with(&mut command);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+    }
+}
+
 impl Drop for Subscriber {
     fn drop(&mut self) {
         self.stop();
     }
 }
 
-fn hear(heard: &Mutex<Heard>, line: &str) {
+fn hear(heard: &Heard, line: &str) {
     let mut parts = line.splitn(3, '\t');
     match (parts.next(), parts.next(), parts.next()) {
         (Some(retained @ ("0" | "1")), Some(topic), Some(digits)) => {
-            let mut heard = lock(heard);
-            heard.count += usize::from(!topic.contains("/status"));
+            let mut heard = heard.lock();
+            heard.count += usize::from(!["/status", "/receipt/"].iter().any(|part| topic.contains(part)));
             for raw in texts(digits) {
                 let payload = serde_json::from_str(&raw).unwrap_or_default();
                 let topic = topic.to_owned();
                 heard.messages.push(Message { topic, retained: retained == "1", payload, raw, at: Instant::now() });
             }
         }
-        (Some(said), ..) if said.starts_with("Subscribed") => lock(heard).subscriptions += 1,
-        _ => lock(heard).said.push(line.to_owned()),
+        (Some(said), ..) if said.starts_with("Subscribed") => heard.lock().subscriptions += 1,
+        _ => heard.lock().rest.push(line.to_owned()),
     }
 }
 
@@ -168,8 +192,4 @@ fn texts(digits: &str) -> Vec<String> {
         true => unbatch::records(&octets),
         false => vec![String::from_utf8_lossy(&octets).into_owned()],
     }
-}
-
-fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
-    heard.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

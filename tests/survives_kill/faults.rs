@@ -142,16 +142,37 @@ pub fn let_the_broker_forget(rig: &mut Rig) -> RangeInclusive<u64> {
     rig.broker.kill9();
     rig.broker.resume();
     rig.subscriber.resume();
-    until_it_carries(rig);
-    settled(rig);
-    rig.subscriber.drain(PATIENCE);
+    all_over(rig);
     first..=last
 }
 
-/// Waits until all that was measured is durable, and the route owes nothing of it.
-fn settled(rig: &Rig) {
+/// Its access rules refuse the gateway for a while. Answers between which record numbers that was.
+pub fn let_the_broker_forbid(rig: &mut Rig) -> RangeInclusive<u64> {
+    until_it_carries(rig);
+    settled(rig);
+    let first = rig.head() + 1;
+    deny(rig);
+    std::thread::sleep(COMMITTED);
+    let last = rig.head();
+    all_over(rig);
+    first..=last
+}
+
+/// The link carries again, the route owes nothing, and the receiver has what the broker has for it.
+fn all_over(rig: &mut Rig) {
+    until_it_carries(rig);
     std::thread::sleep(COMMITTED);
     rig.wait_for_route("live", PATIENCE, |route| route["live"] == 0 && route["backlog"] == 0);
+    rig.subscriber.drain(PATIENCE);
+}
+
+/// Waits until all that was measured is durable, and the broker has acknowledged it.
+fn settled(rig: &Rig) {
+    std::thread::sleep(COMMITTED);
+    rig.wait_for_route("live", PATIENCE, |route| {
+        let count = |name: &str| route[name].as_u64().unwrap_or(0);
+        count("live") + count("backlog") == count("unconfirmed")
+    });
 }
 
 pub fn deny(rig: &mut Rig) {
