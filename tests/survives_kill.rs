@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use faults::{Fault, Faults, PATIENCE};
 use support::devices::{Kind, MadeValue, VirtualDevice};
 use support::ledger::Report;
+use support::process::wait_until;
 use support::rig::{Rig, Shape};
 
 /// From a value on the air to the card: half a second of group commit, and what a busy machine adds.
@@ -235,7 +236,11 @@ fn kill(rig: &mut Rig, number: usize) -> (SystemTime, SystemTime) {
     let killed = SystemTime::now();
     rig.daemons[victim].kill9();
     rig.measure(|device| !device.keeps() || !before);
-    std::thread::sleep(Duration::from_millis(100));
+    // Of two processes the first has the radio.
+    if victim == 0 {
+        let gone = wait_until(PATIENCE, || rig.workers.iter().all(|worker| !worker.is_heard(&rig.bluez)));
+        assert!(gone, "bluetoothd never saw that its client is gone");
+    }
     (0..4).for_each(|_| rig.measure(|_| true));
     rig.daemons[victim].restart();
     rig.wait_until_heard(Duration::from_secs(60));

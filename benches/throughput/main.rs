@@ -7,6 +7,7 @@
 mod commits;
 mod drain;
 mod ingest;
+mod live;
 mod machine;
 mod memory;
 mod monitoring;
@@ -38,12 +39,13 @@ fn main() {
     let mut table = Table::new();
     // `cargo bench -- drain` measures one part; cargo itself passes `--bench`.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let parts: [(&str, Measure); 9] = [
+    let parts: [(&str, Measure); 10] = [
         ("machine", machine::measure),
         ("ingest", ingest::measure),
         ("written", written::measure),
         ("drain", drain::measure),
         ("commits", commits::measure),
+        ("live", live::measure),
         ("process", process::measure),
         ("monitoring", monitoring::measure),
         ("memory", memory::measure),

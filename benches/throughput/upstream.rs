@@ -2,9 +2,9 @@
 //!
 //! Nobody subscribes: what is measured is the way to the broker's acknowledgement.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -68,11 +68,20 @@ impl Upstream {
         self.drain_to(directory, self.plain.port(), None)
     }
 
+    /// A new route that owes what comes from now on.
+    pub fn follow(&mut self, directory: &Path) -> Draining {
+        self.start_route(directory, self.broker.port(), Some(self.tls.clone()), false)
+    }
+
     fn drain_to(&mut self, directory: &Path, port: u16, tls: Option<Arc<ClientConfig>>) -> Draining {
+        self.start_route(directory, port, tls, true)
+    }
+
+    fn start_route(&mut self, directory: &Path, port: u16, tls: Option<Arc<ClientConfig>>, oldest: bool) -> Draining {
         self.routes += 1;
         let name = format!("route-{}", self.routes);
         let mut store = open(directory);
-        let row = store.register_routes(&[(&name, "mqtt", true)], 0).expect("registered").remove(0);
+        let row = store.register_routes(&[(&name, "mqtt", oldest)], 0).expect("registered").remove(0);
         let mut link = LinkSettings::new("localhost", port, tls, name);
         link.window = WINDOW;
         Draining::start(&self.runtime, store, row, link)
@@ -86,6 +95,16 @@ struct Seen {
     acked: AtomicU64,
     wanted: AtomicU64,
     enough: Notify,
+    /// Whether it is looked into the messages.
+    watching: AtomicBool,
+    live: Mutex<Live>,
+}
+
+/// Live values by the token they went under, and when each record was acknowledged.
+#[derive(Default)]
+struct Live {
+    sent: HashMap<u64, u64>,
+    acked: BTreeMap<u64, Instant>,
 }
 
 /// A route at work.
@@ -93,13 +112,13 @@ pub struct Draining {
     seen: Arc<Seen>,
     stop: CancellationToken,
     thread: JoinHandle<Result<(), StoreError>>,
-    _quiet: Quiet,
+    quiet: Quiet,
 }
 
-/// The other ends of what a route listens to: nothing comes from them here.
+/// The other ends of what a route listens to: nothing comes from them here but the bell.
 struct Quiet {
     _ward: watch::Sender<Arc<Ward>>,
-    _bell: watch::Sender<u64>,
+    bell: watch::Sender<u64>,
     _commands: mpsc::Sender<RouteCommand>,
     _state: watch::Receiver<RouteStatus>,
 }
@@ -109,7 +128,7 @@ impl Draining {
         let seen = Arc::new(Seen::default());
         let stop = CancellationToken::new();
         let (_ward, ward) = watch::channel(Arc::new(Ward::default()));
-        let (_bell, bell) = watch::channel(0);
+        let (rings, bell) = watch::channel(0);
         let (_commands, commands) = mpsc::channel(1);
         let (publish, _state) = watch::channel(RouteStatus::default());
         let inputs = RouteInputs { ward, bell, commands, announce: None, publish, stop: stop.clone() };
@@ -121,7 +140,22 @@ impl Draining {
         let route = Route::new(settings(), store, row, boot(), inputs, destination).expect("a route");
         let handle = runtime.handle().clone();
         let thread = std::thread::spawn(move || handle.block_on(route.run()));
-        Self { seen, stop, thread, _quiet: Quiet { _ward, _bell, _commands, _state } }
+        Self { seen, stop, thread, quiet: Quiet { _ward, bell: rings, _commands, _state } }
+    }
+
+    /// Something was appended, as the other half says it.
+    pub fn ring(&self) {
+        self.quiet.bell.send_modify(|rings| *rings += 1);
+    }
+
+    /// From now on live values are looked for.
+    pub fn watch_live(&self) {
+        self.seen.watching.store(true, Ordering::Relaxed);
+    }
+
+    /// When each live record was acknowledged.
+    pub fn live_acked(&self) -> BTreeMap<u64, Instant> {
+        self.seen.live.lock().expect("not poisoned").acked.clone()
     }
 
     pub fn acked(&self) -> u64 {
@@ -154,6 +188,10 @@ struct Counted<L> {
 
 impl<L: Link> Link for Counted<L> {
     fn publish(&mut self, token: u64, message: Message) -> Result<usize, NotTaken> {
+        let live = self.seen.watching.load(Ordering::Relaxed).then(|| seq_of_live(&message.payload)).flatten();
+        if let Some(seq) = live {
+            self.seen.live.lock().expect("not poisoned").sent.insert(token, seq);
+        }
         self.link.publish(token, message)
     }
 
@@ -169,7 +207,12 @@ impl<L: Link> Link for Counted<L> {
         }
         match &event {
             LinkEvent::Connected { .. } => *self.seen.connected.lock().expect("not poisoned") = Some(Instant::now()),
-            LinkEvent::Acked { .. } => {
+            LinkEvent::Acked { token, .. } => {
+                if self.seen.watching.load(Ordering::Relaxed) {
+                    let mut live = self.seen.live.lock().expect("not poisoned");
+                    let seq = live.sent.remove(token);
+                    live.acked.extend(seq.map(|seq| (seq, Instant::now())));
+                }
                 let acked = self.seen.acked.fetch_add(1, Ordering::Relaxed) + 1;
                 if acked == self.seen.wanted.load(Ordering::Relaxed) {
                     self.seen.enough.notify_one();
@@ -183,6 +226,12 @@ impl<L: Link> Link for Counted<L> {
     async fn close(self) {
         self.link.close().await;
     }
+}
+
+fn seq_of_live(payload: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(payload).ok()?;
+    let (_, rest) = text.split_once("\"lane\":\"live\",\"seq\":")?;
+    rest.split(',').next()?.parse().ok()
 }
 
 fn settings() -> RouteSettings {

@@ -27,9 +27,6 @@ pub struct HeldRuns {
 pub struct Recheck(Vec<(Seq, Option<HoldReason>)>);
 
 impl Recheck {
-    /// Releases stop above this many runs in the backlog and go on when it is drained: a route's state stays a few pages.
-    pub const MAX_BACKLOG_RUNS: usize = 1_024;
-
     pub fn still_held(&mut self, seq: Seq, reason: HoldReason) {
         self.0.push((seq, Some(reason)));
     }

@@ -28,6 +28,11 @@ pub struct Planner {
 }
 
 impl Planner {
+    /// Runs the backlog may be in: a route's state stays a few pages. Live values that go ahead leave a hole wherever a link
+    /// breaks before the backlog is drained, and released records may each be a run. Above this the lowest goes first, live or
+    /// not, and nothing more is released.
+    pub const MAX_RUNS: usize = 1_024;
+
     pub fn new(order: Order, window: usize, lanes: Lanes) -> Self {
         Self {
             order,
@@ -75,9 +80,12 @@ impl Planner {
         }
         let live = self.next_of(Lane::Live, head).map(|seq| (Lane::Live, seq));
         let backlog = self.next_of(Lane::Backlog, head).map(|seq| (Lane::Backlog, seq));
+        let lowest = || [live, backlog].into_iter().flatten().min_by_key(|(_, seq)| *seq);
+        let has_share = |(lane, _): &(Lane, Seq)| *lane == Lane::Live || self.backlog_in_flight < self.backlog_share();
         match self.order {
-            Order::LiveFirst => live.or_else(|| backlog.filter(|_| self.backlog_in_flight < self.backlog_share())),
-            Order::Strict => [live, backlog].into_iter().flatten().min_by_key(|(_, seq)| *seq),
+            Order::LiveFirst if self.lanes.backlog.len() > Self::MAX_RUNS => lowest().filter(has_share),
+            Order::LiveFirst => live.or(backlog).filter(has_share),
+            Order::Strict => lowest(),
         }
     }
 
@@ -284,6 +292,22 @@ mod tests {
             sent.push((lane, seq.0, planner.sending(lane, seq)));
         }
         sent
+    }
+
+    #[test]
+    fn a_backlog_in_too_many_runs_goes_from_its_lowest_before_anything_live() {
+        let pieces = Planner::MAX_RUNS as u64 + 1;
+        let backlog = (1..=pieces).map(|n| (Seq(2 * n), Seq(2 * n))).collect();
+        let live = [(Seq(2 * pieces + 2), OPEN)].into_iter().collect();
+        let head = Seq(2 * pieces + 9);
+        let mut planner = Planner::new(Order::LiveFirst, 8, Lanes { live, backlog });
+        let first = send_all(&mut planner, head);
+        assert_eq!(
+            first.iter().map(|(lane, seq, _)| (*lane, *seq)).collect::<Vec<_>>(),
+            [2, 4, 6, 8, 10, 12].map(|seq| (Lane::Backlog, seq))
+        );
+        planner.acknowledged(first[0].2);
+        assert_eq!(planner.next(head), Some((Lane::Live, Seq(2 * pieces + 2))), "one less, and what is live goes first again");
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 pub const KEEP_ALIVE: &str = "keep_alive = \"5 s\"";
 /// The commit interval, and what a route takes to look.
 const COMMITTED: Duration = Duration::from_millis(1_500);
+/// Between two rounds: several times a full ward's rate, and not more than a test build of the gateway takes in. What waits
+/// behind it at a kill would be lost, and is no fault of the link.
+const PACE: Duration = Duration::from_millis(50);
 /// How long a path is dead, or a broker frozen, where nobody waits until the gateway has noticed.
 const A_MOMENT: Duration = Duration::from_millis(400);
 
@@ -54,7 +57,7 @@ impl Faults {
 /// A round of the streams; devices that keep what they measured take part now and then.
 fn stream(rig: &mut Rig) {
     rig.measure(|device| !device.keeps());
-    std::thread::sleep(Duration::from_millis(10));
+    std::thread::sleep(PACE);
 }
 
 /// Streams until something new has arrived: the link is up and carries.

@@ -9,7 +9,7 @@ use crate::config::Order;
 use crate::deliver::decide::carries;
 use crate::deliver::held::Recheck;
 use crate::deliver::receipts::Receipts;
-use crate::deliver::{Decision, Destination, Lane, RouteState, Why};
+use crate::deliver::{Decision, Destination, Lane, Planner, RouteState, Why};
 use crate::reading::{DeviceId, Record, Seq, Timestamp};
 use crate::store::{EVICTIONS, READ_LIMIT, StoreError};
 
@@ -29,7 +29,7 @@ impl<D: Destination> Route<D> {
             if self.stand.is_parked(&source) == Some(run.reason) {
                 continue;
             }
-            if self.planner.lanes().backlog.len() >= Recheck::MAX_BACKLOG_RUNS {
+            if self.planner.lanes().backlog.len() >= Planner::MAX_RUNS {
                 self.held.postpone();
                 break;
             }
