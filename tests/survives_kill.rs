@@ -230,6 +230,9 @@ fn said(counts: &[(Fault, usize)]) -> String {
 /// Answers from when to when nobody was there.
 fn kill(rig: &mut Rig, number: usize) -> (SystemTime, SystemTime) {
     let victim = number % rig.daemons.len();
+    // It has taken in what devices sent all at once when they were connected: on the air that takes them longer.
+    faults::until_it_carries(rig);
+    std::thread::sleep(Duration::from_millis(500));
     // Just before the kill, or before bluetoothd has seen that its client is gone: no device has two indications on the air.
     let before = number % 4 < 2;
     rig.measure(|device| !device.keeps() || before);
