@@ -208,13 +208,19 @@ fn survive(shape: Shape, promise: Promise) {
     std::thread::sleep(COMMIT_WINDOW);
     let report = rig.settle(plan.settle);
     let made = rig.made();
+    let (head, faults) = (rig.head(), said(&plan.faults.counts));
+    let (arrived, seconds) = (head as usize - report.missing_seqs(head).len(), began.elapsed().as_secs());
     println!(
-        "{shape:?}, {promise:?}: {}; {}; {} s",
-        report.line(Some(report.seqs.len())),
-        said(&plan.faults.counts),
-        began.elapsed().as_secs()
+        "{shape:?}, {promise:?}: {head} records durable, {arrived} of them arrived, {} messages came again; values made: {}, \
+         arrived: {}, not made: {}; out of order: {}; {faults}; {seconds} s",
+        report.duplicated,
+        report.made,
+        report.arrived,
+        report.not_made.len(),
+        report.out_of_order.len(),
     );
-    assert!(report.seqs.len() as u64 >= plan.records, "only {} records are durable", report.seqs.len());
+    assert_eq!(arrived, head as usize, "durable and not arrived");
+    assert!(head >= plan.records, "only {head} records are durable");
     report.assert_sound();
     assert_eq!(report.resolution_changed, 0, "digits changed on the way");
     let lost_acks = plan.faults.counts.iter().find(|(fault, _)| *fault == Fault::LostAcks).map_or(0, |(_, count)| *count);

@@ -5,9 +5,10 @@
 //! All have the same window; of bedrail's, a quarter stays free for live values.
 
 use std::hint::black_box;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bedrail::deliver::mqtt::{Rendered, TopicTemplate, render};
+use bedrail::deliver::mqtt::{Rendered, TopicTemplate, batch, render};
 use bedrail::deliver::{Item, Lane};
 use bedrail::reading::{ChartId, Op, Seq};
 use bedrail::store::Store;
@@ -21,7 +22,7 @@ use serde_json::Value;
 
 use crate::ingest::per_second;
 use crate::table::{Rounds, Table, grouped, median, rounds, seconds};
-use crate::upstream::{Draining, LIMIT, TOPIC, Upstream, WINDOW, devices};
+use crate::upstream::{BATCH_TOPIC, Draining, LIMIT, TOPIC, Upstream, WINDOW, devices};
 use crate::world::{GATEWAY, boot, fill, store};
 
 const BACKLOG: usize = 50_000;
@@ -72,6 +73,55 @@ pub fn measure(table: &mut Table) {
     let what = "drain: over TLS, a certificate on both sides / in the clear";
     table.row(what, per_second(rates.of(3)), per_second(rates.of(0)), Some(rates.ratio(3, 0)), "-");
     table.row("drain: CPU a record over TLS / in the clear", show(over_tls), show(ours), Some(over_tls / ours), "-");
+    batched(&items(&log), &trees, directory.path(), &mut upstream, table);
+}
+
+/// The same backlog as compressed batches, beside rumqttc that serialises and compresses as many records a message: their
+/// trees as they are, and what is left when somebody has already taken out what they have in common.
+fn batched(items: &[Item], trees: &[(String, Value)], directory: &Path, upstream: &mut Upstream, table: &mut Table) {
+    let records = |batch: &[(String, Value)]| batch.iter().map(|(_, tree)| tree.clone()).collect();
+    let whole: Vec<Value> = trees.chunks(batch::MAX_RECORDS).map(|batch| Value::Array(records(batch))).collect();
+    let compact: Vec<Value> = items.chunks(batch::MAX_RECORDS).map(|batch| tree(batch::text(&refs(batch)).as_bytes())).collect();
+    let mut cpu = [const { Vec::new() }; 3];
+    let rates: Rounds<3> = rounds(|side| {
+        let before = cpu_us();
+        let time = match side {
+            0 => {
+                let draining = upstream.drain_batches_in_the_clear(directory);
+                let time = draining.wait_for(&upstream.runtime, compact.len() as u64);
+                draining.assert_all_settled();
+                time
+            }
+            1 => bare(upstream, whole.clone(), compressed),
+            _ => bare(upstream, compact.clone(), compressed),
+        };
+        cpu[side].push((cpu_us() - before) / BACKLOG as f64);
+        BACKLOG as f64 / time.as_secs_f64()
+    });
+    let what =
+        format!("drain: backlog, QoS 1, batches of {} / rumqttc that serialises and compresses as many", batch::MAX_RECORDS);
+    table.row(&what, per_second(rates.of(0)), per_second(rates.of(1)), Some(rates.ratio(0, 1)), ">= 0.5");
+    let what = "drain: the same / rumqttc that has what they have in common taken out already";
+    table.row(what, per_second(rates.of(0)), per_second(rates.of(2)), Some(rates.ratio(0, 2)), "-");
+    let [ours, control, _] = cpu.map(median);
+    let show = |us: f64| format!("{us:.1} µs");
+    let what = "drain: CPU a record in batches / rumqttc that serialises and compresses as many";
+    table.row(what, show(ours), show(control), Some(ours / control), "-");
+    let octets =
+        |trees: &[Value]| trees.iter().map(|tree| compressed(tree.clone()).1.len()).sum::<usize>() as f64 / BACKLOG as f64;
+    let ours: usize = items.chunks(batch::MAX_RECORDS).map(|batch| batch::render(&refs(batch)).map_or(0, |b| b.len())).sum();
+    let (ours, control) = (ours as f64 / BACKLOG as f64, octets(&whole));
+    let what = "octets a record in batches / as it is, compressed";
+    table.row(what, format!("{ours:.1} B"), format!("{control:.1} B"), Some(ours / control), "<= 40 B");
+}
+
+fn compressed(tree: Value) -> (String, Vec<u8>) {
+    let text = serde_json::to_vec(&tree).expect("it serialises");
+    (BATCH_TOPIC.to_owned(), zstd::bulk::compress(&text, 3).expect("it compresses"))
+}
+
+fn refs(items: &[Item]) -> Vec<&Item> {
+    items.iter().collect()
 }
 
 /// What this process has computed so far, all its threads together.
@@ -147,6 +197,7 @@ fn bare<M: Send + 'static>(
         .set_keep_alive(Duration::from_secs(30))
         .set_outgoing_inflight_upper_limit(WINDOW);
     let (client, mut event_loop) = AsyncClient::new(options, usize::from(WINDOW));
+    let count = messages.len();
     let run = async move {
         while !matches!(event_loop.poll().await.expect("connects"), Event::Incoming(Packet::ConnAck(_))) {}
         let started = Instant::now();
@@ -158,7 +209,7 @@ fn bare<M: Send + 'static>(
             std::future::pending::<()>().await;
         });
         let mut acked = 0;
-        while acked < BACKLOG {
+        while acked < count {
             acked += usize::from(matches!(event_loop.poll().await.expect("holds"), Event::Incoming(Packet::PubAck(_))));
         }
         started.elapsed()

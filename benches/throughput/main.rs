@@ -4,6 +4,7 @@
 //! that alternate with a bare control (SQLCipher without bedrail, an MQTT client without bedrail), and what is compared with
 //! an aim is the median of the ratios of the rounds.
 
+mod comes_back;
 mod commits;
 mod drain;
 mod ingest;
@@ -39,13 +40,14 @@ fn main() {
     let mut table = Table::new();
     // `cargo bench -- drain` measures one part; cargo itself passes `--bench`.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let parts: [(&str, Measure); 10] = [
+    let parts: [(&str, Measure); 11] = [
         ("machine", machine::measure),
         ("ingest", ingest::measure),
         ("written", written::measure),
         ("drain", drain::measure),
         ("commits", commits::measure),
         ("live", live::measure),
+        ("comes_back", comes_back::measure),
         ("process", process::measure),
         ("monitoring", monitoring::measure),
         ("memory", memory::measure),

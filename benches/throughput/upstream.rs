@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bedrail::config::{Bind, History, Order, Unheard, When};
 use bedrail::deliver::mqtt::{
-    AckReason, Link, LinkEvent, LinkSettings, Message, MqttDestination, MqttOptions, NotTaken, connect,
+    AckReason, BatchOptions, Link, LinkEvent, LinkSettings, Message, MqttDestination, MqttOptions, NotTaken, connect,
 };
 use bedrail::deliver::{Carry, DeviceLabel, Route, RouteCommand, RouteDevice, RouteInputs, RouteSettings, RouteStatus, Rules};
 use bedrail::net::{ClientIdentity, TlsSettings, client_config};
@@ -30,6 +30,9 @@ use crate::world::{GATEWAY, OXIMETERS, boot, open, oximeter};
 
 pub const WINDOW: u16 = LinkSettings::WINDOW;
 pub const TOPIC: &str = "bedrail/{gateway}/{device}/{metric}";
+pub const BATCH_TOPIC: &str = "bedrail/batch";
+/// Records, as the config gives a route that sends batches.
+const BATCH_WINDOW: usize = 4_096;
 /// mosquitto announces a receive maximum of 20 by itself, and its full log would be what is measured.
 pub const BROKER: &str = "max_inflight_messages 0\nlog_type none\nlog_type error";
 /// Far longer than a round takes.
@@ -61,31 +64,41 @@ impl Upstream {
 
     /// A new route that owes all there is in the log of `directory`, at work.
     pub fn drain(&mut self, directory: &Path) -> Draining {
-        self.drain_to(directory, self.broker.port(), Some(self.tls.clone()))
+        self.start_route(directory, self.broker.port(), Some(self.tls.clone()), Owes::Everything)
     }
 
     pub fn drain_in_the_clear(&mut self, directory: &Path) -> Draining {
-        self.drain_to(directory, self.plain.port(), None)
+        self.start_route(directory, self.plain.port(), None, Owes::Everything)
+    }
+
+    /// The same as compressed batches: acknowledgements are of batches then.
+    pub fn drain_batches_in_the_clear(&mut self, directory: &Path) -> Draining {
+        self.start_route(directory, self.plain.port(), None, Owes::EverythingInBatches)
     }
 
     /// A new route that owes what comes from now on.
     pub fn follow(&mut self, directory: &Path) -> Draining {
-        self.start_route(directory, self.broker.port(), Some(self.tls.clone()), false)
+        self.start_route(directory, self.broker.port(), Some(self.tls.clone()), Owes::WhatComes)
     }
 
-    fn drain_to(&mut self, directory: &Path, port: u16, tls: Option<Arc<ClientConfig>>) -> Draining {
-        self.start_route(directory, port, tls, true)
-    }
-
-    fn start_route(&mut self, directory: &Path, port: u16, tls: Option<Arc<ClientConfig>>, oldest: bool) -> Draining {
+    fn start_route(&mut self, directory: &Path, port: u16, tls: Option<Arc<ClientConfig>>, owes: Owes) -> Draining {
         self.routes += 1;
         let name = format!("route-{}", self.routes);
         let mut store = open(directory);
+        let oldest = owes != Owes::WhatComes;
         let row = store.register_routes(&[(&name, "mqtt", oldest)], 0).expect("registered").remove(0);
         let mut link = LinkSettings::new("localhost", port, tls, name);
         link.window = WINDOW;
-        Draining::start(&self.runtime, store, row, link)
+        Draining::start(&self.runtime, store, row, link, owes == Owes::EverythingInBatches)
     }
+}
+
+/// What a route begins with, and how it sends that.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owes {
+    WhatComes,
+    Everything,
+    EverythingInBatches,
 }
 
 /// What a counted link has seen: when it was connected, and how many acknowledgements came.
@@ -120,27 +133,29 @@ struct Quiet {
     _ward: watch::Sender<Arc<Ward>>,
     bell: watch::Sender<u64>,
     _commands: mpsc::Sender<RouteCommand>,
-    _state: watch::Receiver<RouteStatus>,
+    state: watch::Receiver<RouteStatus>,
 }
 
 impl Draining {
-    fn start(runtime: &Runtime, store: Store, row: RouteRow, link: LinkSettings) -> Self {
+    fn start(runtime: &Runtime, store: Store, row: RouteRow, link: LinkSettings, batches: bool) -> Self {
         let seen = Arc::new(Seen::default());
         let stop = CancellationToken::new();
         let (_ward, ward) = watch::channel(Arc::new(Ward::default()));
         let (rings, bell) = watch::channel(0);
         let (_commands, commands) = mpsc::channel(1);
-        let (publish, _state) = watch::channel(RouteStatus::default());
+        let (publish, state) = watch::channel(RouteStatus::default());
         let inputs = RouteInputs { ward, bell, commands, announce: None, publish, stop: stop.clone() };
         let counted = seen.clone();
         let connector = move || Counted { link: connect(&link), seen: counted.clone() };
         let topic = TOPIC.parse().expect("a topic");
-        let options = MqttOptions { topic, topic_text: TOPIC.into(), unheard: Unheard::Wait, batch: None };
+        let batch = batches.then(|| BatchOptions { topic: BATCH_TOPIC.to_owned(), all_lanes: false });
+        let window = if batches { BATCH_WINDOW } else { usize::from(WINDOW) };
+        let options = MqttOptions { topic, topic_text: TOPIC.into(), unheard: Unheard::Wait, batch };
         let destination = MqttDestination::new(connector, options);
-        let route = Route::new(settings(), store, row, boot(), inputs, destination).expect("a route");
+        let route = Route::new(settings(window), store, row, boot(), inputs, destination).expect("a route");
         let handle = runtime.handle().clone();
         let thread = std::thread::spawn(move || handle.block_on(route.run()));
-        Self { seen, stop, thread, quiet: Quiet { _ward, bell: rings, _commands, _state } }
+        Self { seen, stop, thread, quiet: Quiet { _ward, bell: rings, _commands, state } }
     }
 
     /// Something was appended, as the other half says it.
@@ -173,6 +188,17 @@ impl Draining {
         };
         runtime.block_on(async { tokio::time::timeout(LIMIT, enough).await }).expect("the backlog drains");
         self.seen.connected.lock().expect("not poisoned").expect("connected").elapsed()
+    }
+
+    /// Ends it; nothing may be owed any more, so that acknowledgements of batches were of all records.
+    pub fn assert_all_settled(self) {
+        let end = Instant::now() + LIMIT;
+        let owed = |status: &RouteStatus| status.live + status.backlog + status.in_flight;
+        while owed(&self.quiet.state.borrow()) > 0 {
+            assert!(Instant::now() < end, "{} records are owed", owed(&self.quiet.state.borrow()));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self.stop();
     }
 
     pub fn stop(self) {
@@ -234,14 +260,14 @@ fn seq_of_live(payload: &[u8]) -> Option<u64> {
     rest.split(',').next()?.parse().ok()
 }
 
-fn settings() -> RouteSettings {
+fn settings(window: usize) -> RouteSettings {
     let carry = Carry { readings: true, episodic: true, events: true, windows: BTreeSet::new() };
     RouteSettings {
         name: "live".into(),
         gateway: GATEWAY.into(),
         rules: Rules { bind: Bind::Device, carry, metrics: None, devices: None, hold_questionable: false, per_patient: false },
         order: Order::LiveFirst,
-        window: usize::from(WINDOW),
+        window,
         ack_interval: Duration::from_secs(1),
         max_rate: None,
         when: When::AtOnce,
