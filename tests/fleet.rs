@@ -27,7 +27,7 @@ const SICK: [(Trouble, &str); 16] = [
     (Trouble::Damaged, "damaged and salvaged"),
     (Trouble::DiskFails, "takes no writes"),
     (Trouble::RouteDown, "route live: not connected, 5120 records wait, the oldest for 4 h"),
-    (Trouble::Paused, "route live: paused"),
+    (Trouble::Paused, "route live: paused, until somebody resumes it"),
     (Trouble::AdapterUnusable, "no Bluetooth adapter"),
     (Trouble::CertificateExpired, "route live: a certificate expired 2 d ago"),
     (Trouble::DiskNearFull, "the disk has 100 MiB left"),
@@ -202,6 +202,22 @@ fn a_backlog_that_grows_is_told() {
     fleet.hear("bedrail/gw/status/route/live", route.to_string().as_bytes(), false, NOON);
     let reason = fleet.overview(NOON).gateways.remove(0).troubles.remove(0).reason;
     assert_eq!(reason, "route live: not connected, 6001 records wait and more come, the oldest for 4 h");
+}
+
+#[test]
+fn a_route_that_is_refused_is_told_from_one_that_somebody_paused() {
+    let mut fleet = Fleet::new(Topics::new(TOPIC));
+    let (gateway, mut route) = gateway("gw", &BTreeSet::from([Trouble::Paused]));
+    hear(&mut fleet, "gw", &(gateway, route.clone()));
+    assert_eq!(
+        fleet.overview(NOON).gateways[0].troubles[0].reason,
+        "route live: paused, until somebody resumes it, 1 records wait"
+    );
+    route["state"] = json!("paused");
+    route["error"] = json!("not_authorized");
+    fleet.hear("bedrail/gw/status/route/live", route.to_string().as_bytes(), false, NOON);
+    let reason = fleet.overview(NOON).gateways.remove(0).troubles.remove(0).reason;
+    assert_eq!(reason, "route live: paused, because the destination refuses this gateway, 1 records wait");
 }
 
 #[test]

@@ -265,6 +265,7 @@ async fn a_paused_route_sends_no_record_and_goes_on_telling_how_the_gateway_is()
     assert!((50..=1_500).contains(&play.connections()), "{} connections", play.connections());
     let status = play.status();
     assert_eq!((status.state, status.detail.as_deref()), (RouteState::Paused, Some("the broker moves")));
+    assert_eq!(status.last_fault, None, "a person stopped it, not the line");
     play.mend();
     let (done, answer) = oneshot::channel();
     play.command(RouteCommand::Resume { done }).await;

@@ -310,7 +310,12 @@ impl Gateway {
             let known = self.routes.get(*route);
             let waits = known.map_or_else(String::new, |route| route.waits(now));
             let unsent = known.map_or(0, |route| i64::try_from(route.unsent()).unwrap_or(i64::MAX));
-            let says = ConditionName::RouteDown.says(*level);
+            let error = known.and_then(|route| route.report.error.as_deref());
+            let says = match (*level, error) {
+                (2, Some(_)) => "paused, because the destination refuses this gateway",
+                (2, None) if known.is_some() => "paused, until somebody resumes it",
+                (level, _) => ConditionName::RouteDown.says(level),
+            };
             let trouble = if *level == 2 { Trouble::Paused } else { Trouble::RouteDown };
             add(trouble, unsent, format!("route {route}: {says}{waits}"));
         }

@@ -307,6 +307,10 @@ impl<D: Destination> Route<D> {
     }
 
     pub(super) fn state(&mut self, state: RouteState, detail: Option<String>) {
+        if self.row.paused.is_some() {
+            // Whoever stopped it is why it sends nothing, not what was wrong before.
+            self.status.last_fault = None;
+        }
         if self.status.state == state && self.status.detail == detail {
             return;
         }
