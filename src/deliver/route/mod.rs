@@ -1,6 +1,7 @@
 //! The shell of one route: it fetches what the planner names, decides, binds, hands it to its destination, and writes down
 //! what became of it. It runs on a thread of its own, so that reading the log never holds up a connection.
 
+mod answers;
 mod letters;
 mod upkeep;
 mod work;
