@@ -1,7 +1,7 @@
 //! The class of a value, decided once: a reading (measured, out of the device's range, questionable), no value, or nothing
 //! that was ever measured on anybody. The digits the device sent are never touched.
 
-use crate::gatt::{Measured, Number, Numbers, Status};
+use crate::gatt::{Absent, Measured, Number, Numbers, Status};
 use crate::reading::{Class, Component, Decimal, Flag, Metric, MetricRow, NoValue, OutOfRange, Unit, Value};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,11 +46,15 @@ pub fn classify(measured: &Measured) -> Outcome {
     let (mut value, mut out_of_range) = match &measured.value {
         Numbers::Single(number, unit) => match number {
             Number::Finite(value) => (Value::Number { value: *value, unit: *unit }, None),
-            Number::PositiveInfinity => (Value::NoNumber { unit: *unit }, Some(OutOfRange::High)),
+            Number::PositiveInfinity | Number::Absent(Absent::Overrun) => {
+                (Value::NoNumber { unit: *unit }, Some(OutOfRange::High))
+            }
             Number::NegativeInfinity => (Value::NoNumber { unit: *unit }, Some(OutOfRange::Low)),
             Number::NotANumber => return Outcome::NoValue(NoValue::NotANumber),
             Number::NotAtThisResolution => return Outcome::NoValue(NoValue::NotAtThisResolution),
-            Number::Reserved => return Outcome::NoValue(NoValue::Reserved),
+            Number::Reserved | Number::Absent(Absent::Prohibited) => return Outcome::NoValue(NoValue::Reserved),
+            Number::Absent(Absent::Unsuccessful) => return Outcome::NoValue(NoValue::Invalid),
+            Number::Absent(Absent::Unknown | Absent::Missing) => return Outcome::NoValue(NoValue::Unavailable),
         },
         Numbers::Compound(parts, unit) => {
             let out_of_range = parts.iter().find_map(|(_, number)| infinity(*number));
@@ -107,7 +111,7 @@ fn flags(status: &[Status]) -> Vec<Flag> {
 
 const fn infinity(number: Number) -> Option<OutOfRange> {
     match number {
-        Number::PositiveInfinity => Some(OutOfRange::High),
+        Number::PositiveInfinity | Number::Absent(Absent::Overrun) => Some(OutOfRange::High),
         Number::NegativeInfinity => Some(OutOfRange::Low),
         _ => None,
     }

@@ -2,7 +2,7 @@
 
 use crate::reading::{Component, Decimal, DeviceTime, Flag, Metric, Modality, Site, Unit, UserIndex};
 
-/// An IEEE 11073 number as sent: most are finite, a few say why there is none.
+/// A number as sent: most are finite, a few say why there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Number {
     Finite(Decimal),
@@ -11,6 +11,28 @@ pub enum Number {
     PositiveInfinity,
     NegativeInfinity,
     Reserved,
+    Absent(Absent),
+}
+
+impl Number {
+    /// A whole number, as fields without a resolution of their own are.
+    pub fn whole(value: impl Into<i64>) -> Self {
+        Number::Finite(Decimal::new(value.into(), 0))
+    }
+}
+
+/// What a value of a plain integer field means by the number it uses for "none".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// The device tried to measure and could not.
+    Unsuccessful,
+    Unknown,
+    /// The sensor has nothing to measure.
+    Missing,
+    /// A number that the field may not hold.
+    Prohibited,
+    /// More than the field can hold.
+    Overrun,
 }
 
 /// Everything one characteristic value says about its patient or device.
