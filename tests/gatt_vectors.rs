@@ -39,13 +39,11 @@ const LATER: &[&str] = &[
     "temperature",
     "udi_for_medical_devices",
     "user_control_point",
-    "weight_measurement",
-    "weight_scale_feature",
     "xoss_adv",
 ];
 
 /// How many vectors must have run: a test that finds no files would pass otherwise.
-const DECODED_VECTORS: usize = 117;
+const DECODED_VECTORS: usize = 130;
 
 #[derive(Deserialize)]
 struct Vector {

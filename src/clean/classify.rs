@@ -21,6 +21,7 @@ pub enum Outcome {
 pub enum DiscardReason {
     Demo,
     Test,
+    ControlSolution,
 }
 
 impl DiscardReason {
@@ -28,6 +29,7 @@ impl DiscardReason {
         match self {
             DiscardReason::Demo => "demo",
             DiscardReason::Test => "test",
+            DiscardReason::ControlSolution => "control_solution",
         }
     }
 }
@@ -40,6 +42,11 @@ pub fn classify(measured: &Measured) -> Outcome {
     }
     if let Some(why) = measured.status.iter().find_map(no_value) {
         return Outcome::NoValue(why);
+    }
+    if let Some(range) = measured.status.iter().find_map(told_out_of_range) {
+        let (Numbers::Single(_, unit) | Numbers::Compound(_, unit)) = measured.value;
+        let class = Class::OutOfRange(range);
+        return Outcome::Reading { value: Value::NoNumber { unit }, class, flags: flags(&measured.status) };
     }
     let row = measured.metric.row();
     let mut flags = flags(&measured.status);
@@ -84,6 +91,7 @@ fn discard(status: &Status) -> Option<DiscardReason> {
     match status {
         Status::Demo => Some(DiscardReason::Demo),
         Status::Test => Some(DiscardReason::Test),
+        Status::ControlSolution => Some(DiscardReason::ControlSolution),
         _ => None,
     }
 }
@@ -93,6 +101,13 @@ fn no_value(status: &Status) -> Option<NoValue> {
         Status::SensorOff => Some(NoValue::SensorOff),
         Status::Unavailable => Some(NoValue::Unavailable),
         Status::Invalid => Some(NoValue::Invalid),
+        _ => None,
+    }
+}
+
+const fn told_out_of_range(status: &Status) -> Option<OutOfRange> {
+    match status {
+        Status::OutOfRange(range) => Some(*range),
         _ => None,
     }
 }
@@ -161,7 +176,8 @@ fn pulse_range(metric: Metric, flags: &[Flag]) -> Option<OutOfRange> {
 }
 
 /// Which remarks cast doubt on the number itself. Sources: Pulse Oximeter Service 1.0, Measurement Status and Device and
-/// Sensor Status; Blood Pressure Service 1.1, Measurement Status; Heart Rate Service 1.0, Sensor Contact.
+/// Sensor Status; Blood Pressure Service 1.1, Measurement Status; Heart Rate Service 1.0, Sensor Contact; GSS, Glucose
+/// Measurement and CGM Measurement, Sensor Status Annunciation.
 ///
 /// An early estimate counts as doubtful because the oximeter itself calls it preliminary, a non-pulsatile signal because
 /// saturation is computed from the pulse. An irregular pulse and low perfusion are findings about the patient.
@@ -183,7 +199,18 @@ pub(crate) const fn makes_questionable(flag: Flag) -> bool {
         | Flag::SignalProcessingIrregular
         | Flag::ExternalInterference
         | Flag::EquipmentMalfunction
-        | Flag::SensorDisplaced => true,
+        | Flag::SensorDisplaced
+        | Flag::InsufficientSample
+        | Flag::StripInsertionError
+        | Flag::StripTypeIncorrect
+        | Flag::SensorTemperatureTooHigh
+        | Flag::SensorTemperatureTooLow
+        | Flag::ReadInterrupted
+        | Flag::SensorMalfunction
+        | Flag::SensorTypeIncorrect
+        | Flag::DeviceFault
+        | Flag::CalibrationRequired
+        | Flag::SessionStopped => true,
         Flag::Conflict
         | Flag::IrregularPulse
         | Flag::PulseRateAboveRange
@@ -193,7 +220,46 @@ pub(crate) const fn makes_questionable(flag: Flag) -> bool {
         | Flag::FullyQualified
         | Flag::FromStorage
         | Flag::LowPerfusion
-        | Flag::ContactNotSupported => false,
+        | Flag::ContactNotSupported
+        | Flag::BatteryLow
+        | Flag::TimeFault
+        | Flag::AlternateSite
+        | Flag::Earlobe
+        | Flag::Preprandial
+        | Flag::Postprandial
+        | Flag::Fasting
+        | Flag::Casual
+        | Flag::Bedtime
+        | Flag::TestedBySelf
+        | Flag::TestedByProfessional
+        | Flag::TestedByLaboratory
+        | Flag::MinorHealthIssues
+        | Flag::MajorHealthIssues
+        | Flag::DuringMenses
+        | Flag::UnderStress
+        | Flag::NoHealthIssues
+        | Flag::Breakfast
+        | Flag::Lunch
+        | Flag::Dinner
+        | Flag::Snack
+        | Flag::Drink
+        | Flag::Supper
+        | Flag::Brunch
+        | Flag::RapidActingInsulin
+        | Flag::ShortActingInsulin
+        | Flag::IntermediateActingInsulin
+        | Flag::LongActingInsulin
+        | Flag::PremixedInsulin
+        | Flag::DeviceAlert
+        | Flag::TimeSyncRequired
+        | Flag::CalibrationNotAllowed
+        | Flag::CalibrationRecommended
+        | Flag::BelowPatientLow
+        | Flag::AbovePatientHigh
+        | Flag::BelowHypo
+        | Flag::AboveHyper
+        | Flag::RateOfDecreaseExceeded
+        | Flag::RateOfIncreaseExceeded => false,
     }
 }
 
@@ -261,6 +327,16 @@ mod tests {
         };
         assert_eq!(classify(&spo2(Number::PositiveInfinity, &[Status::Flag(Flag::PoorSignal)])), high);
         assert_eq!(class_of(&spo2(Number::NegativeInfinity, &[])), Class::OutOfRange(OutOfRange::Low));
+    }
+
+    #[test]
+    fn what_the_device_calls_too_high_is_a_result_without_a_number_whatever_stands_there() {
+        for number in [Number::NotANumber, Number::Finite(d("600")), Number::Absent(Absent::Missing)] {
+            let status = [Status::OutOfRange(OutOfRange::High), Status::Flag(Flag::BatteryLow)];
+            let value = Value::NoNumber { unit: Unit::Percent };
+            let (class, flags) = (Class::OutOfRange(OutOfRange::High), vec![Flag::BatteryLow]);
+            assert_eq!(classify(&spo2(number, &status)), Outcome::Reading { value, class, flags });
+        }
     }
 
     #[test]

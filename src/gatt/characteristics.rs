@@ -8,6 +8,7 @@ use super::{
     BatteryLevel, BloodPressureFeature, BloodPressureMeasurement, BodySensorLocation, CurrentTime, DateTime,
     HeartRateMeasurement, IntermediateCuffPressure, IntermediateTemperature, MeasurementInterval, PlxContinuousMeasurement,
     PlxFeatures, PlxSpotCheckMeasurement, PnpId, SystemId, TemperatureMeasurement, TemperatureType, Text, UserIndexValue,
+    WeightMeasurement, WeightScaleFeature,
 };
 
 const READ: Properties = Properties { read: true, notify: false, indicate: false };
@@ -23,6 +24,7 @@ const OXIMETER: Option<Uuid> = Some(sig_uuid(0x1822));
 const BATTERY: Option<Uuid> = Some(sig_uuid(0x180F));
 const INFORMATION: Option<Uuid> = Some(sig_uuid(0x180A));
 const TIME: Option<Uuid> = Some(sig_uuid(0x1805));
+const WEIGHT_SCALE: Option<Uuid> = Some(sig_uuid(0x181D));
 const USER: Option<Uuid> = Some(sig_uuid(0x181C));
 
 /// Every characteristic bedrail can read, by service.
@@ -56,6 +58,8 @@ pub const CHARACTERISTICS: &[Characteristic] = &[
         OXIMETER,
     ),
     measurement::<PlxContinuousMeasurement>(0x2A5F, "plx_continuous_measurement", "PLX Continuous Measurement", NOTIFY, OXIMETER),
+    measurement::<WeightMeasurement>(0x2A9D, "weight_measurement", "Weight Measurement", INDICATE, WEIGHT_SCALE),
+    plain::<WeightScaleFeature>(0x2A9E, "weight_scale_feature", "Weight Scale Feature", READ_INDICATE, WEIGHT_SCALE),
     plain::<PlxFeatures>(0x2A60, "plx_features", "PLX Features", READ_INDICATE, OXIMETER),
     measurement::<BatteryLevel>(0x2A19, "battery_level", "Battery Level", READ_NOTIFY, BATTERY),
     plain::<SystemId>(0x2A23, "system_id", "System ID", READ, INFORMATION),

@@ -17,9 +17,11 @@ mod float;
 mod heart_rate;
 mod observed;
 mod pulse_oximeter;
+mod scaled;
 mod table;
 mod thermometer;
 mod user_data;
+mod weight_scale;
 
 pub use battery::BatteryLevel;
 pub use blood_pressure::{BloodPressureFeature, BloodPressureMeasurement, IntermediateCuffPressure};
@@ -41,3 +43,4 @@ pub use table::{
 };
 pub use thermometer::{IntermediateTemperature, MeasurementInterval, TemperatureMeasurement, TemperatureType};
 pub use user_data::UserIndexValue;
+pub use weight_scale::{WeightMeasurement, WeightScaleFeature};

@@ -1,6 +1,6 @@
 //! What one characteristic value says, in the vocabulary of `reading`: the step between a decoded structure and a class.
 
-use crate::reading::{Component, Decimal, DeviceTime, Flag, Metric, Modality, Site, Unit, UserIndex};
+use crate::reading::{Component, Decimal, DeviceTime, Flag, Metric, Modality, OutOfRange, Site, Unit, UserIndex};
 
 /// A number as sent: most are finite, a few say why there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,10 @@ pub enum Status {
     Unavailable,
     /// It is none: the device itself calls it invalid.
     Invalid,
+    /// It is beyond what the device can measure, whatever number stands there.
+    OutOfRange(OutOfRange),
     /// It was never a measurement of anybody.
     Demo,
     Test,
+    ControlSolution,
 }
