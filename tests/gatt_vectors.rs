@@ -13,7 +13,6 @@ use serde_json::Value;
 const LATER: &[&str] = &[
     "and_uc352_weight",
     "battery_level_status",
-    "body_composition_measurement",
     "bthome_v2",
     "cgm_feature",
     "cgm_measurement",
@@ -43,7 +42,7 @@ const LATER: &[&str] = &[
 ];
 
 /// How many vectors must have run: a test that finds no files would pass otherwise.
-const DECODED_VECTORS: usize = 130;
+const DECODED_VECTORS: usize = 139;
 
 #[derive(Deserialize)]
 struct Vector {

@@ -5,10 +5,10 @@ use uuid::Uuid;
 use super::float::{Medfloat16, Medfloat32};
 use super::table::{Characteristic, Decoder, Properties, measurement, plain, sig_uuid};
 use super::{
-    BatteryLevel, BloodPressureFeature, BloodPressureMeasurement, BodySensorLocation, CurrentTime, DateTime,
-    HeartRateMeasurement, IntermediateCuffPressure, IntermediateTemperature, MeasurementInterval, PlxContinuousMeasurement,
-    PlxFeatures, PlxSpotCheckMeasurement, PnpId, SystemId, TemperatureMeasurement, TemperatureType, Text, UserIndexValue,
-    WeightMeasurement, WeightScaleFeature,
+    BatteryLevel, BloodPressureFeature, BloodPressureMeasurement, BodyCompositionFeature, BodyCompositionMeasurement,
+    BodySensorLocation, CurrentTime, DateTime, HeartRateMeasurement, IntermediateCuffPressure, IntermediateTemperature,
+    MeasurementInterval, PlxContinuousMeasurement, PlxFeatures, PlxSpotCheckMeasurement, PnpId, SystemId, TemperatureMeasurement,
+    TemperatureType, Text, UserIndexValue, WeightMeasurement, WeightScaleFeature,
 };
 
 const READ: Properties = Properties { read: true, notify: false, indicate: false };
@@ -25,6 +25,7 @@ const BATTERY: Option<Uuid> = Some(sig_uuid(0x180F));
 const INFORMATION: Option<Uuid> = Some(sig_uuid(0x180A));
 const TIME: Option<Uuid> = Some(sig_uuid(0x1805));
 const WEIGHT_SCALE: Option<Uuid> = Some(sig_uuid(0x181D));
+const BODY_COMPOSITION: Option<Uuid> = Some(sig_uuid(0x181B));
 const USER: Option<Uuid> = Some(sig_uuid(0x181C));
 
 /// Every characteristic bedrail can read, by service.
@@ -60,6 +61,20 @@ pub const CHARACTERISTICS: &[Characteristic] = &[
     measurement::<PlxContinuousMeasurement>(0x2A5F, "plx_continuous_measurement", "PLX Continuous Measurement", NOTIFY, OXIMETER),
     measurement::<WeightMeasurement>(0x2A9D, "weight_measurement", "Weight Measurement", INDICATE, WEIGHT_SCALE),
     plain::<WeightScaleFeature>(0x2A9E, "weight_scale_feature", "Weight Scale Feature", READ_INDICATE, WEIGHT_SCALE),
+    measurement::<BodyCompositionMeasurement>(
+        0x2A9C,
+        "body_composition_measurement",
+        "Body Composition Measurement",
+        INDICATE,
+        BODY_COMPOSITION,
+    ),
+    plain::<BodyCompositionFeature>(
+        0x2A9B,
+        "body_composition_feature",
+        "Body Composition Feature",
+        READ_INDICATE,
+        BODY_COMPOSITION,
+    ),
     plain::<PlxFeatures>(0x2A60, "plx_features", "PLX Features", READ_INDICATE, OXIMETER),
     measurement::<BatteryLevel>(0x2A19, "battery_level", "Battery Level", READ_NOTIFY, BATTERY),
     plain::<SystemId>(0x2A23, "system_id", "System ID", READ, INFORMATION),

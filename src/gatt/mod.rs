@@ -4,6 +4,7 @@
 
 mod battery;
 mod blood_pressure;
+mod body_composition;
 mod characteristics;
 mod context;
 mod current_time;
@@ -25,6 +26,7 @@ mod weight_scale;
 
 pub use battery::BatteryLevel;
 pub use blood_pressure::{BloodPressureFeature, BloodPressureMeasurement, IntermediateCuffPressure};
+pub use body_composition::{BodyCompositionFeature, BodyCompositionMeasurement, BodyCompositionParts};
 pub use characteristics::{CHARACTERISTICS, TYPES};
 pub use context::{Context, ContextError};
 pub use current_time::CurrentTime;
