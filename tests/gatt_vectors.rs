@@ -23,8 +23,6 @@ const LATER: &[&str] = &[
     "elapsed_time",
     "enhanced_blood_pressure_measurement",
     "enhanced_intermediate_cuff_pressure",
-    "glucose_measurement",
-    "glucose_measurement_context",
     "humidity",
     "idd_status",
     "live_health_observations",
@@ -42,7 +40,7 @@ const LATER: &[&str] = &[
 ];
 
 /// How many vectors must have run: a test that finds no files would pass otherwise.
-const DECODED_VECTORS: usize = 139;
+const DECODED_VECTORS: usize = 157;
 
 #[derive(Deserialize)]
 struct Vector {

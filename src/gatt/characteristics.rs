@@ -6,9 +6,10 @@ use super::float::{Medfloat16, Medfloat32};
 use super::table::{Characteristic, Decoder, Properties, measurement, plain, sig_uuid};
 use super::{
     BatteryLevel, BloodPressureFeature, BloodPressureMeasurement, BodyCompositionFeature, BodyCompositionMeasurement,
-    BodySensorLocation, CurrentTime, DateTime, HeartRateMeasurement, IntermediateCuffPressure, IntermediateTemperature,
-    MeasurementInterval, PlxContinuousMeasurement, PlxFeatures, PlxSpotCheckMeasurement, PnpId, SystemId, TemperatureMeasurement,
-    TemperatureType, Text, UserIndexValue, WeightMeasurement, WeightScaleFeature,
+    BodySensorLocation, CurrentTime, DateTime, GlucoseFeature, GlucoseMeasurement, GlucoseMeasurementContext,
+    HeartRateMeasurement, IntermediateCuffPressure, IntermediateTemperature, MeasurementInterval, PlxContinuousMeasurement,
+    PlxFeatures, PlxSpotCheckMeasurement, PnpId, SystemId, TemperatureMeasurement, TemperatureType, Text, UserIndexValue,
+    WeightMeasurement, WeightScaleFeature,
 };
 
 const READ: Properties = Properties { read: true, notify: false, indicate: false };
@@ -26,6 +27,7 @@ const INFORMATION: Option<Uuid> = Some(sig_uuid(0x180A));
 const TIME: Option<Uuid> = Some(sig_uuid(0x1805));
 const WEIGHT_SCALE: Option<Uuid> = Some(sig_uuid(0x181D));
 const BODY_COMPOSITION: Option<Uuid> = Some(sig_uuid(0x181B));
+const GLUCOSE: Option<Uuid> = Some(sig_uuid(0x1808));
 const USER: Option<Uuid> = Some(sig_uuid(0x181C));
 
 /// Every characteristic bedrail can read, by service.
@@ -75,6 +77,15 @@ pub const CHARACTERISTICS: &[Characteristic] = &[
         READ_INDICATE,
         BODY_COMPOSITION,
     ),
+    measurement::<GlucoseMeasurement>(0x2A18, "glucose_measurement", "Glucose Measurement", NOTIFY, GLUCOSE),
+    measurement::<GlucoseMeasurementContext>(
+        0x2A34,
+        "glucose_measurement_context",
+        "Glucose Measurement Context",
+        NOTIFY,
+        GLUCOSE,
+    ),
+    plain::<GlucoseFeature>(0x2A51, "glucose_feature", "Glucose Feature", READ_INDICATE, GLUCOSE),
     plain::<PlxFeatures>(0x2A60, "plx_features", "PLX Features", READ_INDICATE, OXIMETER),
     measurement::<BatteryLevel>(0x2A19, "battery_level", "Battery Level", READ_NOTIFY, BATTERY),
     plain::<SystemId>(0x2A23, "system_id", "System ID", READ, INFORMATION),

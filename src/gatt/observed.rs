@@ -19,6 +19,15 @@ impl Number {
     pub fn whole(value: impl Into<i64>) -> Self {
         Number::Finite(Decimal::new(value.into(), 0))
     }
+
+    /// The same digits with the point moved: an exact ×10^`places`. Past what can be told it is no number.
+    #[must_use]
+    pub fn shifted(self, places: i8) -> Self {
+        match self {
+            Number::Finite(value) => value.shift(places).map_or(Number::NotANumber, Number::Finite),
+            other => other,
+        }
+    }
 }
 
 /// What a value of a plain integer field means by the number it uses for "none".

@@ -235,7 +235,7 @@ mod tests {
     fn an_unsegmented_value_in_several_pieces_is_refused() {
         let error = decode(sig_uuid(0x2A19), &[&[50], &[51]], &Context::default(), false).expect_err("two pieces");
         assert_eq!(error.name(), "segment_error");
-        let error = decode(sig_uuid(0x2A18), &[&[0]], &Context::default(), false).expect_err("no decoder");
+        let error = decode(sig_uuid(0x2A00), &[&[0]], &Context::default(), false).expect_err("no decoder");
         assert_eq!(error.name(), "unsupported");
     }
 
