@@ -1,7 +1,7 @@
 //! The class of a value, decided once: a reading (measured, out of the device's range, questionable), no value, or nothing
 //! that was ever measured on anybody. The digits the device sent are never touched.
 
-use crate::gatt::{Measured, Number, Numbers, Status};
+use crate::gatt::{Absent, Measured, Number, Numbers, Status};
 use crate::reading::{Class, Component, Decimal, Flag, Metric, MetricRow, NoValue, OutOfRange, Unit, Value};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,7 @@ pub enum Outcome {
 pub enum DiscardReason {
     Demo,
     Test,
+    ControlSolution,
 }
 
 impl DiscardReason {
@@ -28,6 +29,7 @@ impl DiscardReason {
         match self {
             DiscardReason::Demo => "demo",
             DiscardReason::Test => "test",
+            DiscardReason::ControlSolution => "control_solution",
         }
     }
 }
@@ -41,16 +43,25 @@ pub fn classify(measured: &Measured) -> Outcome {
     if let Some(why) = measured.status.iter().find_map(no_value) {
         return Outcome::NoValue(why);
     }
+    if let Some(range) = measured.status.iter().find_map(told_out_of_range) {
+        let (Numbers::Single(_, unit) | Numbers::Compound(_, unit)) = measured.value;
+        let class = Class::OutOfRange(range);
+        return Outcome::Reading { value: Value::NoNumber { unit }, class, flags: flags(&measured.status) };
+    }
     let row = measured.metric.row();
     let mut flags = flags(&measured.status);
     let (mut value, mut out_of_range) = match &measured.value {
         Numbers::Single(number, unit) => match number {
             Number::Finite(value) => (Value::Number { value: *value, unit: *unit }, None),
-            Number::PositiveInfinity => (Value::NoNumber { unit: *unit }, Some(OutOfRange::High)),
+            Number::PositiveInfinity | Number::Absent(Absent::Overrun) => {
+                (Value::NoNumber { unit: *unit }, Some(OutOfRange::High))
+            }
             Number::NegativeInfinity => (Value::NoNumber { unit: *unit }, Some(OutOfRange::Low)),
             Number::NotANumber => return Outcome::NoValue(NoValue::NotANumber),
             Number::NotAtThisResolution => return Outcome::NoValue(NoValue::NotAtThisResolution),
-            Number::Reserved => return Outcome::NoValue(NoValue::Reserved),
+            Number::Reserved | Number::Absent(Absent::Prohibited) => return Outcome::NoValue(NoValue::Reserved),
+            Number::Absent(Absent::Unsuccessful) => return Outcome::NoValue(NoValue::Invalid),
+            Number::Absent(Absent::Unknown | Absent::Missing) => return Outcome::NoValue(NoValue::Unavailable),
         },
         Numbers::Compound(parts, unit) => {
             let out_of_range = parts.iter().find_map(|(_, number)| infinity(*number));
@@ -80,6 +91,7 @@ fn discard(status: &Status) -> Option<DiscardReason> {
     match status {
         Status::Demo => Some(DiscardReason::Demo),
         Status::Test => Some(DiscardReason::Test),
+        Status::ControlSolution => Some(DiscardReason::ControlSolution),
         _ => None,
     }
 }
@@ -89,6 +101,13 @@ fn no_value(status: &Status) -> Option<NoValue> {
         Status::SensorOff => Some(NoValue::SensorOff),
         Status::Unavailable => Some(NoValue::Unavailable),
         Status::Invalid => Some(NoValue::Invalid),
+        _ => None,
+    }
+}
+
+const fn told_out_of_range(status: &Status) -> Option<OutOfRange> {
+    match status {
+        Status::OutOfRange(range) => Some(*range),
         _ => None,
     }
 }
@@ -107,7 +126,7 @@ fn flags(status: &[Status]) -> Vec<Flag> {
 
 const fn infinity(number: Number) -> Option<OutOfRange> {
     match number {
-        Number::PositiveInfinity => Some(OutOfRange::High),
+        Number::PositiveInfinity | Number::Absent(Absent::Overrun) => Some(OutOfRange::High),
         Number::NegativeInfinity => Some(OutOfRange::Low),
         _ => None,
     }
@@ -157,7 +176,8 @@ fn pulse_range(metric: Metric, flags: &[Flag]) -> Option<OutOfRange> {
 }
 
 /// Which remarks cast doubt on the number itself. Sources: Pulse Oximeter Service 1.0, Measurement Status and Device and
-/// Sensor Status; Blood Pressure Service 1.1, Measurement Status; Heart Rate Service 1.0, Sensor Contact.
+/// Sensor Status; Blood Pressure Service 1.1, Measurement Status; Heart Rate Service 1.0, Sensor Contact; GSS, Glucose
+/// Measurement and CGM Measurement, Sensor Status Annunciation.
 ///
 /// An early estimate counts as doubtful because the oximeter itself calls it preliminary, a non-pulsatile signal because
 /// saturation is computed from the pulse. An irregular pulse and low perfusion are findings about the patient.
@@ -179,7 +199,18 @@ pub(crate) const fn makes_questionable(flag: Flag) -> bool {
         | Flag::SignalProcessingIrregular
         | Flag::ExternalInterference
         | Flag::EquipmentMalfunction
-        | Flag::SensorDisplaced => true,
+        | Flag::SensorDisplaced
+        | Flag::InsufficientSample
+        | Flag::StripInsertionError
+        | Flag::StripTypeIncorrect
+        | Flag::SensorTemperatureTooHigh
+        | Flag::SensorTemperatureTooLow
+        | Flag::ReadInterrupted
+        | Flag::SensorMalfunction
+        | Flag::SensorTypeIncorrect
+        | Flag::DeviceFault
+        | Flag::CalibrationRequired
+        | Flag::SessionStopped => true,
         Flag::Conflict
         | Flag::IrregularPulse
         | Flag::PulseRateAboveRange
@@ -189,7 +220,46 @@ pub(crate) const fn makes_questionable(flag: Flag) -> bool {
         | Flag::FullyQualified
         | Flag::FromStorage
         | Flag::LowPerfusion
-        | Flag::ContactNotSupported => false,
+        | Flag::ContactNotSupported
+        | Flag::BatteryLow
+        | Flag::TimeFault
+        | Flag::AlternateSite
+        | Flag::Earlobe
+        | Flag::Preprandial
+        | Flag::Postprandial
+        | Flag::Fasting
+        | Flag::Casual
+        | Flag::Bedtime
+        | Flag::TestedBySelf
+        | Flag::TestedByProfessional
+        | Flag::TestedByLaboratory
+        | Flag::MinorHealthIssues
+        | Flag::MajorHealthIssues
+        | Flag::DuringMenses
+        | Flag::UnderStress
+        | Flag::NoHealthIssues
+        | Flag::Breakfast
+        | Flag::Lunch
+        | Flag::Dinner
+        | Flag::Snack
+        | Flag::Drink
+        | Flag::Supper
+        | Flag::Brunch
+        | Flag::RapidActingInsulin
+        | Flag::ShortActingInsulin
+        | Flag::IntermediateActingInsulin
+        | Flag::LongActingInsulin
+        | Flag::PremixedInsulin
+        | Flag::DeviceAlert
+        | Flag::TimeSyncRequired
+        | Flag::CalibrationNotAllowed
+        | Flag::CalibrationRecommended
+        | Flag::BelowPatientLow
+        | Flag::AbovePatientHigh
+        | Flag::BelowHypo
+        | Flag::AboveHyper
+        | Flag::RateOfDecreaseExceeded
+        | Flag::RateOfIncreaseExceeded => false,
     }
 }
 
@@ -257,6 +327,16 @@ mod tests {
         };
         assert_eq!(classify(&spo2(Number::PositiveInfinity, &[Status::Flag(Flag::PoorSignal)])), high);
         assert_eq!(class_of(&spo2(Number::NegativeInfinity, &[])), Class::OutOfRange(OutOfRange::Low));
+    }
+
+    #[test]
+    fn what_the_device_calls_too_high_is_a_result_without_a_number_whatever_stands_there() {
+        for number in [Number::NotANumber, Number::Finite(d("600")), Number::Absent(Absent::Missing)] {
+            let status = [Status::OutOfRange(OutOfRange::High), Status::Flag(Flag::BatteryLow)];
+            let value = Value::NoNumber { unit: Unit::Percent };
+            let (class, flags) = (Class::OutOfRange(OutOfRange::High), vec![Flag::BatteryLow]);
+            assert_eq!(classify(&spo2(number, &status)), Outcome::Reading { value, class, flags });
+        }
     }
 
     #[test]

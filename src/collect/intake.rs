@@ -21,10 +21,19 @@ pub struct Taken {
 
 /// Turns a characteristic value into drafts; `None` for a characteristic that carries no measurement.
 pub fn take(key: &SiteKey, boot: BootId, heard: &Heard) -> Option<Result<Taken, DecodeError>> {
-    let (observed, warnings) = match gatt::observe(heard.characteristic, &heard.octets)? {
+    let (records, warnings) = match gatt::observe(heard.characteristic, &heard.octets)? {
         Ok(decoded) => decoded,
         Err(error) => return Some(Err(error)),
     };
+    let mut taken =
+        Taken { at_once: heard.indicated, warnings: warnings.iter().map(|warning| warning.name()).collect(), ..Taken::default() };
+    for observed in &records {
+        take_record(key, boot, heard, observed, &mut taken);
+    }
+    Some(Ok(taken))
+}
+
+fn take_record(key: &SiteKey, boot: BootId, heard: &Heard, observed: &Observed, taken: &mut Taken) {
     let stamp = Stamp {
         boot,
         arrived: heard.arrived,
@@ -32,14 +41,10 @@ pub fn take(key: &SiteKey, boot: BootId, heard: &Heard) -> Option<Result<Taken, 
         device_clock: heard.device_clock,
         stored: observed.stored,
     };
-    let mut taken = Taken {
-        at_once: heard.indicated || observed.stored,
-        warnings: warnings.iter().map(|warning| warning.name()).collect(),
-        ..Taken::default()
-    };
+    taken.at_once |= observed.stored;
     let mut bodies: Vec<(StreamKey, Body)> = Vec::new();
     for measured in &observed.values {
-        let stream = stream_of(heard.device, &observed, measured);
+        let stream = stream_of(heard.device, observed, measured);
         match classify(measured) {
             Outcome::Discard(reason) => taken.discarded.push(reason),
             Outcome::NoValue(why) => bodies.push((stream, Body::Event(Event::NoValue(why)))),
@@ -54,10 +59,9 @@ pub fn take(key: &SiteKey, boot: BootId, heard: &Heard) -> Option<Result<Taken, 
         if let Body::Reading(reading) = &mut body {
             (reading.part, reading.parts) = (u8::try_from(index).unwrap_or(u8::MAX), parts);
         }
-        let identity = identity(key, heard, &observed, stream.metric, index);
+        let identity = identity(key, heard, observed, stream.metric, index);
         taken.drafts.push(Draft { identity, device: heard.device, stream: Some(stream), stamp, body });
     }
-    Some(Ok(taken))
 }
 
 fn stream_of(device: DeviceId, observed: &Observed, measured: &Measured) -> StreamKey {

@@ -1,6 +1,5 @@
 //! What a decoder can object to, under the names that `bedrail decode` prints.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use uuid::Uuid;
@@ -20,16 +19,22 @@ pub enum Warning {
     MissingTerminator,
     /// Octets that are no UTF-8; each such run reads as U+FFFD.
     InvalidUtf8,
+    /// A checksum where the device says that it sends none.
+    UnexpectedCrcPlaceholder,
+    /// An object of a kind nobody has defined; it and what follows it are kept unread.
+    UnknownObjectId,
 }
 
 impl Warning {
-    pub const ALL: [Warning; 6] = [
+    pub const ALL: [Warning; 8] = [
         Warning::ReservedBits,
         Warning::ReservedValue,
         Warning::TrailingBytes,
         Warning::InvalidDateTime,
         Warning::MissingTerminator,
         Warning::InvalidUtf8,
+        Warning::UnexpectedCrcPlaceholder,
+        Warning::UnknownObjectId,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -40,6 +45,8 @@ impl Warning {
             Warning::InvalidDateTime => "invalid_date_time",
             Warning::MissingTerminator => "missing_terminator",
             Warning::InvalidUtf8 => "invalid_utf8",
+            Warning::UnexpectedCrcPlaceholder => "unexpected_crc_placeholder",
+            Warning::UnknownObjectId => "unknown_object_id",
         }
     }
 }
@@ -70,6 +77,14 @@ pub enum DecodeError {
     Unsupported { uuid: Uuid },
     #[error("this characteristic is sent in one piece and not in {given}; give its octets as one argument")]
     Segments { given: usize },
+    #[error("{0}; what was there of it is dropped, so that half a value never exists")]
+    Segment(SegmentFault),
+    #[error("format {given} has no decoder; `bedrail decode` reads {known}")]
+    UnknownFormat { given: u8, known: &'static str },
+    #[error("the value is encrypted; give the device's key and address (--context key=… --context mac=…)")]
+    KeyRequired,
+    #[error("the value does not decrypt with this key and address; it was altered, or the key is another device's")]
+    DecryptFailed,
     #[error("strict: {0}; without --strict this is only a warning")]
     Strict(Warning),
 }
@@ -83,32 +98,32 @@ impl DecodeError {
             DecodeError::UnknownOpcode { .. } => "unknown_opcode",
             DecodeError::InvalidField { .. } => "invalid_field",
             DecodeError::Unsupported { .. } => "unsupported",
-            DecodeError::Segments { .. } => "segment_error",
+            DecodeError::Segments { .. } | DecodeError::Segment(_) => "segment_error",
+            DecodeError::UnknownFormat { .. } => "unsupported",
+            DecodeError::KeyRequired => "key_required",
+            DecodeError::DecryptFailed => "decrypt_failed",
             DecodeError::Strict(warning) => warning.name(),
         }
     }
 }
 
-/// What a decoder must be told that the octets do not say. No characteristic of today needs any of it; the names are fixed
-/// so that a misspelt one is refused and not ignored.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Context(BTreeMap<&'static str, String>);
-
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a context key; known are {keys}", keys = Context::KEYS.join(", "))]
-pub struct ContextError(String);
-
-impl Context {
-    pub const KEYS: &'static [&'static str] = &["e2e_crc", "sequence_width", "e2e", "key", "mac"];
-
-    pub fn set(&mut self, key: &str, value: &str) -> Result<(), ContextError> {
-        let known = Self::KEYS.iter().find(|known| known.eq_ignore_ascii_case(key));
-        let known = known.ok_or_else(|| ContextError(key.chars().take(40).collect()))?;
-        self.0.insert(known, value.to_owned());
-        Ok(())
-    }
-
-    pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(String::as_str)
-    }
+/// Why segments do not make one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SegmentFault {
+    #[error("a segment has no header")]
+    Empty,
+    #[error("the first segment is missing")]
+    NoFirst,
+    #[error("a segment is missing before this one")]
+    Skipped,
+    #[error("a new value began before the last segment of the one before")]
+    Interrupted,
+    #[error("the last segment never came")]
+    NoLast,
+    #[error("segments go on after the last one")]
+    AfterLast,
+    #[error("the segments belong to different records")]
+    Mixed,
+    #[error("the segments are longer together than any value may be")]
+    TooLong,
 }

@@ -1,10 +1,12 @@
 //! A decoded value as ordered JSON, for `bedrail decode` and the test vectors: numbers are decimal text at the device's
 //! resolution, units are UCUM, bits and codes are words.
 
+use std::fmt;
+
 use serde::Serialize;
 use serde::ser::{SerializeMap, SerializeSeq, Serializer};
 
-use super::Number;
+use super::{Absent, Number};
 use crate::reading::{DeviceTime, Unit};
 
 /// Names of bits or of codes, by number.
@@ -17,9 +19,13 @@ pub struct Fields(Vec<(&'static str, Field)>);
 pub enum Field {
     Null,
     Bool(bool),
-    Integer(u32),
+    Integer(u64),
+    Signed(i64),
     Integers(Vec<u16>),
+    Samples(Vec<i32>),
     Text(String),
+    /// Octets nobody can read, in hexadecimal.
+    Octets(Vec<u8>),
     Word(&'static str),
     /// The name of a code, or `rfu(n)` for one that has none.
     Code(u8, Names),
@@ -27,8 +33,11 @@ pub enum Field {
     Bits(u32, Names),
     /// A number and its UCUM unit, or the reason why there is no number.
     Quantity(Number, &'static str),
+    /// A number whose unit stands in a field of its own.
+    Number(Number),
     Time(Option<DeviceTime>),
     Group(Fields),
+    List(Vec<Fields>),
 }
 
 impl Field {
@@ -77,9 +86,12 @@ impl Serialize for Field {
         match self {
             Field::Null | Field::Time(None) => serializer.serialize_unit(),
             Field::Bool(value) => serializer.serialize_bool(*value),
-            Field::Integer(value) => serializer.serialize_u32(*value),
+            Field::Integer(value) => serializer.serialize_u64(*value),
+            Field::Signed(value) => serializer.serialize_i64(*value),
             Field::Integers(values) => values.serialize(serializer),
+            Field::Samples(values) => values.serialize(serializer),
             Field::Text(text) => serializer.serialize_str(text),
+            Field::Octets(octets) => serializer.collect_str(&Hex(octets)),
             Field::Word(word) => serializer.serialize_str(word),
             Field::Code(code, names) => match names.iter().find(|(known, _)| known == code) {
                 Some((_, name)) => serializer.serialize_str(name),
@@ -93,8 +105,11 @@ impl Serialize for Field {
                 list.end()
             }
             Field::Quantity(number, unit) => quantity(*number, unit, serializer),
+            Field::Number(Number::Finite(value)) => serializer.collect_str(value),
+            Field::Number(number) => serializer.serialize_str(special(*number).unwrap_or_default()),
             Field::Time(Some(time)) => serializer.collect_str(time),
             Field::Group(fields) => fields.serialize(serializer),
+            Field::List(items) => items.serialize(serializer),
         }
     }
 }
@@ -118,25 +133,40 @@ const fn bit_mask(bit: u8) -> u32 {
     1 << bit
 }
 
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+    }
+}
+
 fn quantity<S: Serializer>(number: Number, unit: &str, serializer: S) -> Result<S::Ok, S::Error> {
     let mut map = serializer.serialize_map(None)?;
-    let special = match number {
-        Number::Finite(value) => {
-            map.serialize_entry("v", &value.to_string())?;
-            None
-        }
+    match number {
+        Number::Finite(value) => map.serialize_entry("v", &value.to_string())?,
+        _ => map.serialize_entry("v", &())?,
+    }
+    map.serialize_entry("u", unit)?;
+    if let Some(special) = special(number) {
+        map.serialize_entry("special", special)?;
+    }
+    map.end()
+}
+
+/// The word for what stands where a number should; `None` for a number.
+const fn special(number: Number) -> Option<&'static str> {
+    match number {
+        Number::Finite(_) => None,
         Number::NotANumber => Some("NaN"),
         Number::NotAtThisResolution => Some("NRes"),
         Number::PositiveInfinity => Some("+INF"),
         Number::NegativeInfinity => Some("-INF"),
         Number::Reserved => Some("RFU"),
-    };
-    if special.is_some() {
-        map.serialize_entry("v", &())?;
+        Number::Absent(Absent::Unsuccessful) => Some("unsuccessful"),
+        Number::Absent(Absent::Unknown) => Some("unknown"),
+        Number::Absent(Absent::Missing) => Some("missing"),
+        Number::Absent(Absent::Prohibited) => Some("prohibited"),
+        Number::Absent(Absent::Overrun) => Some("overrun"),
     }
-    map.serialize_entry("u", unit)?;
-    if let Some(special) = special {
-        map.serialize_entry("special", special)?;
-    }
-    map.end()
 }

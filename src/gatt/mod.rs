@@ -4,6 +4,9 @@
 
 mod battery;
 mod blood_pressure;
+mod body_composition;
+mod characteristics;
+mod context;
 mod current_time;
 mod cursor;
 mod date_time;
@@ -12,28 +15,38 @@ mod device_kind;
 mod error;
 mod fields;
 mod float;
+mod glucose;
+mod glucose_pairs;
 mod heart_rate;
 mod observed;
 mod pulse_oximeter;
+mod scaled;
 mod table;
 mod thermometer;
 mod user_data;
+mod weight_scale;
 
 pub use battery::BatteryLevel;
 pub use blood_pressure::{BloodPressureFeature, BloodPressureMeasurement, IntermediateCuffPressure};
+pub use body_composition::{BodyCompositionFeature, BodyCompositionMeasurement, BodyCompositionParts};
+pub use characteristics::{CHARACTERISTICS, TYPES};
+pub use context::{Context, ContextError};
 pub use current_time::CurrentTime;
-pub use cursor::{Cursor, Decode, Measurement, read};
+pub use cursor::{Cursor, Decode, Measurement, Records, read, read_with};
 pub use date_time::DateTime;
 pub use device_information::{PnpId, SystemId, Text};
 pub use device_kind::{DeviceKind, device_kinds};
-pub use error::{Context, ContextError, DecodeError, Warning};
+pub use error::{DecodeError, SegmentFault, Warning};
 pub use fields::{Field, Fields};
+pub use glucose::{GlucoseFeature, GlucoseMeasurement, GlucoseMeasurementContext};
+pub use glucose_pairs::{GlucosePairs, GlucoseRecord};
 pub use heart_rate::{BodySensorLocation, Contact, HeartRateMeasurement};
-pub use observed::{Measured, Number, Numbers, Observed, Status};
+pub use observed::{Absent, Measured, Number, Numbers, Observed, Status};
 pub use pulse_oximeter::{PlxContinuousMeasurement, PlxFeatures, PlxSpotCheckMeasurement};
 pub use table::{
-    CHARACTERISTICS, Characteristic, Decoded, Decoder, Properties, UnknownCharacteristic, characteristic, decode, device_clock,
-    find, information_text, observe, sig_uuid,
+    Characteristic, Decoded, Decoder, Properties, UnknownCharacteristic, characteristic, decode, device_clock, find,
+    information_text, observe, sig_uuid,
 };
 pub use thermometer::{IntermediateTemperature, MeasurementInterval, TemperatureMeasurement, TemperatureType};
 pub use user_data::UserIndexValue;
+pub use weight_scale::{WeightMeasurement, WeightScaleFeature};

@@ -1,8 +1,8 @@
 //! What one characteristic value says, in the vocabulary of `reading`: the step between a decoded structure and a class.
 
-use crate::reading::{Component, Decimal, DeviceTime, Flag, Metric, Modality, Site, Unit, UserIndex};
+use crate::reading::{Component, Decimal, DeviceTime, Flag, Metric, Modality, OutOfRange, Site, Unit, UserIndex};
 
-/// An IEEE 11073 number as sent: most are finite, a few say why there is none.
+/// A number as sent: most are finite, a few say why there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Number {
     Finite(Decimal),
@@ -11,6 +11,37 @@ pub enum Number {
     PositiveInfinity,
     NegativeInfinity,
     Reserved,
+    Absent(Absent),
+}
+
+impl Number {
+    /// A whole number, as fields without a resolution of their own are.
+    pub fn whole(value: impl Into<i64>) -> Self {
+        Number::Finite(Decimal::new(value.into(), 0))
+    }
+
+    /// The same digits with the point moved: an exact ×10^`places`. Past what can be told it is no number.
+    #[must_use]
+    pub fn shifted(self, places: i8) -> Self {
+        match self {
+            Number::Finite(value) => value.shift(places).map_or(Number::NotANumber, Number::Finite),
+            other => other,
+        }
+    }
+}
+
+/// What a value of a plain integer field means by the number it uses for "none".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// The device tried to measure and could not.
+    Unsuccessful,
+    Unknown,
+    /// The sensor has nothing to measure.
+    Missing,
+    /// A number that the field may not hold.
+    Prohibited,
+    /// More than the field can hold.
+    Overrun,
 }
 
 /// Everything one characteristic value says about its patient or device.
@@ -54,7 +85,10 @@ pub enum Status {
     Unavailable,
     /// It is none: the device itself calls it invalid.
     Invalid,
+    /// It is beyond what the device can measure, whatever number stands there.
+    OutOfRange(OutOfRange),
     /// It was never a measurement of anybody.
     Demo,
     Test,
+    ControlSolution,
 }

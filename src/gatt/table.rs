@@ -1,36 +1,26 @@
-//! The one table of characteristics bedrail can read, by UUID and by name.
+//! Characteristics by UUID and by name, and how the octets of one are read.
 
 use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
 use uuid::Uuid;
 
-use super::error::{Context, DecodeError, Warning};
-use super::float::{Medfloat16, Medfloat32};
+use super::error::{DecodeError, Warning};
 use super::{
-    BatteryLevel, BloodPressureFeature, BloodPressureMeasurement, BodySensorLocation, CurrentTime, DateTime, Decode, Fields,
-    HeartRateMeasurement, IntermediateCuffPressure, IntermediateTemperature, Measurement, MeasurementInterval, Observed,
-    PlxContinuousMeasurement, PlxFeatures, PlxSpotCheckMeasurement, PnpId, SystemId, TemperatureMeasurement, TemperatureType,
-    Text, UserIndexValue, read,
+    CHARACTERISTICS, Context, CurrentTime, DateTime, Decode, Fields, Measurement, Observed, TYPES, Text, read, read_with,
 };
 use crate::reading::DeviceTime;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Characteristic {
-    pub uuid16: u16,
+    pub uuid: Uuid,
     /// The name on the command line and in test vectors.
     pub name: &'static str,
     /// The Bluetooth SIG's name.
     pub title: &'static str,
     pub properties: Properties,
     /// The service it belongs to; `None` where vendors put it into services of their choice.
-    pub service: Option<u16>,
+    pub service: Option<Uuid>,
     pub decoder: Decoder,
-}
-
-impl Characteristic {
-    pub const fn uuid(&self) -> Uuid {
-        sig_uuid(self.uuid16)
-    }
 }
 
 /// What the characteristic may be used for as far as bedrail does: it writes to none of these.
@@ -41,112 +31,47 @@ pub struct Properties {
     pub indicate: bool,
 }
 
-const READ: Properties = Properties { read: true, notify: false, indicate: false };
-const NOTIFY: Properties = Properties { read: false, notify: true, indicate: false };
-const INDICATE: Properties = Properties { read: false, notify: false, indicate: true };
-const READ_NOTIFY: Properties = Properties { notify: true, ..READ };
-const READ_INDICATE: Properties = Properties { indicate: true, ..READ };
-
-const HEART_RATE: Option<u16> = Some(0x180D);
-const THERMOMETER: Option<u16> = Some(0x1809);
-const BLOOD_PRESSURE: Option<u16> = Some(0x1810);
-const OXIMETER: Option<u16> = Some(0x1822);
-const BATTERY: Option<u16> = Some(0x180F);
-const INFORMATION: Option<u16> = Some(0x180A);
-const TIME: Option<u16> = Some(0x1805);
-const USER: Option<u16> = Some(0x181C);
-
-pub const CHARACTERISTICS: &[Characteristic] = &[
-    measurement::<HeartRateMeasurement>(0x2A37, "heart_rate_measurement", "Heart Rate Measurement", NOTIFY, HEART_RATE),
-    plain::<BodySensorLocation>(0x2A38, "body_sensor_location", "Body Sensor Location", READ, HEART_RATE),
-    measurement::<TemperatureMeasurement>(0x2A1C, "temperature_measurement", "Temperature Measurement", INDICATE, THERMOMETER),
-    plain::<TemperatureType>(0x2A1D, "temperature_type", "Temperature Type", READ, THERMOMETER),
-    measurement::<IntermediateTemperature>(0x2A1E, "intermediate_temperature", "Intermediate Temperature", NOTIFY, THERMOMETER),
-    plain::<MeasurementInterval>(0x2A21, "measurement_interval", "Measurement Interval", READ_INDICATE, THERMOMETER),
-    measurement::<BloodPressureMeasurement>(
-        0x2A35,
-        "blood_pressure_measurement",
-        "Blood Pressure Measurement",
-        INDICATE,
-        BLOOD_PRESSURE,
-    ),
-    measurement::<IntermediateCuffPressure>(
-        0x2A36,
-        "intermediate_cuff_pressure",
-        "Intermediate Cuff Pressure",
-        NOTIFY,
-        BLOOD_PRESSURE,
-    ),
-    plain::<BloodPressureFeature>(0x2A49, "blood_pressure_feature", "Blood Pressure Feature", READ_INDICATE, BLOOD_PRESSURE),
-    measurement::<PlxSpotCheckMeasurement>(
-        0x2A5E,
-        "plx_spot_check_measurement",
-        "PLX Spot-Check Measurement",
-        INDICATE,
-        OXIMETER,
-    ),
-    measurement::<PlxContinuousMeasurement>(0x2A5F, "plx_continuous_measurement", "PLX Continuous Measurement", NOTIFY, OXIMETER),
-    plain::<PlxFeatures>(0x2A60, "plx_features", "PLX Features", READ_INDICATE, OXIMETER),
-    measurement::<BatteryLevel>(0x2A19, "battery_level", "Battery Level", READ_NOTIFY, BATTERY),
-    plain::<SystemId>(0x2A23, "system_id", "System ID", READ, INFORMATION),
-    plain::<Text>(0x2A24, "model_number_string", "Model Number String", READ, INFORMATION),
-    plain::<Text>(0x2A25, "serial_number_string", "Serial Number String", READ, INFORMATION),
-    plain::<Text>(0x2A26, "firmware_revision_string", "Firmware Revision String", READ, INFORMATION),
-    plain::<Text>(0x2A27, "hardware_revision_string", "Hardware Revision String", READ, INFORMATION),
-    plain::<Text>(0x2A28, "software_revision_string", "Software Revision String", READ, INFORMATION),
-    plain::<Text>(0x2A29, "manufacturer_name_string", "Manufacturer Name String", READ, INFORMATION),
-    plain::<PnpId>(0x2A50, "pnp_id", "PnP ID", READ, INFORMATION),
-    plain::<DateTime>(0x2A08, "date_time", "Date Time", READ, None),
-    plain::<CurrentTime>(0x2A2B, "current_time", "Current Time", READ_NOTIFY, TIME),
-    plain::<UserIndexValue>(0x2A9A, "user_index", "User Index", READ, USER),
-];
-
-/// Types without a UUID of their own, known by name only.
-const TYPES: &[(&str, Decoder)] = &[
-    ("medfloat16", Decoder::plain::<Medfloat16>()),
-    ("medfloat32", Decoder::plain::<Medfloat32>()),
-    ("dis_string", Decoder::plain::<Text>()),
-];
-
-const fn plain<T: Decode>(
+/// A characteristic that measures nothing.
+pub const fn plain<T: Decode>(
     uuid16: u16,
     name: &'static str,
     title: &'static str,
     properties: Properties,
-    service: Option<u16>,
+    service: Option<Uuid>,
 ) -> Characteristic {
-    Characteristic { uuid16, name, title, properties, service, decoder: Decoder::plain::<T>() }
+    Characteristic { uuid: sig_uuid(uuid16), name, title, properties, service, decoder: Decoder::plain::<T>() }
 }
 
-const fn measurement<T: Measurement>(
+/// A characteristic whose value is one record.
+pub const fn measurement<T: Measurement>(
     uuid16: u16,
     name: &'static str,
     title: &'static str,
     properties: Properties,
-    service: Option<u16>,
+    service: Option<Uuid>,
 ) -> Characteristic {
     let decoder = Decoder { observe: Some(observed_of::<T>), ..Decoder::plain::<T>() };
-    Characteristic { uuid16, name, title, properties, service, decoder }
+    Characteristic { uuid: sig_uuid(uuid16), name, title, properties, service, decoder }
 }
 
-type Reads<T> = fn(&[u8]) -> Result<(T, Vec<Warning>), DecodeError>;
+type Reads<T> = fn(&[u8], &Context) -> Result<(T, Vec<Warning>), DecodeError>;
 
 /// How the octets of one characteristic are read.
 #[derive(Clone, Copy, Debug)]
 pub struct Decoder {
     fields: Reads<Fields>,
-    observe: Option<Reads<Observed>>,
+    observe: Option<Reads<Vec<Observed>>>,
 }
 
 impl Decoder {
-    const fn plain<T: Decode>() -> Self {
+    /// A characteristic that measures nothing.
+    pub const fn plain<T: Decode>() -> Self {
         Self { fields: fields_of::<T>, observe: None }
     }
 
-    /// `context` is what the octets do not say about themselves; nothing decoded so far needs any.
-    pub fn decode(self, segments: &[&[u8]], _context: &Context, strict: bool) -> Result<Decoded, DecodeError> {
+    pub fn decode(self, segments: &[&[u8]], context: &Context, strict: bool) -> Result<Decoded, DecodeError> {
         let [octets] = segments else { return Err(DecodeError::Segments { given: segments.len() }) };
-        let (fields, warnings) = (self.fields)(octets)?;
+        let (fields, warnings) = (self.fields)(octets, context)?;
         match warnings.first() {
             Some(warning) if strict => Err(DecodeError::Strict(*warning)),
             _ => Ok(Decoded { fields, warnings }),
@@ -154,12 +79,12 @@ impl Decoder {
     }
 }
 
-fn fields_of<T: Decode>(octets: &[u8]) -> Result<(Fields, Vec<Warning>), DecodeError> {
-    read::<T>(octets).map(|(value, warnings)| (value.fields(), warnings))
+fn fields_of<T: Decode>(octets: &[u8], context: &Context) -> Result<(Fields, Vec<Warning>), DecodeError> {
+    read_with::<T>(octets, context).map(|(value, warnings)| (value.fields(), warnings))
 }
 
-fn observed_of<T: Measurement>(octets: &[u8]) -> Result<(Observed, Vec<Warning>), DecodeError> {
-    read::<T>(octets).map(|(value, warnings)| (value.observed(), warnings))
+fn observed_of<T: Measurement>(octets: &[u8], context: &Context) -> Result<(Vec<Observed>, Vec<Warning>), DecodeError> {
+    read_with::<T>(octets, context).map(|(value, warnings)| (vec![value.observed()], warnings))
 }
 
 /// A value as `bedrail decode` prints it.
@@ -187,7 +112,7 @@ pub const fn sig_uuid(short: u16) -> Uuid {
 const BASE_UUID: u128 = 0x0000_0000_0000_1000_8000_0080_5F9B_34FB;
 
 pub fn characteristic(uuid: Uuid) -> Option<&'static Characteristic> {
-    CHARACTERISTICS.iter().find(|row| row.uuid() == uuid)
+    CHARACTERISTICS.iter().find(|row| row.uuid == uuid)
 }
 
 /// Reads a value for showing. Lenient unless `strict`: then the first warning is the error.
@@ -196,19 +121,21 @@ pub fn decode(uuid: Uuid, segments: &[&[u8]], context: &Context, strict: bool) -
     row.decoder.decode(segments, context, strict)
 }
 
-/// Reads a value for what it says, always leniently; `None` for a characteristic that measures nothing.
-pub fn observe(uuid: Uuid, octets: &[u8]) -> Option<Result<(Observed, Vec<Warning>), DecodeError>> {
+/// Reads a value for what it says, record by record and always leniently; `None` for a characteristic that measures nothing.
+pub fn observe(uuid: Uuid, octets: &[u8]) -> Option<Result<(Vec<Observed>, Vec<Warning>), DecodeError>> {
     let observe = characteristic(uuid)?.decoder.observe?;
-    Some(observe(octets))
+    Some(observe(octets, &Context::default()))
 }
 
 /// The device's clock, from Current Time (2A2B) or Date Time (2A08); `None` for anything else, cut short or no time.
 pub fn device_clock(uuid: Uuid, octets: &[u8]) -> Option<DeviceTime> {
-    match characteristic(uuid)?.uuid16 {
-        0x2A2B => read::<CurrentTime>(octets).ok()?.0.time.time,
-        0x2A08 => read::<DateTime>(octets).ok()?.0.time,
-        _ => None,
+    if uuid == sig_uuid(0x2A2B) {
+        return read::<CurrentTime>(octets).ok()?.0.time.time;
     }
+    if uuid == sig_uuid(0x2A08) {
+        return read::<DateTime>(octets).ok()?.0.time;
+    }
+    None
 }
 
 /// The text of a Device Information string, without its padding.
@@ -267,7 +194,7 @@ mod tests {
 
     #[test]
     fn every_characteristic_is_in_the_table_once_under_a_name_like_its_title() {
-        let uuids: BTreeSet<_> = CHARACTERISTICS.iter().map(|row| row.uuid16).collect();
+        let uuids: BTreeSet<_> = CHARACTERISTICS.iter().map(|row| row.uuid).collect();
         assert_eq!(uuids.len(), CHARACTERISTICS.len());
         for row in CHARACTERISTICS {
             assert_eq!(row.title.to_ascii_lowercase().replace([' ', '-'], "_"), row.name);
@@ -308,7 +235,7 @@ mod tests {
     fn an_unsegmented_value_in_several_pieces_is_refused() {
         let error = decode(sig_uuid(0x2A19), &[&[50], &[51]], &Context::default(), false).expect_err("two pieces");
         assert_eq!(error.name(), "segment_error");
-        let error = decode(sig_uuid(0x2A18), &[&[0]], &Context::default(), false).expect_err("no decoder");
+        let error = decode(sig_uuid(0x2A00), &[&[0]], &Context::default(), false).expect_err("no decoder");
         assert_eq!(error.name(), "unsupported");
     }
 

@@ -1,17 +1,24 @@
-//! The one table of metrics: code, unit, class and summary are decided here and nowhere else.
-//!
-//! MDC codes: IEEE 11073-10101 by way of the HL7 Personal Health Device guide. LOINC and UCUM: US Core vital signs.
-//! Plausibility limits are bedrail's own, wide enough that only a broken sensor crosses them; they flag, and never drop,
-//! clamp or grade a value.
+//! What is measured, where and in what way, and how a row of the table of metrics reads.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Decimal, Unit};
+use super::{Decimal, METRICS, Unit};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Metric {
+macro_rules! metrics {
+    ($($metric:ident),+ $(,)?) => {
+        /// What is measured. The order is that of stored frames: a new one goes to the end.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum Metric { $($metric),+ }
+
+        impl Metric {
+            pub const ALL: &'static [Metric] = &[$(Metric::$metric),+];
+        }
+    };
+}
+
+metrics! {
     HeartRate,
     RrInterval,
     EnergyExpended,
@@ -26,6 +33,25 @@ pub enum Metric {
     BodyWeight,
     Glucose,
     GlucoseInterstitial,
+    BodyHeight,
+    BodyMassIndex,
+    BodyFatPercent,
+    BodyFatFreeMass,
+    BodySoftLeanMass,
+    BodyWaterMass,
+    BasalMetabolism,
+    MusclePercent,
+    MuscleMass,
+    BodyImpedance,
+    Hba1c,
+    Carbohydrate,
+    ExerciseIntensity,
+    Medication,
+    RespirationRate,
+    PeakExpiratoryFlow,
+    Fev1,
+    Fvc,
+    Inr,
 }
 
 /// How a stream of values is condensed into a window.
@@ -57,7 +83,8 @@ pub struct ComponentRow {
     pub loinc: &'static str,
 }
 
-/// Where on the body a temperature was taken (GSS 3.230, Temperature Type).
+/// Where on the body a temperature was taken (GSS 3.230, Temperature Type), or what a glucose was measured in (GSS, Glucose
+/// Measurement, Type). The order is that of stored frames: a new one goes to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Site {
     Armpit,
@@ -69,6 +96,14 @@ pub enum Site {
     Rectum,
     Toe,
     Tympanum,
+    CapillaryWholeBlood,
+    CapillaryPlasma,
+    VenousWholeBlood,
+    VenousPlasma,
+    ArterialWholeBlood,
+    ArterialPlasma,
+    UndeterminedWholeBlood,
+    UndeterminedPlasma,
 }
 
 /// In what way a value was obtained; part of the stream, because a spot check and a trend are different things.
@@ -114,175 +149,6 @@ pub struct MetricRow {
     pub about_device: bool,
 }
 
-const fn limits(unit: Unit, low: i64, high: i64) -> Limits {
-    Limits { unit, low: Decimal::new(low, 0), high: Decimal::new(high, 0) }
-}
-
-const BLOOD_PRESSURE: &[ComponentRow] = &[
-    ComponentRow { component: Component::Systolic, name: "systolic", mdc: 150_021, loinc: "8480-6" },
-    ComponentRow { component: Component::Diastolic, name: "diastolic", mdc: 150_022, loinc: "8462-4" },
-    ComponentRow { component: Component::Mean, name: "mean", mdc: 150_023, loinc: "8478-0" },
-];
-
-const PLAIN: MetricRow = MetricRow {
-    metric: Metric::HeartRate,
-    name: "",
-    mdc: 0,
-    refid: "",
-    loinc: &[],
-    units: &[],
-    components: &[],
-    summary: Summary::None,
-    hold_s: 10,
-    limits: &[],
-    about_device: false,
-};
-
-/// Every metric bedrail knows, one row each.
-pub const METRICS: &[MetricRow] = &[
-    MetricRow {
-        metric: Metric::HeartRate,
-        name: "heart_rate",
-        mdc: 147_842,
-        refid: "MDC_ECG_HEART_RATE",
-        loinc: &["8867-4"],
-        units: &[Unit::PerMinute],
-        summary: Summary::Stats,
-        limits: &[limits(Unit::PerMinute, 15, 300)],
-        ..PLAIN
-    },
-    MetricRow {
-        metric: Metric::RrInterval,
-        name: "rr_interval",
-        mdc: 147_240,
-        refid: "MDC_ECG_TIME_PD_RR_GL",
-        units: &[Unit::Millisecond],
-        limits: &[limits(Unit::Millisecond, 150, 6000)],
-        ..PLAIN
-    },
-    MetricRow {
-        metric: Metric::EnergyExpended,
-        name: "energy_expended",
-        mdc: 8_454_263,
-        refid: "MDC_HF_ENERGY",
-        units: &[Unit::Kilojoule],
-        summary: Summary::Counter,
-        hold_s: 60,
-        ..PLAIN
-    },
-    MetricRow {
-        metric: Metric::BodyTemperature,
-        name: "body_temperature",
-        mdc: 150_364,
-        refid: "MDC_TEMP_BODY",
-        loinc: &["8310-5"],
-        units: &[Unit::DegreeCelsius, Unit::DegreeFahrenheit],
-        summary: Summary::Stats,
-        hold_s: 60,
-        limits: &[limits(Unit::DegreeCelsius, 25, 45), limits(Unit::DegreeFahrenheit, 77, 113)],
-        ..PLAIN
-    },
-    MetricRow {
-        metric: Metric::BloodPressure,
-        name: "blood_pressure",
-        mdc: 150_020,
-        refid: "MDC_PRESS_BLD_NONINV",
-        loinc: &["85354-9"],
-        units: &[Unit::MillimetreOfMercury, Unit::Kilopascal],
-        components: BLOOD_PRESSURE,
-        limits: &[limits(Unit::MillimetreOfMercury, 10, 350), limits(Unit::Kilopascal, 1, 47)],
-        ..PLAIN
-    },
-    MetricRow {
-        metric: Metric::PulseRateCuff,
-        name: "pulse_rate.cuff",
-        mdc: 149_546,
-        refid: "MDC_PULS_RATE_NON_INV",
-        loinc: &["8867-4"],
-        units: &[Unit::PerMinute],
-        limits: &[limits(Unit::PerMinute, 15, 300)],
-        ..PLAIN
-    },
-    MetricRow {
-        metric: Metric::CuffPressure,
-        name: "cuff_pressure",
-        mdc: 150_300,
-        refid: "MDC_PRESS_CUFF",
-        units: &[Unit::MillimetreOfMercury, Unit::Kilopascal],
-        ..PLAIN
-    },
-    MetricRow {
-        metric: Metric::Spo2,
-        name: "spo2",
-        mdc: 150_456,
-        refid: "MDC_PULS_OXIM_SAT_O2",
-        loinc: &["59408-5", "2708-6"],
-        units: &[Unit::Percent],
-        summary: Summary::Stats,
-        limits: &[limits(Unit::Percent, 30, 100)],
-        ..PLAIN
-    },
-    MetricRow {
-        metric: Metric::PulseRateOximeter,
-        name: "pulse_rate.oximeter",
-        mdc: 149_530,
-        refid: "MDC_PULS_OXIM_PULS_RATE",
-        loinc: &["8867-4"],
-        units: &[Unit::PerMinute],
-        summary: Summary::Stats,
-        limits: &[limits(Unit::PerMinute, 15, 300)],
-        ..PLAIN
-    },
-    MetricRow {
-        metric: Metric::PulseAmplitudeIndex,
-        name: "pulse_amplitude_index",
-        mdc: 150_448,
-        refid: "MDC_PULS_OXIM_PERF_REL",
-        loinc: &["61006-3"],
-        units: &[Unit::Percent],
-        summary: Summary::Stats,
-        ..PLAIN
-    },
-    MetricRow {
-        metric: Metric::BatteryLevel,
-        name: "battery_level",
-        mdc: 67_996,
-        refid: "MDC_ATTR_VAL_BATT_CHARGE",
-        units: &[Unit::Percent],
-        limits: &[limits(Unit::Percent, 0, 100)],
-        about_device: true,
-        ..PLAIN
-    },
-    MetricRow {
-        metric: Metric::BodyWeight,
-        name: "body_weight",
-        mdc: 188_736,
-        refid: "MDC_MASS_BODY_ACTUAL",
-        loinc: &["29463-7"],
-        units: &[Unit::Kilogram, Unit::Pound],
-        limits: &[limits(Unit::Kilogram, 1, 650), limits(Unit::Pound, 1, 1433)],
-        ..PLAIN
-    },
-    MetricRow {
-        metric: Metric::Glucose,
-        name: "glucose",
-        mdc: 160_184,
-        refid: "MDC_CONC_GLU_CAPILLARY_WHOLEBLOOD",
-        units: &[Unit::MilligramPerDecilitre, Unit::MillimolePerLitre],
-        ..PLAIN
-    },
-    MetricRow {
-        metric: Metric::GlucoseInterstitial,
-        name: "glucose.interstitial",
-        mdc: 160_212,
-        refid: "MDC_CONC_GLU_ISF",
-        units: &[Unit::MilligramPerDecilitre, Unit::MillimolePerLitre],
-        summary: Summary::Last,
-        hold_s: 600,
-        ..PLAIN
-    },
-];
-
 impl Metric {
     pub fn row(self) -> &'static MetricRow {
         METRICS.iter().find(|row| row.metric == self).expect("every metric has a row: every_metric_has_one_row holds it")
@@ -308,8 +174,54 @@ impl Metric {
     pub fn mdc_at(self, site: Option<Site>) -> u32 {
         match (self, site) {
             (Metric::BodyTemperature, Some(site)) => site.temperature_mdc(),
-            _ => self.row().mdc,
+            (Metric::Glucose, Some(site)) => site.glucose_mdc(),
+            _ => None,
         }
+        .unwrap_or(self.row().mdc)
+    }
+
+    /// The LOINC codes of a value: of a glucose they differ by specimen, and by whether its mass or its amount is told.
+    pub fn loinc_at(self, site: Option<Site>, unit: Option<Unit>) -> &'static [&'static str] {
+        match (self, unit) {
+            (Metric::Glucose, Some(Unit::MilligramPerDecilitre)) => glucose_mass(site),
+            (Metric::Glucose, Some(Unit::MillimolePerLitre)) => glucose_amount(site),
+            (Metric::GlucoseInterstitial, Some(Unit::MilligramPerDecilitre)) => &["99504-3"],
+            (Metric::GlucoseInterstitial, Some(Unit::MillimolePerLitre)) => &["105272-9"],
+            _ => self.row().loinc,
+        }
+    }
+}
+
+/// Of a glucose in mg/dL.
+const fn glucose_mass(site: Option<Site>) -> &'static [&'static str] {
+    match site {
+        Some(Site::CapillaryWholeBlood) => &["32016-8", "41653-7"],
+        Some(Site::CapillaryPlasma) => &["32016-8"],
+        Some(Site::VenousPlasma) => &["2345-7"],
+        Some(
+            Site::VenousWholeBlood
+            | Site::ArterialWholeBlood
+            | Site::ArterialPlasma
+            | Site::UndeterminedWholeBlood
+            | Site::UndeterminedPlasma,
+        ) => &["2339-0"],
+        _ => &[],
+    }
+}
+
+/// Of a glucose in mmol/L.
+const fn glucose_amount(site: Option<Site>) -> &'static [&'static str] {
+    match site {
+        Some(Site::CapillaryWholeBlood | Site::CapillaryPlasma) => &["14743-9"],
+        Some(Site::VenousPlasma) => &["14749-6"],
+        Some(
+            Site::VenousWholeBlood
+            | Site::ArterialWholeBlood
+            | Site::ArterialPlasma
+            | Site::UndeterminedWholeBlood
+            | Site::UndeterminedPlasma,
+        ) => &["15074-8"],
+        _ => &[],
     }
 }
 
@@ -331,20 +243,43 @@ impl Site {
             Site::Rectum => "rectum",
             Site::Toe => "toe",
             Site::Tympanum => "tympanum",
+            Site::CapillaryWholeBlood => "capillary_whole_blood",
+            Site::CapillaryPlasma => "capillary_plasma",
+            Site::VenousWholeBlood => "venous_whole_blood",
+            Site::VenousPlasma => "venous_plasma",
+            Site::ArterialWholeBlood => "arterial_whole_blood",
+            Site::ArterialPlasma => "arterial_plasma",
+            Site::UndeterminedWholeBlood => "undetermined_whole_blood",
+            Site::UndeterminedPlasma => "undetermined_plasma",
         }
     }
 
-    const fn temperature_mdc(self) -> u32 {
+    const fn temperature_mdc(self) -> Option<u32> {
         match self {
-            Site::Armpit => 188_452,
-            Site::Body => 150_364,
-            Site::Ear => 188_428,
-            Site::Finger => 188_432,
-            Site::GastroIntestinalTract => 188_456,
-            Site::Mouth => 188_424,
-            Site::Rectum => 188_420,
-            Site::Toe => 188_448,
-            Site::Tympanum => 150_392,
+            Site::Armpit => Some(188_452),
+            Site::Body => Some(150_364),
+            Site::Ear => Some(188_428),
+            Site::Finger => Some(188_432),
+            Site::GastroIntestinalTract => Some(188_456),
+            Site::Mouth => Some(188_424),
+            Site::Rectum => Some(188_420),
+            Site::Toe => Some(188_448),
+            Site::Tympanum => Some(150_392),
+            _ => None,
+        }
+    }
+
+    const fn glucose_mdc(self) -> Option<u32> {
+        match self {
+            Site::CapillaryWholeBlood => Some(160_184),
+            Site::CapillaryPlasma => Some(160_188),
+            Site::VenousWholeBlood => Some(160_192),
+            Site::VenousPlasma => Some(160_196),
+            Site::ArterialWholeBlood => Some(160_200),
+            Site::ArterialPlasma => Some(160_204),
+            Site::UndeterminedWholeBlood => Some(160_364),
+            Site::UndeterminedPlasma => Some(160_368),
+            _ => None,
         }
     }
 }
@@ -378,28 +313,8 @@ mod tests {
 
     #[test]
     fn every_metric_has_one_row() {
-        let rows: BTreeSet<Metric> = METRICS.iter().map(|row| row.metric).collect();
-        assert_eq!(rows.len(), METRICS.len(), "a metric has two rows");
-        // A new variant without a row would make `row()` panic in the field: the match below is exhaustive on purpose.
-        for metric in rows {
-            match metric {
-                Metric::HeartRate
-                | Metric::RrInterval
-                | Metric::EnergyExpended
-                | Metric::BodyTemperature
-                | Metric::BloodPressure
-                | Metric::PulseRateCuff
-                | Metric::CuffPressure
-                | Metric::Spo2
-                | Metric::PulseRateOximeter
-                | Metric::PulseAmplitudeIndex
-                | Metric::BatteryLevel
-                | Metric::BodyWeight
-                | Metric::Glucose
-                | Metric::GlucoseInterstitial => {}
-            }
-        }
-        assert_eq!(METRICS.len(), 14, "count the variants above and their rows");
+        let rows: Vec<Metric> = METRICS.iter().map(|row| row.metric).collect();
+        assert_eq!(rows, Metric::ALL);
     }
 
     #[test]
@@ -411,6 +326,7 @@ mod tests {
             assert!(!row.units.is_empty(), "{}", row.name);
             for limit in row.limits {
                 assert!(row.units.contains(&limit.unit), "{}", row.name);
+                assert!(limit.low.cmp_value(limit.high).is_lt(), "{}", row.name);
             }
         }
     }

@@ -6,6 +6,7 @@
 mod decimal;
 mod id;
 mod metric;
+mod metrics;
 mod record;
 mod stream;
 mod time;
@@ -13,7 +14,8 @@ mod unit;
 
 pub use decimal::Decimal;
 pub use id::{ChartId, DeliveryId, Op, Placement, RecordId, SiteKey};
-pub use metric::{Component, ComponentRow, Limits, METRICS, Metric, MetricRow, Modality, Site, Summary};
+pub use metric::{Component, ComponentRow, Limits, Metric, MetricRow, Modality, Site, Summary};
+pub use metrics::METRICS;
 pub use record::{
     Body, Class, Event, Exclusion, Flag, Gap, GapReason, NoValue, OutOfRange, Reading, Record, Retraction, Sample, SecurityLevel,
     Value, Waveform, Window, WindowSummary,

@@ -60,6 +60,34 @@ impl DeviceTime {
         self.civil().and_then(|civil| zone.to_timestamp(civil).ok()).map(|at| Timestamp(at.as_millisecond()))
     }
 
+    /// The same clock that many minutes later; `None` without a full date or past what a clock can show.
+    pub fn plus_minutes(self, minutes: i64) -> Option<DeviceTime> {
+        if minutes == 0 {
+            return Some(self);
+        }
+        let civil = self.civil()?.checked_add(jiff::SignedDuration::from_mins(minutes)).ok()?;
+        Self::of_civil(civil)
+    }
+
+    /// What a clock shows that many seconds after midnight of 1 January `year`; `None` past the year 9999.
+    pub fn after_year(year: i16, seconds: u64) -> Option<DeviceTime> {
+        let start = jiff::civil::DateTime::new(year, 1, 1, 0, 0, 0, 0).ok()?;
+        let seconds = jiff::SignedDuration::from_secs(i64::try_from(seconds).ok()?);
+        Self::of_civil(start.checked_add(seconds).ok()?)
+    }
+
+    fn of_civil(civil: jiff::civil::DateTime) -> Option<DeviceTime> {
+        let part = |value: i8| u8::try_from(value).ok();
+        Some(DeviceTime {
+            year: Some(u16::try_from(civil.year()).ok()?),
+            month: Some(part(civil.month())?),
+            day: Some(part(civil.day())?),
+            hour: part(civil.hour())?,
+            minute: part(civil.minute())?,
+            second: part(civil.second())?,
+        })
+    }
+
     /// Milliseconds from `earlier` to `self` on the device's own clock; `None` where either lacks a full date.
     pub fn since_ms(self, earlier: DeviceTime) -> Option<i64> {
         let (a, b) = (earlier.civil()?, self.civil()?);

@@ -20,6 +20,18 @@ pub enum Unit {
     Pound,
     MilligramPerDecilitre,
     MillimolePerLitre,
+    KilogramPerSquareMetre,
+    Metre,
+    Centimetre,
+    Inch,
+    Ohm,
+    Gram,
+    Milligram,
+    Millilitre,
+    Litre,
+    LitrePerMinute,
+    MilligramPerDecilitrePerMinute,
+    InternationalNormalizedRatio,
 }
 
 impl Unit {
@@ -40,6 +52,18 @@ impl Unit {
             Unit::Pound => "[lb_av]",
             Unit::MilligramPerDecilitre => "mg/dL",
             Unit::MillimolePerLitre => "mmol/L",
+            Unit::KilogramPerSquareMetre => "kg/m2",
+            Unit::Metre => "m",
+            Unit::Centimetre => "cm",
+            Unit::Inch => "[in_i]",
+            Unit::Ohm => "Ohm",
+            Unit::Gram => "g",
+            Unit::Milligram => "mg",
+            Unit::Millilitre => "mL",
+            Unit::Litre => "L",
+            Unit::LitrePerMinute => "L/min",
+            Unit::MilligramPerDecilitrePerMinute => "mg/dL/min",
+            Unit::InternationalNormalizedRatio => "{INR}",
         }
     }
 
@@ -57,8 +81,27 @@ impl Unit {
             Unit::Pound => Some(263_904),
             Unit::MilligramPerDecilitre => Some(264_274),
             Unit::MillimolePerLitre => Some(266_866),
-            Unit::One | Unit::Second | Unit::Kilojoule => None,
+            Unit::KilogramPerSquareMetre => Some(264_096),
+            Unit::Centimetre => Some(263_441),
+            Unit::Inch => Some(263_520),
+            Unit::Gram => Some(263_872),
+            Unit::Milligram => Some(263_890),
+            Unit::Millilitre => Some(263_762),
+            Unit::One
+            | Unit::Second
+            | Unit::Kilojoule
+            | Unit::Metre
+            | Unit::Ohm
+            | Unit::Litre
+            | Unit::LitrePerMinute
+            | Unit::MilligramPerDecilitrePerMinute
+            | Unit::InternationalNormalizedRatio => None,
         }
+    }
+
+    /// The unit of an MDC code; `None` where nobody checked one.
+    pub fn from_mdc(code: u32) -> Option<Self> {
+        Self::ALL.iter().copied().find(|unit| unit.mdc() == Some(code))
     }
 
     pub fn from_ucum(code: &str) -> Option<Self> {
@@ -80,5 +123,30 @@ impl Unit {
         Unit::Pound,
         Unit::MilligramPerDecilitre,
         Unit::MillimolePerLitre,
+        Unit::KilogramPerSquareMetre,
+        Unit::Metre,
+        Unit::Centimetre,
+        Unit::Inch,
+        Unit::Ohm,
+        Unit::Gram,
+        Unit::Milligram,
+        Unit::Millilitre,
+        Unit::Litre,
+        Unit::LitrePerMinute,
+        Unit::MilligramPerDecilitrePerMinute,
+        Unit::InternationalNormalizedRatio,
     ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_found_by_either_of_its_codes() {
+        for unit in Unit::ALL {
+            assert_eq!(Unit::from_ucum(unit.ucum()), Some(*unit));
+            assert!(unit.mdc().is_none_or(|mdc| Unit::from_mdc(mdc) == Some(*unit)), "{unit:?}");
+        }
+    }
 }

@@ -158,18 +158,29 @@ impl<'a> Payload<'a> {
             }),
             ..Payload::default()
         }
-        .of_stream(record.stream)
+        .of_stream(record.stream, unit(&record.body))
     }
 
-    fn of_stream(mut self, stream: Option<StreamKey>) -> Self {
+    fn of_stream(mut self, stream: Option<StreamKey>, unit: Option<Unit>) -> Self {
         let Some(stream) = stream else { return self };
         self.user = stream.user;
         self.metric = Some(stream.metric.name());
         self.mdc = Some(stream.metric.mdc_at(stream.site));
-        self.loinc = stream.metric.row().loinc;
+        self.loinc = stream.metric.loinc_at(stream.site, unit);
         self.site = stream.site.map(|site| site.name());
         self.modality = Some(stream.modality.name());
         self
+    }
+}
+
+const fn unit(body: &Body) -> Option<Unit> {
+    match body {
+        Body::Reading(reading) => match &reading.value {
+            Value::Number { unit, .. } | Value::NoNumber { unit } | Value::Compound { unit, .. } => Some(*unit),
+        },
+        Body::Window(window) => Some(window.unit),
+        Body::Waveform(waveform) => Some(waveform.unit),
+        Body::Event(_) | Body::Gap(_) | Body::Retraction(_) => None,
     }
 }
 

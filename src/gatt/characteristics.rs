@@ -1,0 +1,109 @@
+//! The rows of the one table of characteristics bedrail can read, service by service.
+
+use uuid::Uuid;
+
+use super::float::{Medfloat16, Medfloat32};
+use super::table::{Characteristic, Decoder, Properties, measurement, plain, sig_uuid};
+use super::{
+    BatteryLevel, BloodPressureFeature, BloodPressureMeasurement, BodyCompositionFeature, BodyCompositionMeasurement,
+    BodySensorLocation, CurrentTime, DateTime, GlucoseFeature, GlucoseMeasurement, GlucoseMeasurementContext,
+    HeartRateMeasurement, IntermediateCuffPressure, IntermediateTemperature, MeasurementInterval, PlxContinuousMeasurement,
+    PlxFeatures, PlxSpotCheckMeasurement, PnpId, SystemId, TemperatureMeasurement, TemperatureType, Text, UserIndexValue,
+    WeightMeasurement, WeightScaleFeature,
+};
+
+const READ: Properties = Properties { read: true, notify: false, indicate: false };
+const NOTIFY: Properties = Properties { read: false, notify: true, indicate: false };
+const INDICATE: Properties = Properties { read: false, notify: false, indicate: true };
+const READ_NOTIFY: Properties = Properties { notify: true, ..READ };
+const READ_INDICATE: Properties = Properties { indicate: true, ..READ };
+
+const HEART_RATE: Option<Uuid> = Some(sig_uuid(0x180D));
+const THERMOMETER: Option<Uuid> = Some(sig_uuid(0x1809));
+const BLOOD_PRESSURE: Option<Uuid> = Some(sig_uuid(0x1810));
+const OXIMETER: Option<Uuid> = Some(sig_uuid(0x1822));
+const BATTERY: Option<Uuid> = Some(sig_uuid(0x180F));
+const INFORMATION: Option<Uuid> = Some(sig_uuid(0x180A));
+const TIME: Option<Uuid> = Some(sig_uuid(0x1805));
+const WEIGHT_SCALE: Option<Uuid> = Some(sig_uuid(0x181D));
+const BODY_COMPOSITION: Option<Uuid> = Some(sig_uuid(0x181B));
+const GLUCOSE: Option<Uuid> = Some(sig_uuid(0x1808));
+const USER: Option<Uuid> = Some(sig_uuid(0x181C));
+
+/// Every characteristic bedrail can read, by service.
+pub const CHARACTERISTICS: &[Characteristic] = &[
+    measurement::<HeartRateMeasurement>(0x2A37, "heart_rate_measurement", "Heart Rate Measurement", NOTIFY, HEART_RATE),
+    plain::<BodySensorLocation>(0x2A38, "body_sensor_location", "Body Sensor Location", READ, HEART_RATE),
+    measurement::<TemperatureMeasurement>(0x2A1C, "temperature_measurement", "Temperature Measurement", INDICATE, THERMOMETER),
+    plain::<TemperatureType>(0x2A1D, "temperature_type", "Temperature Type", READ, THERMOMETER),
+    measurement::<IntermediateTemperature>(0x2A1E, "intermediate_temperature", "Intermediate Temperature", NOTIFY, THERMOMETER),
+    plain::<MeasurementInterval>(0x2A21, "measurement_interval", "Measurement Interval", READ_INDICATE, THERMOMETER),
+    measurement::<BloodPressureMeasurement>(
+        0x2A35,
+        "blood_pressure_measurement",
+        "Blood Pressure Measurement",
+        INDICATE,
+        BLOOD_PRESSURE,
+    ),
+    measurement::<IntermediateCuffPressure>(
+        0x2A36,
+        "intermediate_cuff_pressure",
+        "Intermediate Cuff Pressure",
+        NOTIFY,
+        BLOOD_PRESSURE,
+    ),
+    plain::<BloodPressureFeature>(0x2A49, "blood_pressure_feature", "Blood Pressure Feature", READ_INDICATE, BLOOD_PRESSURE),
+    measurement::<PlxSpotCheckMeasurement>(
+        0x2A5E,
+        "plx_spot_check_measurement",
+        "PLX Spot-Check Measurement",
+        INDICATE,
+        OXIMETER,
+    ),
+    measurement::<PlxContinuousMeasurement>(0x2A5F, "plx_continuous_measurement", "PLX Continuous Measurement", NOTIFY, OXIMETER),
+    measurement::<WeightMeasurement>(0x2A9D, "weight_measurement", "Weight Measurement", INDICATE, WEIGHT_SCALE),
+    plain::<WeightScaleFeature>(0x2A9E, "weight_scale_feature", "Weight Scale Feature", READ_INDICATE, WEIGHT_SCALE),
+    measurement::<BodyCompositionMeasurement>(
+        0x2A9C,
+        "body_composition_measurement",
+        "Body Composition Measurement",
+        INDICATE,
+        BODY_COMPOSITION,
+    ),
+    plain::<BodyCompositionFeature>(
+        0x2A9B,
+        "body_composition_feature",
+        "Body Composition Feature",
+        READ_INDICATE,
+        BODY_COMPOSITION,
+    ),
+    measurement::<GlucoseMeasurement>(0x2A18, "glucose_measurement", "Glucose Measurement", NOTIFY, GLUCOSE),
+    measurement::<GlucoseMeasurementContext>(
+        0x2A34,
+        "glucose_measurement_context",
+        "Glucose Measurement Context",
+        NOTIFY,
+        GLUCOSE,
+    ),
+    plain::<GlucoseFeature>(0x2A51, "glucose_feature", "Glucose Feature", READ_INDICATE, GLUCOSE),
+    plain::<PlxFeatures>(0x2A60, "plx_features", "PLX Features", READ_INDICATE, OXIMETER),
+    measurement::<BatteryLevel>(0x2A19, "battery_level", "Battery Level", READ_NOTIFY, BATTERY),
+    plain::<SystemId>(0x2A23, "system_id", "System ID", READ, INFORMATION),
+    plain::<Text>(0x2A24, "model_number_string", "Model Number String", READ, INFORMATION),
+    plain::<Text>(0x2A25, "serial_number_string", "Serial Number String", READ, INFORMATION),
+    plain::<Text>(0x2A26, "firmware_revision_string", "Firmware Revision String", READ, INFORMATION),
+    plain::<Text>(0x2A27, "hardware_revision_string", "Hardware Revision String", READ, INFORMATION),
+    plain::<Text>(0x2A28, "software_revision_string", "Software Revision String", READ, INFORMATION),
+    plain::<Text>(0x2A29, "manufacturer_name_string", "Manufacturer Name String", READ, INFORMATION),
+    plain::<PnpId>(0x2A50, "pnp_id", "PnP ID", READ, INFORMATION),
+    plain::<DateTime>(0x2A08, "date_time", "Date Time", READ, None),
+    plain::<CurrentTime>(0x2A2B, "current_time", "Current Time", READ_NOTIFY, TIME),
+    plain::<UserIndexValue>(0x2A9A, "user_index", "User Index", READ, USER),
+];
+
+/// Types without a UUID of their own, known by name only.
+pub const TYPES: &[(&str, Decoder)] = &[
+    ("medfloat16", Decoder::plain::<Medfloat16>()),
+    ("medfloat32", Decoder::plain::<Medfloat32>()),
+    ("dis_string", Decoder::plain::<Text>()),
+];
