@@ -14,19 +14,13 @@ const LATER: &[&str] = &[
     "and_uc352_weight",
     "battery_level_status",
     "bthome_v2",
-    "cgm_feature",
-    "cgm_measurement",
-    "cgm_session_run_time",
-    "cgm_session_start_time",
     "cgm_specific_ops_control_point",
-    "cgm_status",
     "elapsed_time",
     "enhanced_blood_pressure_measurement",
     "enhanced_intermediate_cuff_pressure",
     "humidity",
     "idd_status",
     "live_health_observations",
-    "local_time_information",
     "mi_body_scale_adv",
     "nonin_continuous",
     "omron_hem7188t1_record",
@@ -40,7 +34,7 @@ const LATER: &[&str] = &[
 ];
 
 /// How many vectors must have run: a test that finds no files would pass otherwise.
-const DECODED_VECTORS: usize = 157;
+const DECODED_VECTORS: usize = 188;
 
 #[derive(Deserialize)]
 struct Vector {

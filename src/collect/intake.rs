@@ -84,7 +84,8 @@ fn identity(key: &SiteKey, heard: &Heard, observed: &Observed, metric: Metric, i
         metric,
         u8::try_from(index).unwrap_or(u8::MAX),
     );
-    let digest = digest::digest(&digest::SHA256, &heard.octets);
+    let octets = observed.octets.as_ref().unwrap_or(&heard.octets);
+    let digest = digest::digest(&digest::SHA256, octets);
     let digest = digest.as_ref()[..8].try_into().expect("SHA-256 is longer than eight octets");
-    Identity::Sent { id, digest, conflict: key.conflict_id(id, &heard.octets) }
+    Identity::Sent { id, digest, conflict: key.conflict_id(id, octets) }
 }

@@ -3,13 +3,14 @@
 use uuid::Uuid;
 
 use super::float::{Medfloat16, Medfloat32};
-use super::table::{Characteristic, Decoder, Properties, measurement, plain, sig_uuid};
+use super::table::{Characteristic, Decoder, Properties, measurement, plain, records, sig_uuid};
 use super::{
     BatteryLevel, BloodPressureFeature, BloodPressureMeasurement, BodyCompositionFeature, BodyCompositionMeasurement,
-    BodySensorLocation, CurrentTime, DateTime, GlucoseFeature, GlucoseMeasurement, GlucoseMeasurementContext,
-    HeartRateMeasurement, IntermediateCuffPressure, IntermediateTemperature, MeasurementInterval, PlxContinuousMeasurement,
-    PlxFeatures, PlxSpotCheckMeasurement, PnpId, SystemId, TemperatureMeasurement, TemperatureType, Text, UserIndexValue,
-    WeightMeasurement, WeightScaleFeature,
+    BodySensorLocation, CgmFeature, CgmMeasurement, CgmSessionRunTime, CgmSessionStartTime, CgmStatus, CurrentTime, DateTime,
+    GlucoseFeature, GlucoseMeasurement, GlucoseMeasurementContext, HeartRateMeasurement, IntermediateCuffPressure,
+    IntermediateTemperature, LocalTimeInformation, MeasurementInterval, PlxContinuousMeasurement, PlxFeatures,
+    PlxSpotCheckMeasurement, PnpId, ReferenceTimeInformation, SystemId, TemperatureMeasurement, TemperatureType, Text,
+    UserIndexValue, WeightMeasurement, WeightScaleFeature,
 };
 
 const READ: Properties = Properties { read: true, notify: false, indicate: false };
@@ -28,6 +29,7 @@ const TIME: Option<Uuid> = Some(sig_uuid(0x1805));
 const WEIGHT_SCALE: Option<Uuid> = Some(sig_uuid(0x181D));
 const BODY_COMPOSITION: Option<Uuid> = Some(sig_uuid(0x181B));
 const GLUCOSE: Option<Uuid> = Some(sig_uuid(0x1808));
+const CGM: Option<Uuid> = Some(sig_uuid(0x181F));
 const USER: Option<Uuid> = Some(sig_uuid(0x181C));
 
 /// Every characteristic bedrail can read, by service.
@@ -86,6 +88,11 @@ pub const CHARACTERISTICS: &[Characteristic] = &[
         GLUCOSE,
     ),
     plain::<GlucoseFeature>(0x2A51, "glucose_feature", "Glucose Feature", READ_INDICATE, GLUCOSE),
+    records::<CgmMeasurement>(0x2AA7, "cgm_measurement", "CGM Measurement", NOTIFY, CGM),
+    plain::<CgmFeature>(0x2AA8, "cgm_feature", "CGM Feature", READ_INDICATE, CGM),
+    plain::<CgmStatus>(0x2AA9, "cgm_status", "CGM Status", READ, CGM),
+    plain::<CgmSessionStartTime>(0x2AAA, "cgm_session_start_time", "CGM Session Start Time", READ, CGM),
+    plain::<CgmSessionRunTime>(0x2AAB, "cgm_session_run_time", "CGM Session Run Time", READ, CGM),
     plain::<PlxFeatures>(0x2A60, "plx_features", "PLX Features", READ_INDICATE, OXIMETER),
     measurement::<BatteryLevel>(0x2A19, "battery_level", "Battery Level", READ_NOTIFY, BATTERY),
     plain::<SystemId>(0x2A23, "system_id", "System ID", READ, INFORMATION),
@@ -98,6 +105,8 @@ pub const CHARACTERISTICS: &[Characteristic] = &[
     plain::<PnpId>(0x2A50, "pnp_id", "PnP ID", READ, INFORMATION),
     plain::<DateTime>(0x2A08, "date_time", "Date Time", READ, None),
     plain::<CurrentTime>(0x2A2B, "current_time", "Current Time", READ_NOTIFY, TIME),
+    plain::<LocalTimeInformation>(0x2A0F, "local_time_information", "Local Time Information", READ, TIME),
+    plain::<ReferenceTimeInformation>(0x2A14, "reference_time_information", "Reference Time Information", READ, TIME),
     plain::<UserIndexValue>(0x2A9A, "user_index", "User Index", READ, USER),
 ];
 

@@ -126,6 +126,11 @@ impl<'a> Cursor<'a> {
         std::mem::take(&mut self.left)
     }
 
+    /// All that is left, without taking it.
+    pub const fn ahead(&self) -> &'a [u8] {
+        self.left
+    }
+
     pub const fn left(&self) -> usize {
         self.left.len()
     }

@@ -55,6 +55,8 @@ pub struct Observed {
     /// The octets of that time exactly as sent: part of the identity, readable or not.
     pub base_time: Option<Vec<u8>>,
     pub sequence: Option<u32>,
+    /// The octets of this record alone, where the value holds several; `None` where it is the whole value.
+    pub octets: Option<Vec<u8>>,
     /// The device had stored it; it was not heard live.
     pub stored: bool,
 }

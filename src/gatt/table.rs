@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::error::{DecodeError, Warning};
 use super::{
-    CHARACTERISTICS, Context, CurrentTime, DateTime, Decode, Fields, Measurement, Observed, TYPES, Text, read, read_with,
+    CHARACTERISTICS, Context, CurrentTime, DateTime, Decode, Fields, Measurement, Observed, Records, TYPES, Text, read, read_with,
 };
 use crate::reading::DeviceTime;
 
@@ -54,6 +54,18 @@ pub const fn measurement<T: Measurement>(
     Characteristic { uuid: sig_uuid(uuid16), name, title, properties, service, decoder }
 }
 
+/// A characteristic whose value is one or more records.
+pub const fn records<T: Records>(
+    uuid16: u16,
+    name: &'static str,
+    title: &'static str,
+    properties: Properties,
+    service: Option<Uuid>,
+) -> Characteristic {
+    let decoder = Decoder { observe: Some(records_of::<T>), ..Decoder::plain::<T>() };
+    Characteristic { uuid: sig_uuid(uuid16), name, title, properties, service, decoder }
+}
+
 type Reads<T> = fn(&[u8], &Context) -> Result<(T, Vec<Warning>), DecodeError>;
 
 /// How the octets of one characteristic are read.
@@ -85,6 +97,10 @@ fn fields_of<T: Decode>(octets: &[u8], context: &Context) -> Result<(Fields, Vec
 
 fn observed_of<T: Measurement>(octets: &[u8], context: &Context) -> Result<(Vec<Observed>, Vec<Warning>), DecodeError> {
     read_with::<T>(octets, context).map(|(value, warnings)| (vec![value.observed()], warnings))
+}
+
+fn records_of<T: Records>(octets: &[u8], context: &Context) -> Result<(Vec<Observed>, Vec<Warning>), DecodeError> {
+    read_with::<T>(octets, context).map(|(value, warnings)| (value.records(), warnings))
 }
 
 /// A value as `bedrail decode` prints it.
