@@ -95,11 +95,11 @@ fn fields_of<T: Decode>(octets: &[u8], context: &Context) -> Result<(Fields, Vec
     read_with::<T>(octets, context).map(|(value, warnings)| (value.fields(), warnings))
 }
 
-fn observed_of<T: Measurement>(octets: &[u8], context: &Context) -> Result<(Vec<Observed>, Vec<Warning>), DecodeError> {
+fn observed_of<T: Measurement>(octets: &[u8], context: &Context) -> Result<Said, DecodeError> {
     read_with::<T>(octets, context).map(|(value, warnings)| (vec![value.observed()], warnings))
 }
 
-fn records_of<T: Records>(octets: &[u8], context: &Context) -> Result<(Vec<Observed>, Vec<Warning>), DecodeError> {
+fn records_of<T: Records>(octets: &[u8], context: &Context) -> Result<Said, DecodeError> {
     read_with::<T>(octets, context).map(|(value, warnings)| (value.records(), warnings))
 }
 
@@ -137,8 +137,11 @@ pub fn decode(uuid: Uuid, segments: &[&[u8]], context: &Context, strict: bool) -
     row.decoder.decode(segments, context, strict)
 }
 
+/// The records of one value, and what was let pass.
+pub type Said = (Vec<Observed>, Vec<Warning>);
+
 /// Reads a value for what it says, record by record and always leniently; `None` for a characteristic that measures nothing.
-pub fn observe(uuid: Uuid, octets: &[u8]) -> Option<Result<(Vec<Observed>, Vec<Warning>), DecodeError>> {
+pub fn observe(uuid: Uuid, octets: &[u8]) -> Option<Result<Said, DecodeError>> {
     let observe = characteristic(uuid)?.decoder.observe?;
     Some(observe(octets, &Context::default()))
 }
