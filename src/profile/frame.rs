@@ -181,7 +181,7 @@ impl Frame {
         if self.drop_if.iter().any(|condition| condition.holds(octets)) {
             return Ok((Vec::new(), Vec::new()));
         }
-        let mut reader = Reader { frame: self, octets, observed: Observed::default(), warnings: Vec::new(), parts: Vec::new() };
+        let mut reader = Reader { frame: self, octets, observed: Observed::default(), warnings: Vec::new() };
         reader.observed.stored = self.stored;
         let mut next = 0;
         for field in &self.fields {
@@ -195,7 +195,6 @@ impl Frame {
             next = at + field.kind.octets();
             reader.field(field, at)?;
         }
-        reader.compounds();
         Ok((vec![reader.observed], reader.warnings))
     }
 
@@ -244,8 +243,6 @@ struct Reader<'a> {
     octets: &'a [u8],
     observed: Observed,
     warnings: Vec<Warning>,
-    /// Components seen, by metric, in the order of the first.
-    parts: Vec<(Metric, Unit, Vec<(Component, Number)>, Vec<Status>)>,
 }
 
 impl Reader<'_> {
@@ -294,33 +291,21 @@ impl Reader<'_> {
         if value.is_outside(number) {
             status.push(Status::Flag(Flag::Implausible));
         }
-        match value.component {
-            None => {
-                let (metric, modality) = (value.metric, self.frame.modality);
-                self.observed.values.push(Measured {
-                    metric,
-                    site: None,
-                    modality,
-                    value: Numbers::Single(number, unit),
-                    status,
-                });
-            }
-            Some(component) => match self.parts.iter_mut().find(|(metric, ..)| *metric == value.metric) {
-                Some((_, _, parts, said)) => {
+        let (metric, modality) = (value.metric, self.frame.modality);
+        let number = match value.component {
+            None => Numbers::Single(number, unit),
+            Some(component) => {
+                let before = self.observed.values.iter_mut().find(|measured| measured.metric == metric);
+                if let Some(Measured { value: Numbers::Compound(parts, _), status: said, .. }) = before {
                     parts.push((component, number));
-                    said.extend(status.into_iter().filter(|status| !said.contains(status)).collect::<Vec<_>>());
+                    status.retain(|status| !said.contains(status));
+                    said.append(&mut status);
+                    return;
                 }
-                None => self.parts.push((value.metric, unit, vec![(component, number)], status)),
-            },
-        }
-    }
-
-    /// Components of one metric are one value.
-    fn compounds(&mut self) {
-        for (metric, unit, parts, status) in std::mem::take(&mut self.parts) {
-            let value = Numbers::Compound(parts, unit);
-            self.observed.values.push(Measured { metric, site: None, modality: self.frame.modality, value, status });
-        }
+                Numbers::Compound(vec![(component, number)], unit)
+            }
+        };
+        self.observed.values.push(Measured { metric, site: None, modality, value: number, status });
     }
 }
 

@@ -6,6 +6,7 @@
 mod check;
 mod error;
 mod frame;
+mod library;
 mod proof;
 mod step;
 mod text;
@@ -15,6 +16,7 @@ use uuid::Uuid;
 
 pub use error::{ProfileError, ProfileErrors};
 pub use frame::{Frame, Source};
+pub use library::{Known, Library, SHIPPED};
 pub use proof::{Shown, Trial, Verdict};
 pub use step::{Clock, Expect, Octets, Step};
 pub use writable::{WRITABLE, Writable};

@@ -44,7 +44,7 @@ impl Trial {
             None => return Verdict { said: Vec::new(), outcome: Err(format!("no frame is of {}; mend `source`", self.source)) },
             Some(read) => read,
         };
-        let said = read.as_ref().map(|said| shown(said)).unwrap_or_default();
+        let said = read.as_ref().map(shown).unwrap_or_default();
         let outcome = match (read, &self.expect, &self.error) {
             (Ok(_), Some(expect), _) => compare(&said, expect),
             (Ok(_), None, error) => {

@@ -102,6 +102,76 @@ fn what_is_out_of_the_range_of_a_profile_is_flagged_and_kept() {
     assert!(profile.observe(&Source::Manufacturer(1), &[1]).is_none());
 }
 
+/// A cuff of nobody's: parts, decimal digits, a checksum, a user, a sum and a unit that depends on a bit.
+const CUFF: &str = r#"
+[profile]
+id = "cuff"
+version = 1
+name = "A cuff"
+source = "made up for this test"
+[match]
+any = [{ model_number = "none" }]
+[[init]]
+subscribe = "fff1"
+[[frame]]
+source = "fff1"
+length = 8
+checksum = { kind = "sum8" }
+[[frame.bit]]
+at = 0
+bit = 7
+code = "irregular_pulse"
+[[frame.field]]
+code = "blood_pressure.systolic"
+type = "bcd16"
+at = 1
+unit = "mm[Hg]"
+[[frame.field]]
+code = "blood_pressure.diastolic"
+type = "u8"
+at = 3
+add = "10"
+unit = "mm[Hg]"
+[[frame.field]]
+code = "sequence"
+type = "u16be"
+at = 4
+mask = 0xFFF0
+shift = 4
+[[frame.field]]
+code = "user"
+type = "u8"
+at = 6
+[[test]]
+source = "fff1"
+hex = "8101204600100200"
+error = "crc_mismatch"
+[[test]]
+source = "fff1"
+hex = "81012046001002fa"
+expect = { "blood_pressure.systolic" = "120", "blood_pressure.diastolic" = "80", sequence = "1", user = "2" }
+[[test]]
+source = "fff1"
+hex = "010aa0460010ff00"
+expect = { "blood_pressure.systolic" = "none", "blood_pressure.diastolic" = "80", sequence = "1" }
+[[test]]
+source = "fff1"
+hex = "010aa0460010ff00ff"
+error = "invalid_length"
+"#;
+
+#[test]
+fn parts_of_one_value_are_one_value_and_a_remark_is_of_all() {
+    let profile = Profile::read(CUFF, "p").unwrap_or_else(|errors| panic!("{errors}"));
+    let (records, _) = profile.observe(&profile.frames[0].source, &profile.trials[1].octets).unwrap().unwrap();
+    assert_eq!((records.len(), records[0].values.len(), records[0].user), (1, 1, Some(2)));
+    assert_eq!(records[0].values[0].status, vec![crate::gatt::Status::Flag(crate::reading::Flag::IrregularPulse)]);
+    let whole = with(CUFF, "blood_pressure.diastolic\"\ntype", "blood_pressure\"\ntype");
+    assert!(refused(&whole).contains("`blood_pressure` has parts; write blood_pressure.systolic"));
+    let twice = with(CUFF, "code = \"blood_pressure.diastolic\"", "code = \"blood_pressure.systolic\"");
+    assert!(refused(&twice).contains("there twice"), "{}", refused(&twice));
+}
+
 proptest! {
     #[test]
     fn no_octets_make_a_profile_panic_or_say_more_than_its_fields(octets in prop::collection::vec(any::<u8>(), 0..600)) {
