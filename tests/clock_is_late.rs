@@ -98,6 +98,7 @@ impl Bench {
             name: "strap".to_owned(),
             kind: "heart-rate".to_owned(),
             zone: jiff::tz::TimeZone::UTC,
+            profile: None,
         };
         let settings = CollectSettings {
             gateway: "gw-test".to_owned(),

@@ -30,7 +30,7 @@ pub fn measure(table: &mut Table) {
             let time = seconds(|| {
                 let mut buffer: Vec<Draft> = Vec::with_capacity(BATCH);
                 for heard in &radio {
-                    buffer.extend(take(&key, boot, heard).expect("known").expect("decodes").drafts);
+                    buffer.extend(take(&key, boot, None, heard).expect("known").expect("decodes").drafts);
                     if buffer.len() >= BATCH {
                         log.append(std::mem::take(&mut buffer)).expect("appended");
                     }
@@ -67,7 +67,7 @@ fn steps(table: &mut Table, radio: &[Heard]) {
     let values = VALUES as usize * usize::from(OXIMETERS);
     let some = || radio.iter().cycle().take(values);
     let decode = || some().for_each(|heard| drop(black_box(gatt::observe(heard.characteristic, &heard.octets))));
-    let taken = || some().for_each(|heard| drop(black_box(take(&key, boot, heard))));
+    let taken = || some().for_each(|heard| drop(black_box(take(&key, boot, None, heard))));
     let nanos = |time: f64| format!("{} ns", grouped(time * 1e9 / values as f64));
     table.row("decode, a characteristic value", nanos(seconds(decode)), "-".into(), None, "-");
     table.row("decode, class, drafts, a value (2 records)", nanos(seconds(taken)), "-".into(), None, "-");

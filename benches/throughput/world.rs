@@ -85,7 +85,7 @@ pub fn heard_at(round: u64, arrived: BootMillis) -> impl Iterator<Item = Heard> 
 /// The same, taken in: 64 records.
 pub fn drafts(key: &SiteKey, round: u64) -> Vec<Draft> {
     let boot = boot().id();
-    heard(round).flat_map(|heard| take(key, boot, &heard).expect("known").expect("decodes").drafts).collect()
+    heard(round).flat_map(|heard| take(key, boot, None, &heard).expect("known").expect("decodes").drafts).collect()
 }
 
 /// Appends `records` of them, a batch a commit.

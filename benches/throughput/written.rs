@@ -90,7 +90,8 @@ impl Halves {
     fn second(&mut self, second: u64) {
         let at = BootMillis(self.began.0 + second * 1_000);
         let (key, boot) = (site_key(), boot().id());
-        let taken = heard_at(second, at).flat_map(|heard| take(&key, boot, &heard).expect("known").expect("decodes").drafts);
+        let taken =
+            heard_at(second, at).flat_map(|heard| take(&key, boot, None, &heard).expect("known").expect("decodes").drafts);
         let drafts: Vec<Draft> = taken.collect();
         for commit in drafts.chunks(STREAMS / self.commits_a_second) {
             self.collect.append(commit.to_vec()).expect("appended");

@@ -72,7 +72,7 @@ pub fn classify(measured: &Measured) -> Outcome {
             (Value::Compound { parts, unit: *unit }, out_of_range)
         }
     };
-    if implausible(row, &value) {
+    if implausible(row, &value) && !flags.contains(&Flag::Implausible) {
         flags.push(Flag::Implausible);
     }
     if let Some(range) = pulse_range(measured.metric, &flags) {

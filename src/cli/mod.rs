@@ -8,6 +8,7 @@ pub mod decode;
 pub mod fleet;
 pub mod key;
 pub mod patient;
+pub mod profile;
 pub mod route;
 pub mod status;
 pub mod store;
@@ -37,6 +38,9 @@ enum Command {
     Check(check::CheckArgs),
     /// Decode the octets of a characteristic to JSON
     Decode(decode::DecodeArgs),
+    /// Profiles of devices without a standard service: list, test
+    #[command(subcommand)]
+    Profile(profile::ProfileCommand),
     /// Show the gateway, its devices and its routes
     Status(status::StatusArgs),
     /// Show all gateways of a broker, the worst first
@@ -93,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run(args),
         Command::Check(args) => check::run(args),
         Command::Decode(args) => decode::run(args),
+        Command::Profile(command) => profile::run(command),
         Command::Status(args) => status::run(args),
         Command::Fleet(args) => fleet::run(args),
         Command::Assign(args) => assign::assign(args),

@@ -4,6 +4,7 @@ use ring::digest;
 
 use crate::clean::{DiscardReason, Outcome, classify};
 use crate::gatt::{self, DecodeError, Measured, Observed};
+use crate::profile::{Profile, Source};
 use crate::radio::Heard;
 use crate::reading::{Body, BootId, DeviceId, Event, Metric, Reading, SiteKey, Stamp, StreamKey};
 use crate::store::{Draft, Identity};
@@ -19,9 +20,12 @@ pub struct Taken {
     pub warnings: Vec<&'static str>,
 }
 
-/// Turns a characteristic value into drafts; `None` for a characteristic that carries no measurement.
-pub fn take(key: &SiteKey, boot: BootId, heard: &Heard) -> Option<Result<Taken, DecodeError>> {
-    let (records, warnings) = match gatt::observe(heard.characteristic, &heard.octets)? {
+/// Turns a characteristic value into drafts; `None` for a characteristic that carries no measurement. What a device's profile
+/// reads is read by it alone.
+pub fn take(key: &SiteKey, boot: BootId, profile: Option<&Profile>, heard: &Heard) -> Option<Result<Taken, DecodeError>> {
+    let source = Source::Characteristic(heard.characteristic);
+    let by_profile = profile.and_then(|profile| profile.observe(&source, &heard.octets));
+    let (records, warnings) = match by_profile.or_else(|| gatt::observe(heard.characteristic, &heard.octets))? {
         Ok(decoded) => decoded,
         Err(error) => return Some(Err(error)),
     };

@@ -4,6 +4,7 @@
 //! the bounded channel between them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -17,6 +18,7 @@ use super::{
     Windows, take,
 };
 use crate::monitor::machine::Process;
+use crate::profile::Profile;
 use crate::radio::{BootClock, Heard, InformationField, RadioEvent};
 use crate::reading::{Anchor, Anchors, Body, ClockQuality, DeviceId, Metric, Stamp, Value};
 use crate::store::ballast::Ballast;
@@ -61,6 +63,8 @@ pub struct CollectedDevice {
     pub kind: String,
     /// Of its clock.
     pub zone: TimeZone,
+    /// How its values are read, where no standard says it.
+    pub profile: Option<Arc<Profile>>,
 }
 
 pub struct Collector {
@@ -219,7 +223,8 @@ impl Collector {
 
     fn heard(&mut self, heard: &Heard) -> bool {
         let Some(&place) = self.places.get(&heard.device) else { return false };
-        let taken = match take(self.store.site_key(), self.boot.id(), heard) {
+        let profile = self.settings.devices.get(place).and_then(|device| device.profile.as_deref());
+        let taken = match take(self.store.site_key(), self.boot.id(), profile, heard) {
             None => return false,
             Some(Err(error)) => {
                 tracing::debug!(device = %heard.device, characteristic = %heard.characteristic, error = error.name(), "value not taken");

@@ -21,7 +21,7 @@ pub fn settings(document: &Document, env: &Env) -> Settings {
     Settings {
         store: store(document),
         ward: ward(document),
-        radio: RadioSettings { adapter: Of(document, document.single("radio")).get("adapter") },
+        radio: radio(document),
         beds: all("bed[]").map(|section| BedSettings { id: Of(document, section).need("id") }).collect(),
         patients: all("patient[]").map(|section| patient(document, section)).collect(),
         devices: all("device[]").map(|section| device(document, section, &gateway, &monitor)).collect(),
@@ -86,6 +86,11 @@ fn patient(document: &Document, section: &Section) -> PatientSettings {
     PatientSettings { key: patient.need("key"), test: patient.need("test") }
 }
 
+fn radio(document: &Document) -> RadioSettings {
+    let radio = Of(document, document.single("radio"));
+    RadioSettings { adapter: radio.get("adapter"), profiles: radio.need("profiles") }
+}
+
 fn device(document: &Document, section: &Section, gateway: &GatewaySettings, monitor: &MonitorSettings) -> DeviceSettings {
     let device = Of(document, section);
     DeviceSettings {
@@ -100,6 +105,8 @@ fn device(document: &Document, section: &Section, gateway: &GatewaySettings, mon
         history: device.need("history"),
         serial: device.get("serial"),
         asset: device.get("asset"),
+        profile_id: device.get("profile"),
+        profile: None,
         expect_every: device.get("expect_every"),
         bond: device.need("bond"),
         passkey: device.get("passkey"),

@@ -146,6 +146,7 @@ pub const KEYS: &[Key] = &[
     key("monitor.battery_low", Percent, r#""20 %""#, "A device's battery is low at this and below."),
     key("monitor.route_down_after", duration(10 * S, DAY), r#""5 min""#, "A route that is not up for so long is down."),
     key("monitor.held_after", duration(60 * S, 30 * DAY), r#""1 h""#, "Records that may not go for so long are told of."),
+    key("radio.profiles", Path, r#""/etc/bedrail/profiles.d""#, "Directory of the site's own device profiles (*.toml)."),
     may("radio.adapter", Address, "Address of the Bluetooth adapter; absent: the first one that is powered."),
     need("bed[].id", Text, "Name of the bed."),
     later("bed[].location", Text, ADT, "The bed as the admission feed writes it (PV1-3)."),
@@ -181,6 +182,7 @@ pub const KEYS: &[Key] = &[
         duration(60 * S, 365 * DAY),
         "Without a reading for so long it is silent; absent: monitor.silent_after.",
     ),
+    may("device[].profile", Name, "Id of the profile that says how it is read, in place of its kind's standard service."),
     may("device[].asset", Text, "Your inventory number; a label."),
     may(
         "device[].expect_every",

@@ -8,6 +8,7 @@ mod build;
 mod document;
 mod error;
 mod keys;
+pub mod profiles;
 mod rules;
 pub mod secret;
 mod settings;
@@ -114,7 +115,9 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
     let Ok(text) = String::from_utf8(octets) else {
         return fail("it is not UTF-8 text; save it as UTF-8".to_owned());
     };
-    parse(&text, &file, &Env::of_process())
+    let mut loaded = parse(&text, &file, &Env::of_process())?;
+    profiles::attach(&mut loaded)?;
+    Ok(loaded)
 }
 
 /// `name` is how messages call the file.

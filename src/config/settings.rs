@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
 use super::secret::{CredentialsDir, SecretRef};
+use crate::profile::Profile;
 use crate::reading::{Decimal, DeviceId, Metric, SubjectKey, Summary, Timestamp, Unit, UserIndex};
 
 #[derive(Clone, Debug)]
@@ -82,6 +84,8 @@ pub struct WardSettings {
 pub struct RadioSettings {
     /// Absent: the first adapter that is powered.
     pub adapter: Option<DeviceId>,
+    /// Directory of the site's own device profiles.
+    pub profiles: PathBuf,
 }
 
 /// What others may know of the gateway, and when a condition of it is raised.
@@ -122,6 +126,9 @@ pub struct DeviceSettings {
     pub history: History,
     pub serial: Option<String>,
     pub asset: Option<String>,
+    /// How it is read, where it has no standard service, and by which file once that is read.
+    pub profile_id: Option<String>,
+    pub profile: Option<Arc<Profile>>,
     /// Absent: as its kind does.
     pub expect_every: Option<Duration>,
     pub bond: Bond,

@@ -82,6 +82,7 @@ fn collect_settings(settings: &Settings) -> CollectSettings {
         name: device.name.clone(),
         kind: device.kind.name().to_owned(),
         zone: device.timezone.clone(),
+        profile: device.profile.clone(),
     };
     CollectSettings {
         gateway: settings.gateway.id.clone(),
@@ -113,7 +114,10 @@ fn radio_settings(settings: &Settings) -> RadioSettings {
         RadioDevice {
             id: device.id,
             name: device.name.clone(),
-            subscribe: kind.map_or(&[][..], |kind| kind.subscribe).to_vec(),
+            subscribe: match &device.profile {
+                Some(profile) => profile.subscriptions().collect(),
+                None => kind.map_or(&[][..], |kind| kind.subscribe).to_vec(),
+            },
             read,
             clock,
             bond: match device.bond {

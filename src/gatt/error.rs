@@ -23,16 +23,19 @@ pub enum Warning {
     UnexpectedCrcPlaceholder,
     /// An object of a kind nobody has defined; it and what follows it are kept unread.
     UnknownObjectId,
+    /// A layout the device's profile does not describe.
+    UnknownFrame,
 }
 
 impl Warning {
-    pub const ALL: [Warning; 8] = [
+    pub const ALL: [Warning; 9] = [
         Warning::ReservedBits,
         Warning::ReservedValue,
         Warning::TrailingBytes,
         Warning::InvalidDateTime,
         Warning::MissingTerminator,
         Warning::InvalidUtf8,
+        Warning::UnknownFrame,
         Warning::UnexpectedCrcPlaceholder,
         Warning::UnknownObjectId,
     ];
@@ -45,6 +48,7 @@ impl Warning {
             Warning::InvalidDateTime => "invalid_date_time",
             Warning::MissingTerminator => "missing_terminator",
             Warning::InvalidUtf8 => "invalid_utf8",
+            Warning::UnknownFrame => "unknown_frame",
             Warning::UnexpectedCrcPlaceholder => "unexpected_crc_placeholder",
             Warning::UnknownObjectId => "unknown_object_id",
         }

@@ -34,6 +34,7 @@ pub use body_composition::{BodyCompositionFeature, BodyCompositionMeasurement, B
 pub use cgm::{CgmFeature, CgmMeasurement, CgmRecord, CgmSession, CgmSessionRunTime, CgmSessionStartTime, CgmStatus};
 pub use characteristics::{CHARACTERISTICS, TYPES};
 pub use context::{Context, ContextError};
+pub use crc::crc16;
 pub use current_time::{CurrentTime, LocalTimeInformation, ReferenceTimeInformation};
 pub use cursor::{Cursor, Decode, Measurement, Records, read, read_with};
 pub use date_time::DateTime;
@@ -41,13 +42,14 @@ pub use device_information::{PnpId, SystemId, Text};
 pub use device_kind::{DeviceKind, device_kinds};
 pub use error::{DecodeError, SegmentFault, Warning};
 pub use fields::{Field, Fields};
+pub use float::{Medfloat16, Medfloat32};
 pub use glucose::{GlucoseFeature, GlucoseMeasurement, GlucoseMeasurementContext};
 pub use glucose_pairs::{GlucosePairs, GlucoseRecord};
 pub use heart_rate::{BodySensorLocation, Contact, HeartRateMeasurement};
 pub use observed::{Absent, Measured, Number, Numbers, Observed, Status};
 pub use pulse_oximeter::{PlxContinuousMeasurement, PlxFeatures, PlxSpotCheckMeasurement};
 pub use table::{
-    Characteristic, Decoded, Decoder, Properties, UnknownCharacteristic, characteristic, decode, device_clock, find,
+    Characteristic, Decoded, Decoder, Properties, Said, UnknownCharacteristic, characteristic, decode, device_clock, find,
     information_text, observe, sig_uuid,
 };
 pub use thermometer::{IntermediateTemperature, MeasurementInterval, TemperatureMeasurement, TemperatureType};

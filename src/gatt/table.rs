@@ -76,6 +76,11 @@ pub struct Decoder {
 }
 
 impl Decoder {
+    /// Whether its values say something of a patient or device.
+    pub const fn measures(self) -> bool {
+        self.observe.is_some()
+    }
+
     /// A characteristic that measures nothing.
     pub const fn plain<T: Decode>() -> Self {
         Self { fields: fields_of::<T>, observe: None }

@@ -16,6 +16,9 @@ pub const TEMPERATURE: Uuid = uuid16(0x2a1c);
 pub const BLOOD_PRESSURE: Uuid = uuid16(0x2a35);
 pub const SPOT_CHECK: Uuid = uuid16(0x2a5e);
 pub const CONTINUOUS: Uuid = uuid16(0x2a5f);
+/// Of Nonin's own service, which no standard describes.
+pub const NONIN: Uuid = Uuid::from_u128(0x0AAD_7EA0_0D60_11E2_8E3C_0002_A5D5_C51B);
+const NONIN_SERVICE: Uuid = Uuid::from_u128(0x46A9_70E0_0D5F_11E2_8B5E_0002_A5D5_C51B);
 pub const BATTERY_LEVEL: Uuid = uuid16(0x2a19);
 pub const CURRENT_TIME: Uuid = uuid16(0x2a2b);
 pub const DATE_TIME: Uuid = uuid16(0x2a08);
@@ -27,6 +30,8 @@ pub enum Kind {
     Cuff,
     OximeterContinuous,
     OximeterSpot,
+    /// With a maker's service in place of the standard one.
+    OximeterVendor,
 }
 
 /// Where a device lets its clock be read.
@@ -104,7 +109,7 @@ impl VirtualDevice {
             Kind::HeartRateStrap => "heart-rate",
             Kind::Thermometer => "thermometer",
             Kind::Cuff => "blood-pressure",
-            Kind::OximeterContinuous | Kind::OximeterSpot => "pulse-oximeter",
+            Kind::OximeterContinuous | Kind::OximeterSpot | Kind::OximeterVendor => "pulse-oximeter",
         }
     }
 
@@ -115,6 +120,7 @@ impl VirtualDevice {
             Kind::Cuff => BLOOD_PRESSURE,
             Kind::OximeterContinuous => CONTINUOUS,
             Kind::OximeterSpot => SPOT_CHECK,
+            Kind::OximeterVendor => NONIN,
         }
     }
 
@@ -124,12 +130,13 @@ impl VirtualDevice {
     }
 
     pub fn spec(&self) -> DeviceSpec {
-        let (service, flags): (u16, &[&'static str]) = match self.kind {
-            Kind::HeartRateStrap => (0x180d, &["notify"]),
-            Kind::Thermometer => (0x1809, &["indicate"]),
-            Kind::Cuff => (0x1810, &["indicate"]),
-            Kind::OximeterContinuous => (0x1822, &["notify"]),
-            Kind::OximeterSpot => (0x1822, &["indicate"]),
+        let (service, flags): (Uuid, &[&'static str]) = match self.kind {
+            Kind::HeartRateStrap => (uuid16(0x180d), &["notify"]),
+            Kind::Thermometer => (uuid16(0x1809), &["indicate"]),
+            Kind::Cuff => (uuid16(0x1810), &["indicate"]),
+            Kind::OximeterContinuous => (uuid16(0x1822), &["notify"]),
+            Kind::OximeterSpot => (uuid16(0x1822), &["indicate"]),
+            Kind::OximeterVendor => (NONIN_SERVICE, &["notify"]),
         };
         let encrypted = self.security != Security::Open;
         let own = CharacteristicSpec { uuid: self.characteristic(), encrypted, ..CharacteristicSpec::new(0, flags, &[]) };
@@ -145,7 +152,7 @@ impl VirtualDevice {
         ];
         let battery = vec![CharacteristicSpec::new(0x2a19, &["read", "notify"], &[100])];
         let mut services = vec![
-            ServiceSpec { uuid: uuid16(service), characteristics: vec![own] },
+            ServiceSpec { uuid: service, characteristics: vec![own] },
             ServiceSpec { uuid: uuid16(0x180f), characteristics: battery },
             ServiceSpec { uuid: uuid16(0x180a), characteristics: information },
         ];
@@ -162,7 +169,7 @@ impl VirtualDevice {
             random_address: self.privacy,
             privacy: self.privacy,
             name: self.name.clone(),
-            advertised: vec![uuid16(service)],
+            advertised: vec![service],
             services,
             battery: Some(100),
             behaviour: Behaviour { handle_base: 0x10, passkey, ..Default::default() },
@@ -198,6 +205,7 @@ impl VirtualDevice {
             Kind::Cuff => blood_pressure(n, time),
             Kind::OximeterContinuous => oximeter(n, None),
             Kind::OximeterSpot => oximeter(n, Some(time)),
+            Kind::OximeterVendor => nonin(n),
         };
         Emission { characteristic: self.characteristic(), octets, values }
     }
@@ -252,6 +260,18 @@ fn oximeter(n: i32, time: Option<[u8; 7]>) -> Made {
     octets.extend(time.into_iter().flatten());
     let tenths = |value: i32| format!("{}.{}", value / 10, value % 10);
     (octets, vec![("spo2", tenths(saturation)), ("pulse_rate.oximeter", tenths(pulse))])
+}
+
+/// Nonin's ten octets: percent, beats and hundredths of a percent, most significant octet first.
+fn nonin(n: i32) -> Made {
+    let (saturation, pulse, amplitude) = (80 + n * 7 % 20, 40 + n * 77 % 260, 100 + n * 31 % 900);
+    let octet = |value: i32| u8::try_from(value).expect("it fits an octet");
+    let mut octets = vec![0x0A, 0x10, 30, octet(amplitude >> 8), octet(amplitude & 0xFF), 0, octet(n & 0xFF), octet(saturation)];
+    octets.extend([octet(pulse >> 8), octet(pulse & 0xFF)]);
+    let amplitude = format!("{}.{:02}", amplitude / 100, amplitude % 100);
+    let values =
+        [("spo2", saturation.to_string()), ("pulse_rate.oximeter", pulse.to_string()), ("pulse_amplitude_index", amplitude)];
+    (octets, values.to_vec())
 }
 
 /// IEEE 11073 SFLOAT: exponent in the upper 4 bits, mantissa in the lower 12, both two's complement.

@@ -1,0 +1,86 @@
+//! Devices without a standard service, described in a file: which octets mean what, checked before they are believed.
+//!
+//! A profile is data. It has no expressions and no loops, every offset is checked when it is loaded, and it is refused
+//! unless its own tests pass. What it says of a value is the same [`crate::gatt::Observed`] that a decoder gives.
+
+mod check;
+mod error;
+mod frame;
+mod library;
+mod proof;
+mod step;
+mod text;
+mod writable;
+
+use uuid::Uuid;
+
+pub use error::{ProfileError, ProfileErrors};
+pub use frame::{Frame, Source};
+pub use library::{Known, Library, SHIPPED};
+pub use proof::{Shown, Trial, Verdict};
+pub use step::{Clock, Expect, Octets, Step};
+pub use writable::{WRITABLE, Writable};
+
+use crate::gatt::{DecodeError, Said};
+
+/// A checked profile: its tests passed.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    pub id: String,
+    pub version: u32,
+    /// For people.
+    pub name: String,
+    pub matches: Vec<Match>,
+    pub link: Link,
+    /// In this order, once a connection.
+    pub init: Vec<Step>,
+    pub frames: Vec<Frame>,
+    pub trials: Vec<Trial>,
+}
+
+/// By what a device of the kind is recognised while scanning; any of them is enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Match {
+    NamePrefix(String),
+    Service(Uuid),
+    ServiceData(Uuid),
+    Manufacturer(u16),
+    Model(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub mode: Mode,
+    /// The device answers nobody it is not bonded with.
+    pub needs_bond: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It is connected to.
+    Gatt,
+    /// It says everything in what it advertises.
+    Advert,
+}
+
+impl Profile {
+    /// Reads and checks a file; every error of it is told, not only the first.
+    pub fn read(text: &str, file: &str) -> Result<Self, ProfileErrors> {
+        check::profile(text, file)
+    }
+
+    /// What a value says; `None` for a source the profile knows nothing of.
+    pub fn observe(&self, source: &Source, octets: &[u8]) -> Option<Result<Said, DecodeError>> {
+        frame::observe(&self.frames, source, octets)
+    }
+
+    /// Characteristics to subscribe to.
+    pub fn subscriptions(&self) -> impl Iterator<Item = Uuid> {
+        self.init
+            .iter()
+            .filter_map(|step| if let Step::Subscribe { characteristic } = step { Some(*characteristic) } else { None })
+    }
+}
+
+#[cfg(test)]
+mod tests;
