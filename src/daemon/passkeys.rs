@@ -23,9 +23,9 @@ pub fn read(loaded: &Loaded) -> Result<Passkeys, ConfigErrors> {
     read_all(loaded, |_| true)
 }
 
-/// What `check` can say of them, whoever runs it: not that it may not read one.
+/// What `check` can say of them, whoever runs it and wherever: not that one is not there, or not to be read.
 pub fn check(loaded: &Loaded) -> Result<(), ConfigErrors> {
-    read_all(loaded, |fault| !matches!(fault, Fault::Secret(SecretError::Io { .. }))).map(drop)
+    read_all(loaded, |fault| matches!(fault, Fault::NoPasskey { .. })).map(drop)
 }
 
 fn read_all(loaded: &Loaded, counts: impl Fn(&Fault) -> bool) -> Result<Passkeys, ConfigErrors> {
