@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bedrail::radio::{
     Bond, Deadlines, EVENT_QUEUE, Heard, InformationField, Pace, RadioDevice, RadioError, RadioEvent, RadioHealth, RadioSettings,
-    run,
+    Requests, run,
 };
 use bedrail::reading::{DeviceId, DeviceTime, SecurityLevel};
 use futures::StreamExt;
@@ -69,6 +69,7 @@ fn impatient() -> Deadlines {
         connect: Duration::from_millis(1_500),
         resolve: Duration::from_secs(2),
         subscribe: Duration::from_secs(5),
+        pair: Duration::from_secs(3),
         disconnect: Duration::from_secs(3),
         retry_first: Duration::from_millis(10),
         retry_most: Duration::from_millis(200),
@@ -108,7 +109,8 @@ impl Radio {
 
     fn at_pace(devices: Vec<RadioDevice>, queue: usize, pace: Pace) -> Self {
         let adapter = Some(id(ADAPTER));
-        let settings = RadioSettings { adapter, devices, clock_decoder: clock, deadlines: impatient(), pace };
+        let settings =
+            RadioSettings { adapter, devices, clock_decoder: clock, deadlines: impatient(), pace, requests: Requests::default() };
         let (sender, events) = mpsc::channel(queue);
         let stop = CancellationToken::new();
         let task = tokio::spawn(run(settings, sender, stop.clone()));
@@ -173,7 +175,7 @@ impl Radio {
             RadioEvent::Information { field, text, .. } => self.information.push((field, text)),
             RadioEvent::Adapter { usable: false, detail } => self.outages.push(detail),
             RadioEvent::Health(health) => self.health = *health,
-            RadioEvent::Ready { .. } | RadioEvent::Adapter { .. } => {}
+            RadioEvent::Ready { .. } | RadioEvent::Bond { .. } | RadioEvent::Adapter { .. } => {}
         }
     }
 

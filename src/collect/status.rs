@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::monitor::machine::Process;
 use crate::radio::RadioHealth;
+use crate::reading::SecurityLevel;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CollectStatus {
@@ -109,6 +110,8 @@ pub enum DeviceState {
     Connected,
     /// The link is gone and is tried again.
     Lost,
+    /// By all signs the device has no bond any more; `detail` says what to do.
+    BondLost,
 }
 
 impl DeviceState {
@@ -117,6 +120,7 @@ impl DeviceState {
             DeviceState::Waiting => "waiting",
             DeviceState::Connected => "connected",
             DeviceState::Lost => "lost",
+            DeviceState::BondLost => "bond_lost",
         }
     }
 }
@@ -130,6 +134,12 @@ pub struct DeviceStatus {
     /// Why it is not connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// `none`, `bonding`, `bonded`, `refused` or `lost`.
+    #[serde(default)]
+    pub bond: String,
+    /// How the link was protected when the last value came over it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security: Option<SecurityLevel>,
     /// RFC 3339; absent before the first reading and while the clock is unsynced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reading_at: Option<String>,

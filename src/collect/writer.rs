@@ -19,7 +19,7 @@ use super::{
 };
 use crate::monitor::machine::Process;
 use crate::profile::Profile;
-use crate::radio::{BootClock, Heard, InformationField, RadioEvent};
+use crate::radio::{BondState, BootClock, Heard, InformationField, RadioEvent};
 use crate::reading::{Anchor, Anchors, Body, ClockQuality, DeviceId, Metric, Stamp, Value};
 use crate::store::ballast::Ballast;
 use crate::store::{Damage, MAX_RECORDS, Store, StoreError};
@@ -108,6 +108,7 @@ impl Collector {
             name: device.name.clone(),
             kind: device.kind.clone(),
             address: device.id.to_string(),
+            bond: bond_name(&BondState::None).to_owned(),
             ..DeviceStatus::default()
         });
         let status = CollectStatus {
@@ -209,7 +210,8 @@ impl Collector {
         match event {
             RadioEvent::Heard(heard) => return self.heard(&heard),
             RadioEvent::Ready { device } => self.state(device, DeviceState::Connected, None),
-            RadioEvent::Lost { device, reason } => self.state(device, DeviceState::Lost, Some(reason)),
+            RadioEvent::Lost { device, reason } => self.lost(device, reason),
+            RadioEvent::Bond { device, state } => self.bond(device, state),
             RadioEvent::Information { device, field, text } => {
                 if let Some(device) = self.device(device) {
                     device.information.insert(information_name(field).to_owned(), text);
@@ -245,6 +247,7 @@ impl Collector {
         let offset = self.clock_offset_s(place, heard);
         let device = &mut self.status.devices[place];
         device.clock_offset_s = offset.or(device.clock_offset_s);
+        device.security = Some(heard.security);
         taken.discarded.iter().for_each(|reason| count(&mut device.rejected, reason.name()));
         taken.warnings.iter().for_each(|warning| count(&mut device.warnings, warning));
         for draft in &taken.drafts {
@@ -516,6 +519,34 @@ impl Collector {
         }
     }
 
+    /// What is wrong with its bond says more than how the last link ended.
+    fn lost(&mut self, device: DeviceId, reason: String) {
+        let Some(status) = self.device(device) else { return };
+        let keeps = status.state == DeviceState::BondLost || status.bond == bond_name(&BondState::Refused(String::new()));
+        if !keeps {
+            (status.state, status.detail) = (DeviceState::Lost, Some(reason));
+        }
+    }
+
+    fn bond(&mut self, device: DeviceId, bond: BondState) {
+        let Some(status) = self.device(device) else { return };
+        bond_name(&bond).clone_into(&mut status.bond);
+        match bond {
+            BondState::Lost(remedy) => {
+                tracing::warn!(device = %device, remedy, "bond lost");
+                (status.state, status.detail) = (DeviceState::BondLost, Some(remedy));
+            }
+            BondState::Refused(remedy) => {
+                tracing::warn!(device = %device, remedy, "not paired");
+                (status.state, status.detail) = (DeviceState::Lost, Some(remedy));
+            }
+            BondState::None | BondState::Bonding | BondState::Bonded if status.state == DeviceState::BondLost => {
+                (status.state, status.detail) = (DeviceState::Lost, None);
+            }
+            BondState::None | BondState::Bonding | BondState::Bonded => {}
+        }
+    }
+
     fn device(&mut self, device: DeviceId) -> Option<&mut DeviceStatus> {
         self.places.get(&device).map(|place| &mut self.status.devices[*place])
     }
@@ -533,6 +564,16 @@ fn count(counts: &mut BTreeMap<String, u64>, name: &str) {
         *n += 1;
     } else if counts.len() < MAX_REASONS {
         counts.insert(name.to_owned(), 1);
+    }
+}
+
+const fn bond_name(bond: &BondState) -> &'static str {
+    match bond {
+        BondState::None => "none",
+        BondState::Bonding => "bonding",
+        BondState::Bonded => "bonded",
+        BondState::Refused(_) => "refused",
+        BondState::Lost(_) => "lost",
     }
 }
 

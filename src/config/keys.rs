@@ -6,7 +6,7 @@
 use Kind::{Address, Agreement, Boolean, Carry, Free, History, List, Metric, Name, Patient, Percent, Secret, Text, Time};
 use Kind::{OneTopic, Path, Topic, Url, When, WindowLength, Zone};
 
-use super::settings::{Bind, Compression, Environment, Mode, Order, Protocol, Questionable, Start, Unheard, Use};
+use super::settings::{Bind, Bond, Compression, Environment, Mode, Order, Protocol, Questionable, Start, Unheard, Use};
 use super::value::Kind;
 
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +71,6 @@ const DAY: u64 = 24 * HOUR;
 const MIB: u64 = 1 << 20;
 
 const ADT: &str = "admissions, transfers and discharges by HL7";
-const BONDING: &str = "bonding with a passkey";
 const CHART: &str = "routes to a chart";
 const CLOCKS: &str = "setting device clocks";
 const DEVICES: &str = "more kinds of devices";
@@ -193,11 +192,11 @@ pub const KEYS: &[Key] = &[
     soon("device[].serial", Text, Preset::Absent, "Must match Device Information, else its readings are held.", IDENTITY),
     key(
         "device[].bond",
-        Kind::Choice { words: &["none", "just-works"], later: &[("passkey", BONDING)] },
+        words(Bond::WORDS),
         r#""none""#,
-        "Whether a pairing it asks for is granted: \"none\", \"just-works\", \"passkey\".",
+        "How it may pair: \"none\", \"just-works\" when it asks to, \"passkey\" with the secret below and not without.",
     ),
-    soon("device[].passkey", Secret, Preset::Absent, "For bond = \"passkey\".", BONDING),
+    may("device[].passkey", Secret, "For bond = \"passkey\": the six digits the device shows or has printed on it."),
     soon("device[].set_clock", Boolean, Preset::Toml("false"), "Set its clock after its memory was read.", CLOCKS),
     later("device[].spot.for", duration(S, DAY), SPOT, "How long after a scan its readings belong to that patient."),
     later("device[].spot.readings", Kind::Integer { min: 1, max: 100, unit: "readings" }, SPOT, "At most so many."),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::broker::{Broker, is_host, proxy_address};
 use super::document::{Document, Section};
 use super::keys::{self, Preset};
-use super::settings::{Agreement, Bind, Carry, DeviceKind, Protocol, RouteKind, Settle, Use};
+use super::settings::{Agreement, Bind, Bond, Carry, DeviceKind, Protocol, RouteKind, Settle, Use};
 use super::typed::{FromValue, WindowLength};
 use super::value::{did_you_mean, shown, unknown_metric};
 use crate::reading::{DeviceId, Metric, SubjectKey, Summary};
@@ -121,11 +121,25 @@ fn device(document: &mut Document, device: &Section) {
         }
         _ => {}
     }
+    bond(document, device);
     if document.has(device, "user") && !patient {
         document.error(device, "user", "it says which slot is the patient's; add `patient`, or remove it");
     }
     if document.has(device, "from") && !patient && !bed {
         document.error(device, "from", "it says when an assignment starts; add `patient` or `bed`, or remove it");
+    }
+}
+
+fn bond(document: &mut Document, device: &Section) {
+    let passkey = document.effective::<Bond>(device, "bond") == Some(Bond::Passkey);
+    match (passkey, document.has(device, "passkey")) {
+        (true, false) => document.error(
+            device,
+            "passkey",
+            "bond = \"passkey\" needs it; write { credential = \"NAME\" } or { file = \"/PATH\" }, a secret of six digits",
+        ),
+        (false, true) => document.error(device, "passkey", "it is not used; write bond = \"passkey\", or remove it"),
+        _ => {}
     }
 }
 

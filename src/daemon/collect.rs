@@ -6,13 +6,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::passkeys::Passkeys;
 use super::tasks::Tasks;
 use super::{DaemonError, Keys, bell};
 use crate::api;
 use crate::collect::{CollectSettings, CollectStatus, CollectedDevice, Collector, Missed, RetainSettings, Windows, watch_clock};
 use crate::config::{Bond, Settings};
 use crate::gatt;
-use crate::radio::{self, BootClock, Deadlines, Pace, RadioDevice, RadioSettings};
+use crate::radio::{self, BootClock, Deadlines, Pace, RadioDevice, RadioSettings, Requests};
 use crate::reading::METRICS;
 use crate::store::Store;
 
@@ -53,7 +54,8 @@ pub fn start(
     // The writer ends after the radio, so that what was heard is on the card.
     let writer_stop = CancellationToken::new();
     let radio_done = writer_stop.clone();
-    let radio_settings = radio_settings(settings);
+    let requests = Requests::default();
+    let radio_settings = radio_settings(settings, &keys.passkeys, requests);
     tasks.spawn(async move {
         let result = radio::run(radio_settings, heard, radio_stop).await;
         radio_done.cancel();
@@ -107,7 +109,7 @@ fn retain_settings(settings: &Settings) -> RetainSettings {
     }
 }
 
-fn radio_settings(settings: &Settings) -> RadioSettings {
+fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests) -> RadioSettings {
     let device = |device: &crate::config::DeviceSettings| {
         let kind = gatt::device_kinds().iter().find(|kind| kind.name == device.kind.name());
         let (clock, read) = kind.map_or(&[][..], |kind| kind.read).iter().partition(|uuid| CLOCKS.contains(uuid));
@@ -122,8 +124,8 @@ fn radio_settings(settings: &Settings) -> RadioSettings {
             clock,
             bond: match device.bond {
                 Bond::None => radio::Bond::None,
-                // A passkey is refused by `check` until there is somebody to give it.
-                Bond::JustWorks | Bond::Passkey => radio::Bond::JustWorks,
+                Bond::JustWorks => radio::Bond::JustWorks,
+                Bond::Passkey => passkeys.get(&device.id).map_or(radio::Bond::None, |passkey| radio::Bond::Passkey(*passkey)),
             },
             expect_every: device.expect_every.or_else(|| device.kind.expect_every()),
         }
@@ -134,5 +136,6 @@ fn radio_settings(settings: &Settings) -> RadioSettings {
         clock_decoder: gatt::device_clock,
         deadlines: Deadlines::default(),
         pace: Pace::default(),
+        requests,
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
+use super::passkeys::Passkeys;
 use super::{EXIT_CONFIG, EXIT_STORE};
 use crate::config::secret::{self, SecretRef};
 use crate::config::{SecretError, Settings};
@@ -14,6 +15,8 @@ use crate::store::{LOG_FILE, StoreError, WARD_FILE};
 pub struct Keys {
     pub log: DataKey,
     pub site: SiteKey,
+    /// Of the devices that bond with one; empty where only `deliver` runs.
+    pub passkeys: Passkeys,
     state_dir: PathBuf,
     ward: (SecretRef, crate::config::CredentialsDir),
 }
@@ -48,9 +51,14 @@ impl Keys {
         Ok(Self {
             log,
             site: SiteKey::new(&site),
+            passkeys: Passkeys::new(),
             state_dir: settings.gateway.state_dir.clone(),
             ward: (settings.ward.key.clone(), credentials.clone()),
         })
+    }
+
+    pub fn with(self, passkeys: Passkeys) -> Self {
+        Self { passkeys, ..self }
     }
 
     /// The key of `ward.db`; the collect half never asks for it.

@@ -10,6 +10,7 @@ mod keys;
 mod link;
 mod monitor;
 mod outage;
+pub mod passkeys;
 mod tasks;
 
 use std::collections::VecDeque;
@@ -134,8 +135,9 @@ pub fn run(path: &Path, halves: Halves) -> ExitCode {
 fn start(path: &Path, halves: Halves) -> Result<(), DaemonError> {
     let loaded: Loaded = config::load(path)?;
     loaded.runnable()?;
+    let passkeys = if halves.collects() { passkeys::read(&loaded)? } else { passkeys::Passkeys::new() };
     let settings = loaded.settings;
-    let keys = Keys::read(&settings)?;
+    let keys = Keys::read(&settings)?.with(passkeys);
     let boot = BootClock::read().map_err(|error| DaemonError::Failed(format!("the kernel's boot id: {error}")))?;
     let mut mended: VecDeque<Instant> = VecDeque::new();
     let mut outage: Option<Outage> = None;

@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use zbus::{Connection, DynamicType, Message, ObjectPath, OwnedVariant, Variant};
+use zbus::{Connection, DynamicType, Message, ObjectPath, OwnedObjectPath, OwnedVariant, Variant};
 
-use super::agent::{AGENT_PATH, Agent, CAPABILITY};
+use super::agent::{AGENT_PATH, Agent};
 use super::error::RadioError;
+use super::watch::Interfaces;
 
 pub const BLUEZ: &str = "org.bluez";
 pub const ADAPTER: &str = "org.bluez.Adapter1";
@@ -23,7 +24,7 @@ const SHORT_LIMIT: Duration = Duration::from_secs(5);
 const ADDRESS_VARIABLE: &str = "DBUS_SYSTEM_BUS_ADDRESS";
 const DEFAULT_ADDRESS: &str = "unix:path=/run/dbus/system_bus_socket";
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Bus {
     connection: Connection,
 }
@@ -42,6 +43,11 @@ impl CallError {
         // 5.66 calls a Connect beside another one `Failed` with the text of EALREADY.
         let texts = ["abort-by-local", "already in progress"];
         self.name.ends_with(".InProgress") || texts.iter().any(|text| self.text.contains(text))
+    }
+
+    /// The device and we do not agree on the passkey, or it does not want to pair now.
+    pub fn is_authentication(&self) -> bool {
+        ["AuthenticationFailed", "AuthenticationRejected"].iter().any(|name| self.is(name))
     }
 
     fn is(&self, name: &str) -> bool {
@@ -85,6 +91,47 @@ impl Bus {
         {
             tracing::debug!(path, %error, "disconnect");
         }
+    }
+
+    pub async fn pair(&self, path: &str) -> Result<(), CallError> {
+        match self.call(path, DEVICE, "Pair", &()).await {
+            Err(error) if error.is("AlreadyExists") => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// BlueZ goes on with a pairing nobody waits for any more. There may be none.
+    pub async fn cancel_pairing(&self, path: &str) {
+        if let Err(error) = limited(self.call(path, DEVICE, "CancelPairing", &())).await {
+            tracing::debug!(path, %error, "cancel pairing");
+        }
+    }
+
+    /// A trusted device is kept and may connect without anybody being asked.
+    pub async fn trust(&self, path: &str) {
+        let trusted = (DEVICE, "Trusted", Variant::from(true));
+        if let Err(error) = limited(self.call(path, PROPERTIES, "Set", &trusted)).await {
+            tracing::warn!(path, %error, "BlueZ does not note it as trusted");
+        }
+    }
+
+    /// With its bond.
+    pub async fn remove_device(&self, path: &str) -> Result<(), CallError> {
+        let adapter = path.rsplit_once('/').map_or(path, |(adapter, _)| adapter);
+        let device =
+            ObjectPath::try_from(path).map_err(|error| CallError { name: "path".to_owned(), text: error.to_string() })?;
+        match limited(self.call(adapter, ADAPTER, "RemoveDevice", &(&device,))).await {
+            Err(error) if error.is("DoesNotExist") => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    pub async fn objects(&self) -> Result<HashMap<OwnedObjectPath, Interfaces>, CallError> {
+        const OBJECT_MANAGER: &str = "org.freedesktop.DBus.ObjectManager";
+        let asked = self.connection.call_method(Some(BLUEZ), "/", Some(OBJECT_MANAGER), "GetManagedObjects", &());
+        let silent = || CallError { name: "D-Bus".to_owned(), text: "no answer from bluetoothd".to_owned() };
+        let answer = tokio::time::timeout(SHORT_LIMIT, asked).await.map_err(|_| silent())??;
+        answer.body().deserialize().map_err(CallError::from)
     }
 
     /// As BlueZ sees it now; `false` when it cannot be asked.
@@ -133,9 +180,9 @@ impl Bus {
     }
 
     /// The default agent, too: bonding that starts with a subscription asks no particular one.
-    pub async fn register_agent(&self) -> Result<(), CallError> {
+    pub async fn register_agent(&self, capability: &str) -> Result<(), CallError> {
         let path = ObjectPath::from_static_str_unchecked(AGENT_PATH);
-        match limited(self.call("/org/bluez", AGENT_MANAGER, "RegisterAgent", &(&path, CAPABILITY))).await {
+        match limited(self.call("/org/bluez", AGENT_MANAGER, "RegisterAgent", &(&path, capability))).await {
             Err(error) if !error.is("AlreadyExists") => return Err(error),
             _ => {}
         }

@@ -124,6 +124,11 @@ impl CentralError {
         Self::new("btleplug", "the value stream ended")
     }
 
+    /// The device wants a link protected better than this one is.
+    pub fn is_security(&self) -> bool {
+        ["NotPermitted", "NotAuthorized"].iter().any(|end| self.0.name.ends_with(end))
+    }
+
     /// The device or BlueZ will not do this, ever; the link is fine.
     pub fn is_refusal(&self) -> bool {
         ["NotSupported", "NotPermitted", "NotAuthorized"].iter().any(|end| self.0.name.ends_with(end))

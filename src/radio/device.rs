@@ -11,20 +11,28 @@ use futures::future::{OptionFuture, pending};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
+use super::agent::MayPair;
 use super::bluez::Bus;
+use super::bond::{Bond, BondState, BondWatch};
 use super::central::{Central, CentralError, Found, Handle};
 use super::event::RadioEvent;
+use super::pairing::{self, PairError, UnderWay};
+use super::requests::{Request, RequestError, What};
 use super::session::{Action, Event, Failure, Session};
 use super::settings::{ClockDecoder, Deadlines, RadioDevice};
 use super::turns::{Turn, Turns};
 use super::values::{self, Facts};
 use super::watch::DeviceState;
-use crate::reading::DeviceId;
+use crate::reading::{DeviceId, SecurityLevel};
 
+/// BlueZ answers Pair within milliseconds of the end of its link.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// On the way out an orderly end of the link is worth this long; BlueZ needs about 2 s.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// How long somebody who asked for a pairing stands by the device.
+const STANDS_BY: Duration = Duration::from_secs(60);
 
 /// What all devices share.
 #[derive(Clone)]
@@ -32,6 +40,7 @@ pub struct Shared {
     pub bus: Bus,
     pub central: Arc<Central>,
     pub turns: Turns,
+    pub may_pair: MayPair,
     pub events: mpsc::Sender<RadioEvent>,
     pub clock_decoder: ClockDecoder,
     pub deadlines: Deadlines,
@@ -52,6 +61,46 @@ pub struct Device {
     handles: BTreeMap<String, Opened>,
     readers: JoinSet<()>,
     facts: Facts,
+    requests: mpsc::Receiver<Request>,
+    bond: Bonding,
+}
+
+/// What the device's task keeps of its bond.
+#[derive(Default)]
+struct Bonding {
+    /// As BlueZ last said while it knew the device.
+    paired: bool,
+    state: BondState,
+    /// What of it was reported.
+    told: BondState,
+    watch: BondWatch,
+    under_way: UnderWay,
+    /// Somebody asked to pair it, and stands by it until then.
+    asked: Option<Instant>,
+    /// Where a bond was made that is not the one configured.
+    undo: Option<String>,
+    quiet: Option<Quiet>,
+}
+
+/// Why advertisements of the device are passed over: each try would be one more refusal, or crash a bluetoothd.
+#[derive(Clone, Copy)]
+struct Quiet {
+    /// `None`: until somebody asks to pair it.
+    until: Option<Instant>,
+    /// One was passed over.
+    heard: bool,
+}
+
+/// What kept it from being subscribed to.
+enum Obstacle {
+    Pairing(PairError),
+    Gatt(CentralError),
+}
+
+impl From<CentralError> for Obstacle {
+    fn from(error: CentralError) -> Self {
+        Obstacle::Gatt(error)
+    }
 }
 
 type Opened = watch::Receiver<Option<Result<Handle, CentralError>>>;
@@ -61,13 +110,19 @@ enum Outcome {
     Turn(Turn),
     Event(Event),
     Subscribed(Handle, Vec<Found>),
+    NotSubscribed(Obstacle),
 }
 
 type Operation = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 type Reads = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Device {
-    pub fn new(shared: Shared, device: RadioDevice, state: watch::Receiver<DeviceState>) -> Self {
+    pub fn new(
+        shared: Shared,
+        device: RadioDevice,
+        state: watch::Receiver<DeviceState>,
+        requests: mpsc::Receiver<Request>,
+    ) -> Self {
         let seed = RandomState::new().hash_one(device.id.octets());
         Self {
             session: Session::new(shared.deadlines, seed),
@@ -79,6 +134,8 @@ impl Device {
             handles: BTreeMap::new(),
             readers: JoinSet::new(),
             facts: Facts::default(),
+            requests,
+            bond: Bonding::default(),
         }
     }
 
@@ -88,13 +145,19 @@ impl Device {
         let stop = self.shared.stop.clone();
         let mut silence = self.shared.silence.subscribe();
         loop {
-            let due = self.session.timeout();
+            let (due, quiet_until) = (self.session.timeout(), self.bond.quiet.and_then(|quiet| quiet.until));
             // Biased: what BlueZ says of the link comes before the answer that follows from it.
             let events = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 changed = self.state.changed() => match changed {
-                    Ok(()) => self.look(),
+                    Ok(()) => {
+                        let mut events = self.look();
+                        if let Some(outcome) = self.last_word(&events, &mut operation).await {
+                            events.insert(0, self.finished(outcome, &mut reads));
+                        }
+                        events
+                    }
                     Err(_) => break,
                 },
                 Some(outcome) = OptionFuture::from(operation.as_mut()) => {
@@ -111,8 +174,16 @@ impl Device {
                     _ => continue,
                 },
                 () = sleep_until(due) => vec![Event::Tick],
+                () = sleep_until(quiet_until) => self.quiet_is_over(),
+                Some(request) = self.requests.recv() => {
+                    self.answer(request).await;
+                    vec![]
+                }
             };
             for event in events {
+                if self.bond.watch.note(Instant::now(), &event, self.bond.paired) {
+                    self.bond_is_lost();
+                }
                 for action in self.session.poll(Instant::now(), event) {
                     debug!(device = %self.device.id, ?action, "session");
                     match action {
@@ -122,7 +193,10 @@ impl Device {
                         Action::Abandon => operation = None,
                         Action::ReleaseTurn => self.turn = None,
                         Action::Rescan => self.shared.turns.ask_rescan(),
-                        Action::ReportReady => self.report(RadioEvent::Ready { device: self.device.id }).await,
+                        Action::ReportReady => {
+                            self.bond.works();
+                            self.report(RadioEvent::Ready { device: self.device.id }).await;
+                        }
                         Action::ReportLost(reason) => {
                             reads = None;
                             self.facts.lock().clock = None;
@@ -131,6 +205,8 @@ impl Device {
                     }
                 }
             }
+            self.undo_bond().await;
+            self.tell_bond().await;
         }
         drop((operation, reads));
         self.farewell().await;
@@ -140,19 +216,37 @@ impl Device {
     fn look(&mut self) -> Vec<Event> {
         let now = self.state.borrow_and_update().clone();
         let before = std::mem::replace(&mut self.seen, now.clone());
-        if now.paired != before.paired {
-            self.facts.lock().paired = now.paired;
+        if let Some(path) = &now.path {
+            // Seen here, because the device may end the link before Pair answers.
+            let anew = now.paired && !self.bond.paired && before.path.as_ref() == Some(path);
+            if anew && matches!(self.device.bond, Bond::Passkey(_)) && !self.shared.may_pair.was_given(path) {
+                self.bond.undo = Some(path.clone());
+            }
+            self.bond.seen(now.paired);
+            self.facts.lock().security = security(now.paired, self.device.bond);
         }
         let (lost, broke) = (now.losses != before.losses, now.breaks != before.breaks);
         let anew = lost || broke;
         let happened = [
             (lost, Event::Gone),
             (broke && !lost, Event::LinkDown),
-            (now.heard != before.heard, Event::Seen),
+            (now.heard != before.heard && !self.bond.passes_over(), Event::Seen),
             (now.connected && (anew || !before.connected), Event::LinkUp),
             (now.resolved && (anew || !before.resolved), Event::Resolved),
         ];
         happened.into_iter().filter(|(did, _)| *did).map(|(_, event)| event).collect()
+    }
+
+    /// A device that refuses a pairing also ends the link, and why comes by another way: what is known of a link that broke
+    /// while it was being paired is not thrown away for having come second.
+    async fn last_word(&self, events: &[Event], operation: &mut Option<Operation>) -> Option<Outcome> {
+        let broke = events.iter().any(|event| matches!(event, Event::LinkDown | Event::Gone));
+        if !broke || !self.bond.under_way.is_asked() {
+            return None;
+        }
+        let outcome = tokio::time::timeout(LAST_WORD, operation.as_mut()?).await.ok()?;
+        *operation = None;
+        Some(outcome)
     }
 
     fn finished(&mut self, outcome: Outcome, reads: &mut Option<Reads>) -> Event {
@@ -162,6 +256,26 @@ impl Device {
                 Event::Turn
             }
             Outcome::Event(event) => event,
+            Outcome::NotSubscribed(Obstacle::Pairing(error)) => {
+                if error.is_final() {
+                    self.refuse(&error);
+                } else if self.bond.state == BondState::Bonding {
+                    self.bond.state = BondState::None;
+                }
+                Event::Failed((&error).into())
+            }
+            Outcome::NotSubscribed(Obstacle::Gatt(error)) => {
+                let path = self.seen.path.as_deref().unwrap_or_default();
+                let name = || self.device.name.clone();
+                let refused = self.shared.may_pair.take_refusal(path).filter(|_| error.is_security());
+                match refused {
+                    Some(true) => self.refuse(&PairError::NeedsPasskey(name())),
+                    Some(false) => self.refuse(&PairError::NeedsBond(name())),
+                    None if error.is_security() && self.bond.watch.refused(self.bond.paired) => self.bond_is_lost(),
+                    None => {}
+                }
+                Event::Failed(error.into())
+            }
             Outcome::Subscribed(handle, found) => {
                 let (device, facts, events) = (self.device.clone(), self.facts.clone(), self.shared.events.clone());
                 *reads = Some(Box::pin(values::read(handle, device, found, facts, events)));
@@ -172,7 +286,7 @@ impl Device {
 
     fn operation(&mut self, action: &Action) -> Operation {
         let Shared { bus, turns, .. } = self.shared.clone();
-        let path = self.seen.path.clone().unwrap_or_default();
+        let (path, pairing) = (self.seen.path.clone().unwrap_or_default(), self.bond.under_way.clone());
         match action {
             Action::AskTurn => Box::pin(async move { Outcome::Turn(turns.take().await) }),
             Action::Connect => Box::pin(async move {
@@ -182,6 +296,9 @@ impl Device {
                 })
             }),
             Action::Disconnect => Box::pin(async move {
+                if pairing.take() {
+                    bus.cancel_pairing(&path).await;
+                }
                 bus.disconnect_device(&path).await;
                 Outcome::Event(Event::Disconnected)
             }),
@@ -192,22 +309,31 @@ impl Device {
     /// The handle is made once for a path; services are looked up and subscribed anew in every connection.
     fn subscribe(&mut self, path: String) -> Operation {
         let mut opened = self.open(path.clone());
-        let bus = self.shared.bus.clone();
+        let Shared { bus, may_pair, deadlines, .. } = self.shared.clone();
+        let pair = !self.bond.paired && self.wants_to_pair();
+        if pair {
+            self.bond.state = BondState::Bonding;
+        }
+        let under_way = self.bond.under_way.clone();
         let (device, facts, decoder) = (self.device.clone(), self.facts.clone(), self.shared.clock_decoder);
         let steps = async move {
+            if pair {
+                let paired = pairing::pair(&bus, &path, &device, &may_pair, deadlines.pair, &under_way).await;
+                paired.map_err(Obstacle::Pairing)?;
+            }
             let opened = opened.wait_for(Option::is_some).await.ok().and_then(|opened| opened.clone());
             let handle = opened.unwrap_or_else(|| Err(CentralError::stopped()))?;
             let found = values::subscribe(&handle, &device, &facts, decoder).await?;
             // Subscribing may have bonded; BlueZ's word of it comes on another connection than the values.
             if bus.is_paired(&path).await {
-                facts.lock().paired = true;
+                facts.lock().security = security(true, device.bond);
             }
             Ok((handle, found))
         };
         Box::pin(async move {
             match steps.await {
                 Ok((handle, found)) => Outcome::Subscribed(handle, found),
-                Err(error) => Outcome::Event(Event::Failed(CentralError::into(error))),
+                Err(obstacle) => Outcome::NotSubscribed(obstacle),
             }
         })
     }
@@ -228,6 +354,7 @@ impl Device {
         let (id, name) = (self.device.id, &self.device.name);
         match &event {
             RadioEvent::Lost { reason, .. } => info!(device = %id, name, reason, "lost"),
+            RadioEvent::Bond { state, .. } => info!(device = %id, name, ?state, "bond"),
             _ => info!(device = %id, name, "ready"),
         }
         tokio::select! {
@@ -236,11 +363,144 @@ impl Device {
         }
     }
 
+    fn wants_to_pair(&self) -> bool {
+        let asked = self.bond.asked.is_some_and(|until| Instant::now() < until);
+        match self.device.bond {
+            Bond::Passkey(_) => true,
+            // By itself it does when it needs to, and BlueZ then asks the agent.
+            Bond::JustWorks => asked,
+            Bond::None => false,
+        }
+    }
+
+    fn bond_is_lost(&mut self) {
+        let name = &self.device.name;
+        let remedy = format!(
+            "BlueZ has a bond with device \"{name}\" and the device no longer; if it was reset or paired elsewhere, \
+             `bedrail forget {name}`, then `bedrail pair {name}`"
+        );
+        self.bond.state = BondState::Lost(remedy);
+        self.bond.be_quiet(Some(Instant::now() + self.shared.deadlines.retry_suspect));
+    }
+
+    fn quiet_is_over(&mut self) -> Vec<Event> {
+        let heard = self.bond.quiet.take().is_some_and(|quiet| quiet.heard);
+        if heard { vec![Event::Seen] } else { vec![] }
+    }
+
+    async fn answer(&mut self, Request { what, answer }: Request) {
+        let outcome = match what {
+            What::Pair => self.ask_to_pair().await,
+            What::Forget => self.forget().await,
+        };
+        // Whoever asked may have gone; what was asked is done all the same.
+        let _ = answer.send(outcome);
+    }
+
+    async fn ask_to_pair(&mut self) -> Result<(), RequestError> {
+        let name = || self.device.name.clone();
+        if self.device.bond == Bond::None {
+            return Err(RequestError::NoBonding(name()));
+        }
+        if self.bond.paired {
+            return Err(RequestError::Bonded(name()));
+        }
+        self.bond.asked = Some(Instant::now() + STANDS_BY);
+        (self.bond.quiet, self.bond.state) = (None, BondState::Bonding);
+        // Pairing is a step of connecting.
+        if let Some(path) = self.seen.path.as_deref().filter(|_| self.session.is_linked()) {
+            self.shared.bus.disconnect_device(path).await;
+        }
+        self.shared.turns.ask_rescan();
+        Ok(())
+    }
+
+    async fn forget(&mut self) -> Result<(), RequestError> {
+        let path = self.seen.path.clone().filter(|_| self.bond.paired);
+        let Some(path) = path else { return Err(RequestError::NotBonded(self.device.name.clone())) };
+        self.shared.bus.remove_device(&path).await.map_err(|error| RequestError::BlueZ(error.to_string()))?;
+        self.bond = Bonding { told: std::mem::take(&mut self.bond.told), ..Bonding::default() };
+        // Otherwise it would be paired anew with the next advertisement.
+        self.bond.be_quiet(None);
+        Ok(())
+    }
+
+    /// A bond that was made without the passkey is none.
+    async fn undo_bond(&mut self) {
+        let Some(path) = self.bond.undo.take() else { return };
+        if let Err(error) = self.shared.bus.remove_device(&path).await {
+            warn!(device = %self.device.id, %error, "the bond made without the passkey is not removed");
+        }
+        self.bond.paired = false;
+        self.facts.lock().security = SecurityLevel::None;
+        self.refuse(&PairError::WithoutPasskey(self.device.name.clone()));
+    }
+
+    fn refuse(&mut self, error: &PairError) {
+        self.bond.state = BondState::Refused(error.to_string());
+        self.bond.be_quiet(Some(Instant::now() + self.shared.deadlines.retry_suspect));
+    }
+
+    async fn tell_bond(&mut self) {
+        if self.bond.told != self.bond.state {
+            self.bond.told.clone_from(&self.bond.state);
+            self.report(RadioEvent::Bond { device: self.device.id, state: self.bond.state.clone() }).await;
+        }
+    }
+
     /// A link nobody ends would keep the device from everybody else.
     async fn farewell(self) {
         if let Some(path) = self.seen.path.as_deref().filter(|_| self.session.is_linked()) {
-            let _ = tokio::time::timeout(FAREWELL, self.shared.bus.disconnect_device(path)).await;
+            let farewell = async {
+                if self.bond.under_way.take() {
+                    self.shared.bus.cancel_pairing(path).await;
+                }
+                self.shared.bus.disconnect_device(path).await;
+            };
+            let _ = tokio::time::timeout(FAREWELL, farewell).await;
         }
+    }
+}
+
+impl Bonding {
+    /// As BlueZ says.
+    fn seen(&mut self, paired: bool) {
+        self.paired = paired;
+        match (&self.state, paired) {
+            (BondState::None | BondState::Bonding | BondState::Refused(_), true) => {
+                (self.state, self.asked, self.quiet) = (BondState::Bonded, None, None);
+            }
+            (BondState::Bonded | BondState::Lost(_), false) => self.state = BondState::None,
+            _ => {}
+        }
+    }
+
+    fn works(&mut self) {
+        self.watch.ready();
+        self.quiet = None;
+        match self.state {
+            BondState::Lost(_) => self.state = BondState::Bonded,
+            BondState::Refused(_) => self.state = BondState::None,
+            _ => {}
+        }
+    }
+
+    fn be_quiet(&mut self, until: Option<Instant>) {
+        self.quiet = Some(Quiet { until, heard: false });
+    }
+
+    /// Whether an advertisement leads to nothing now.
+    fn passes_over(&mut self) -> bool {
+        self.quiet.as_mut().map(|quiet| quiet.heard = true).is_some()
+    }
+}
+
+/// What a link is worth: a bond of a device with a passkey was made with it, or was there before bedrail.
+fn security(paired: bool, bond: Bond) -> SecurityLevel {
+    match bond {
+        _ if !paired => SecurityLevel::None,
+        Bond::Passkey(_) => SecurityLevel::Authenticated,
+        Bond::None | Bond::JustWorks => SecurityLevel::Encrypted,
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::bond::BondState;
 use crate::reading::{BootMillis, DeviceId, DeviceTime, SecurityLevel};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,11 @@ pub enum RadioEvent {
     Lost {
         device: DeviceId,
         reason: String,
+    },
+    /// What is known of its bond changed.
+    Bond {
+        device: DeviceId,
+        state: BondState,
     },
     /// A fact of the Device Information service, read after connecting.
     Information {

@@ -6,6 +6,7 @@
 
 mod agent;
 mod bluez;
+mod bond;
 mod boot;
 mod central;
 mod device;
@@ -13,7 +14,10 @@ mod error;
 mod event;
 mod listen;
 mod liveness;
+mod nearby;
 mod overseer;
+mod pairing;
+mod requests;
 mod session;
 mod settings;
 mod supervisor;
@@ -21,9 +25,12 @@ mod turns;
 mod values;
 mod watch;
 
+pub use bond::{Bond, BondState, NoPasskey, Passkey};
 pub use boot::BootClock;
 pub use error::RadioError;
 pub use event::{Heard, InformationField, RadioEvent, RadioHealth};
 pub use liveness::Rung;
-pub use settings::{Bond, ClockDecoder, Deadlines, Pace, RadioDevice, RadioSettings};
+pub use nearby::{MAX_NEARBY, Nearby};
+pub use requests::{RequestError, Requests, What};
+pub use settings::{ClockDecoder, Deadlines, Pace, RadioDevice, RadioSettings};
 pub use supervisor::{EVENT_QUEUE, run};

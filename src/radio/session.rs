@@ -209,6 +209,8 @@ impl Session {
             (State::Ready, Event::Silent) => self.abort(now, false, "it is connected, but no value came in time".into()),
             (State::Disconnecting { passing, .. }, Event::Disconnected) => self.back_off(now, passing),
             (State::Disconnecting { passing, .. }, _) if due => self.back_off(now, passing),
+            // BlueZ answers a Disconnect before the link is gone: only now would it be heard again.
+            (State::BackingOff { .. }, Event::LinkDown) if was_up => vec![Action::Rescan],
             (State::BackingOff { .. }, _) if due => {
                 self.state = State::Idle;
                 vec![]
@@ -403,6 +405,15 @@ mod tests {
         assert_eq!(session.poll(now, Event::LinkDown), []);
         assert_eq!(feed(&mut session, now, &[Event::Seen]), []);
         assert_eq!(session.poll(session.timeout().unwrap(), Event::Tick), [Action::AskTurn]);
+    }
+
+    #[test]
+    fn a_link_that_ends_after_the_answer_to_disconnect_is_looked_for_by_a_new_scan() {
+        let (mut session, now) = (session(), Instant::now());
+        feed(&mut session, now, &TO_READY[..5]);
+        feed(&mut session, now, &[failed(false)]);
+        assert_eq!(session.poll(now, Event::Disconnected), []);
+        assert_eq!(session.poll(now, Event::LinkDown), [Action::Rescan]);
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::bond::Bond;
+use super::requests::Requests;
 use crate::reading::{DeviceId, DeviceTime};
 
 /// Turns the value of a clock characteristic into a time; `None` when it says none.
@@ -17,6 +19,8 @@ pub struct RadioSettings {
     pub clock_decoder: ClockDecoder,
     pub deadlines: Deadlines,
     pub pace: Pace,
+    /// What people ask of it comes through here.
+    pub requests: Requests,
 }
 
 #[derive(Clone, Debug)]
@@ -34,15 +38,6 @@ pub struct RadioDevice {
     pub expect_every: Option<Duration>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Bond {
-    /// Pairing is refused.
-    #[default]
-    None,
-    /// Pairing without a passkey is granted when the device asks for an encrypted link.
-    JustWorks,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
     /// The kernel gives up an LE connection attempt after 20 s itself.
@@ -51,6 +46,8 @@ pub struct Deadlines {
     pub resolve: Duration,
     /// Finding the characteristics, reading the clock and subscribing; bonding happens in here.
     pub subscribe: Duration,
+    /// From the question to pair to the bond; 1 to 2 s. Within `subscribe`.
+    pub pair: Duration,
     /// BlueZ takes about 2 s for an orderly disconnect.
     pub disconnect: Duration,
     /// Before the first retry of a connection that did not come about.
@@ -69,6 +66,7 @@ impl Default for Deadlines {
             connect: Duration::from_secs(20),
             resolve: Duration::from_secs(15),
             subscribe: Duration::from_secs(30),
+            pair: Duration::from_secs(25),
             disconnect: Duration::from_secs(10),
             retry_first: Duration::from_secs(1),
             retry_most: Duration::from_secs(60),

@@ -1,7 +1,7 @@
 //! The radio as a whole: it starts a task a device, keeps agent and scan alive through restarts of bluetoothd and the
 //! comings and goings of the adapter, and ends everything together.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,15 +11,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::agent::{Agent, MayPair};
+use super::agent::{self, Agent, MayPair};
 use super::bluez::{self, Bus};
+use super::bond::Bond;
 use super::central::Central;
 use super::device::{Device, Shared};
 use super::error::RadioError;
 use super::event::RadioEvent;
 use super::listen::Listener;
 use super::overseer::{self, Overseer};
-use super::settings::{Bond, RadioSettings};
+use super::settings::RadioSettings;
 use super::turns::Turns;
 use super::watch::{AdapterState, Wanted, World};
 use crate::reading::DeviceId;
@@ -39,7 +40,8 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
     let central = Central::connect().await;
     let no_bus = |error| RadioError::NoBus { address: bluez::address(), reason: format!("{error}") };
     let central = Arc::new(central.map_err(no_bus)?);
-    let world = World::new(wanted(&settings), may_pair);
+    settings.requests.open(bus.clone());
+    let world = World::new(wanted(&settings), may_pair.clone());
     let turns = Turns::new();
     // A child, so that our own end for another reason stops the devices too.
     let stop = stop.child_token();
@@ -52,6 +54,7 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
         bus: bus.clone(),
         central: central.clone(),
         turns: turns.clone(),
+        may_pair,
         events: inside.clone(),
         clock_decoder: settings.clock_decoder,
         deadlines: settings.deadlines,
@@ -63,6 +66,7 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
         central,
         turns,
         events: inside,
+        capability: agent::capability(settings.devices.iter().any(|device| matches!(device.bond, Bond::Passkey(_)))),
         wanted: settings.adapter,
         state: world.watch_adapter(),
         reported: None,
@@ -75,7 +79,8 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
     let mut devices = JoinSet::new();
     for device in settings.devices {
         let state = world.watch_device(device.id);
-        devices.spawn(Device::new(shared.clone(), device, state).run());
+        let requests = settings.requests.of(device.id);
+        devices.spawn(Device::new(shared.clone(), device, state, requests).run());
     }
     // The overseer ends when nobody has anything to say any more.
     drop(shared);
@@ -102,8 +107,7 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
 }
 
 fn wanted(settings: &RadioSettings) -> Wanted {
-    let pairing: BTreeSet<DeviceId> =
-        settings.devices.iter().filter(|device| device.bond == Bond::JustWorks).map(|device| device.id).collect();
+    let pairing: BTreeMap<DeviceId, Bond> = settings.devices.iter().map(|device| (device.id, device.bond)).collect();
     Wanted { adapter: settings.adapter, devices: settings.devices.iter().map(|device| device.id).collect(), pairing }
 }
 
@@ -117,6 +121,7 @@ struct Keeper {
     central: Arc<Central>,
     turns: Turns,
     events: mpsc::Sender<RadioEvent>,
+    capability: &'static str,
     wanted: Option<DeviceId>,
     state: watch::Receiver<AdapterState>,
     reported: Option<(bool, String)>,
@@ -155,7 +160,7 @@ impl Keeper {
         if !state.running || state.refused.is_some() || self.agent_of == state.process {
             return;
         }
-        match self.bus.register_agent().await {
+        match self.bus.register_agent(self.capability).await {
             Ok(()) => self.agent_of = state.process,
             Err(error) => {
                 warn!(%error, "BlueZ does not take the bonding agent");

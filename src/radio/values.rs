@@ -22,12 +22,17 @@ const TEXT_LIMIT: usize = 64;
 #[derive(Clone, Default)]
 pub struct Facts(Arc<Mutex<Known>>);
 
-#[derive(Default)]
 pub struct Known {
     /// The device's clock, read in this connection.
     pub clock: Option<(DeviceTime, BootMillis)>,
     pub indicates_only: BTreeSet<Uuid>,
-    pub paired: bool,
+    pub security: SecurityLevel,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self { clock: None, indicates_only: BTreeSet::new(), security: SecurityLevel::None }
+    }
 }
 
 impl Facts {
@@ -44,7 +49,7 @@ impl Facts {
             arrived: boot_now(),
             indicated: known.indicates_only.contains(&characteristic),
             device_clock: known.clock,
-            security: if known.paired { SecurityLevel::Encrypted } else { SecurityLevel::None },
+            security: known.security,
         })
     }
 }

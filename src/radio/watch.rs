@@ -2,13 +2,14 @@
 //! stream of D-Bus messages into states that others watch. A state is overwritten, never queued, so a slow reader costs
 //! nothing; what must not be missed between two looks is counted.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use tokio::sync::watch;
 use zbus::OwnedVariant;
 
 use super::agent::MayPair;
 use super::bluez::{ADAPTER, DEVICE};
+use super::bond::Bond;
 use crate::reading::DeviceId;
 
 pub type Properties = HashMap<String, OwnedVariant>;
@@ -79,8 +80,8 @@ pub enum Change {
 pub struct Wanted {
     pub adapter: Option<DeviceId>,
     pub devices: Vec<DeviceId>,
-    /// Those of them that may pair.
-    pub pairing: BTreeSet<DeviceId>,
+    /// How those of them that may pair do.
+    pub pairing: BTreeMap<DeviceId, Bond>,
 }
 
 /// The fold. It does no I/O; `listen` feeds it.
@@ -156,7 +157,7 @@ impl World {
                 if interfaces.iter().any(|interface| interface == DEVICE)
                     && let Some(object) = self.objects.remove(&path)
                 {
-                    self.may_pair.set(&path, false);
+                    self.may_pair.set(&path, Bond::None);
                     self.publish(object.device);
                 }
             }
@@ -223,14 +224,16 @@ impl World {
         if let Some(device) = address.filter(|device| self.devices.contains_key(device))
             && !self.objects.contains_key(path)
         {
-            self.may_pair.set(path, self.wanted.pairing.contains(&device));
             self.objects.insert(path.to_owned(), Object { device, connected: false, resolved: false, paired: false });
         }
         let Some(object) = self.objects.get_mut(path) else { return };
         object.connected = flag(properties, "Connected").unwrap_or(object.connected);
         object.resolved = flag(properties, "ServicesResolved").unwrap_or(object.resolved);
         object.paired = flag(properties, "Paired").unwrap_or(object.paired);
-        let device = object.device;
+        let (device, paired) = (object.device, object.paired);
+        // One that has a bond has no business to pair: should it have lost its own, a person decides.
+        let how = self.wanted.pairing.get(&device).copied().filter(|_| !paired).unwrap_or_default();
+        self.may_pair.set(path, how);
         self.publish(device);
         let advertised = ["RSSI", "ManufacturerData", "ServiceData"].iter().any(|name| properties.contains_key(*name));
         if advertised {
@@ -262,11 +265,11 @@ impl World {
     }
 }
 
-fn text<'a>(properties: &'a Properties, name: &str) -> Option<&'a str> {
+pub fn text<'a>(properties: &'a Properties, name: &str) -> Option<&'a str> {
     properties.get(name)?.downcast_ref::<&str>().ok()
 }
 
-fn flag(properties: &Properties, name: &str) -> Option<bool> {
+pub fn flag(properties: &Properties, name: &str) -> Option<bool> {
     properties.get(name)?.downcast_ref::<bool>().ok()
 }
 
@@ -300,7 +303,8 @@ mod tests {
     }
 
     fn world(adapter: Option<DeviceId>, may_pair: &MayPair) -> World {
-        let mut world = World::new(Wanted { adapter, devices: vec![STRAP], pairing: [STRAP].into() }, may_pair.clone());
+        let mut world =
+            World::new(Wanted { adapter, devices: vec![STRAP], pairing: [(STRAP, Bond::JustWorks)].into() }, may_pair.clone());
         world.apply(Change::Owner(Some(":1.5".to_owned())));
         world
     }
@@ -359,11 +363,24 @@ mod tests {
         world.apply(adapter("hci0", "00:11:22:33:44:55"));
         world.apply(strap(STRAP_PATH));
         world.apply(changed(STRAP_PATH, &[("Connected", true.into())]));
-        assert!(may_pair.contains(STRAP_PATH));
+        assert_eq!(may_pair.how(STRAP_PATH), Bond::JustWorks);
         world.apply(Change::Owner(None));
         let (adapter_state, device) = (world.watch_adapter().borrow().clone(), world.watch_device(STRAP).borrow().clone());
-        assert!(!adapter_state.running && adapter_state.path.is_none() && !may_pair.contains(STRAP_PATH));
+        assert!(!adapter_state.running && adapter_state.path.is_none());
+        assert_eq!(may_pair.how(STRAP_PATH), Bond::None);
         assert_eq!((device.path, device.connected, device.losses, device.breaks), (None, false, 1, 1));
+    }
+
+    #[test]
+    fn a_device_that_has_a_bond_may_not_pair_again() {
+        let may_pair = MayPair::default();
+        let mut world = world(None, &may_pair);
+        world.apply(adapter("hci0", "00:11:22:33:44:55"));
+        world.apply(strap(STRAP_PATH));
+        world.apply(changed(STRAP_PATH, &[("Paired", true.into())]));
+        assert_eq!(may_pair.how(STRAP_PATH), Bond::None);
+        world.apply(changed(STRAP_PATH, &[("Paired", false.into())]));
+        assert_eq!(may_pair.how(STRAP_PATH), Bond::JustWorks);
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub async fn pair(connection: &Connection, shared: &Shared, call: &Call) -> Outc
         return error(AUTHENTICATION_FAILED, "Authentication Failed");
     }
     if let Some(device) = world.devices.get_mut(&address) {
-        device.paired = true;
+        (device.paired, device.spec.behaviour.forgot_bond) = (true, None);
     }
     world.set(&call.path, DEVICE, [("Bonded", variant(true))]);
     if world.awaits_services(&address, link) {
@@ -98,7 +98,7 @@ async fn ask_agent(connection: &Connection, shared: &Shared, address: &str) -> R
 fn bonded(world: &mut World, address: &str) {
     let Some(path) = world.path(address) else { return };
     if let Some(device) = world.devices.get_mut(address) {
-        device.paired = true;
+        (device.paired, device.spec.behaviour.forgot_bond) = (true, None);
     }
     world.set(&path, DEVICE, [("Paired", variant(true)), ("Bonded", variant(true))]);
 }

@@ -10,7 +10,7 @@ use zbus::{Connection, Message, OwnedObjectPath, OwnedVariant};
 
 use super::bonding::{agent_manager, pair, secure};
 use super::serve::{Shared, note, reply, reply_error};
-use super::spec::{BluezError, CharacteristicSpec, abort_by_local};
+use super::spec::{BluezError, CharacteristicSpec, Forgot, abort_by_local};
 use super::world::*;
 
 pub struct Call {
@@ -224,7 +224,8 @@ async fn connect(shared: &Shared, call: &Call) -> Outcome {
     let link = world.link_up(&address);
     let shared = shared.clone();
     tokio::spawn(async move {
-        if let Some(after) = behaviour.drop_before_resolve {
+        let forgot = behaviour.forgot_bond == Some(Forgot::Drops) && shared.lock().devices[&address].paired;
+        if let Some(after) = behaviour.drop_before_resolve.or(forgot.then_some(LOOK_EVERY)) {
             sleep(after).await;
             let mut world = shared.lock();
             if world.devices.get(&address).is_some_and(|device| device.link == link) {
@@ -269,6 +270,9 @@ async fn characteristic(connection: &Connection, shared: &Shared, call: &Call, m
             Ok(false) => return Ok(Answer::Silence),
             Err(_) => return error(NOT_PERMITTED, "Insufficient authentication"),
         }
+    }
+    if connected && spec.encrypted && shared.lock().devices[&address].spec.behaviour.forgot_bond == Some(Forgot::Refuses) {
+        return error(NOT_PERMITTED, "Insufficient authentication");
     }
     let mut world = shared.lock();
     let has = |flag: &str| spec.flags.contains(&flag);

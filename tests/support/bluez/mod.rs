@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 
 use uuid::Uuid;
 
-pub use self::spec::{AdapterSpec, Behaviour, CharacteristicSpec, DeviceSpec, ServiceSpec, abort_by_local, uuid16};
+pub use self::spec::{AdapterSpec, Behaviour, CharacteristicSpec, DeviceSpec, Forgot, ServiceSpec, abort_by_local, uuid16};
 pub use self::world::{Call, LiveValue};
 
 use self::serve::{Daemon, Ending, Shared};

@@ -88,8 +88,19 @@ pub struct Behaviour {
     pub never_answers: BTreeSet<&'static str>,
     /// The passkey the device shows; `None` pairs by Just Works.
     pub passkey: Option<u32>,
+    /// It was reset, or paired elsewhere: a link to it cannot be encrypted with the bond BlueZ has, until it is paired anew.
+    pub forgot_bond: Option<Forgot>,
     /// First attribute handle, part of every path below the device (gatt-client.c service_create); an update moves it.
     pub handle_base: u16,
+}
+
+/// What comes of a link to a device that has no bond any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgot {
+    /// [ran, 5.66] The link comes up and ends before the services are known.
+    Drops,
+    /// What is protected is refused.
+    Refuses,
 }
 
 /// The error a failed LE connection attempt most often ends with: error.c `btd_error_le_str` for ECONNABORTED.
