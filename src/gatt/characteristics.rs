@@ -3,14 +3,17 @@
 use uuid::Uuid;
 
 use super::float::{Medfloat16, Medfloat32};
-use super::table::{Characteristic, Decoder, Properties, measurement, plain, records, sig_uuid};
+use super::table::{Characteristic, Decoder, Properties, measurement, plain, records, segmented, sig_uuid};
 use super::{
-    BatteryLevel, BloodPressureFeature, BloodPressureMeasurement, BodyCompositionFeature, BodyCompositionMeasurement,
-    BodySensorLocation, CgmFeature, CgmMeasurement, CgmSessionRunTime, CgmSessionStartTime, CgmStatus, CurrentTime, DateTime,
-    GlucoseFeature, GlucoseMeasurement, GlucoseMeasurementContext, HeartRateMeasurement, IntermediateCuffPressure,
+    Age, BatteryCriticalStatus, BatteryLevel, BatteryLevelStatus, BloodPressureFeature, BloodPressureMeasurement,
+    BloodPressureRecord, BodyCompositionFeature, BodyCompositionMeasurement, BodySensorLocation, CgmFeature, CgmMeasurement,
+    CgmSessionRunTime, CgmSessionStartTime, CgmSpecificOpsControlPoint, CgmStatus, CurrentTime, DatabaseChangeIncrement,
+    DateOfBirth, DateTime, ElapsedTime, EnhancedBloodPressureMeasurement, EnhancedIntermediateCuffPressure, Gender,
+    GlucoseFeature, GlucoseMeasurement, GlucoseMeasurementContext, HeartRateMeasurement, Height, IntermediateCuffPressure,
     IntermediateTemperature, LocalTimeInformation, MeasurementInterval, PlxContinuousMeasurement, PlxFeatures,
-    PlxSpotCheckMeasurement, PnpId, ReferenceTimeInformation, SystemId, TemperatureMeasurement, TemperatureType, Text,
-    UserIndexValue, WeightMeasurement, WeightScaleFeature,
+    PlxSpotCheckMeasurement, PnpId, RecordAccessControlPoint, ReferenceTimeInformation, RegisteredUser, SystemId,
+    TemperatureMeasurement, TemperatureType, Text, UdiForMedicalDevices, UserControlPoint, UserIndexValue, Weight,
+    WeightMeasurement, WeightScaleFeature,
 };
 
 const READ: Properties = Properties { read: true, notify: false, indicate: false };
@@ -30,6 +33,7 @@ const WEIGHT_SCALE: Option<Uuid> = Some(sig_uuid(0x181D));
 const BODY_COMPOSITION: Option<Uuid> = Some(sig_uuid(0x181B));
 const GLUCOSE: Option<Uuid> = Some(sig_uuid(0x1808));
 const CGM: Option<Uuid> = Some(sig_uuid(0x181F));
+const ELAPSED_TIME: Option<Uuid> = Some(sig_uuid(0x183F));
 const USER: Option<Uuid> = Some(sig_uuid(0x181C));
 
 /// Every characteristic bedrail can read, by service.
@@ -55,6 +59,21 @@ pub const CHARACTERISTICS: &[Characteristic] = &[
         BLOOD_PRESSURE,
     ),
     plain::<BloodPressureFeature>(0x2A49, "blood_pressure_feature", "Blood Pressure Feature", READ_INDICATE, BLOOD_PRESSURE),
+    measurement::<EnhancedBloodPressureMeasurement>(
+        0x2B34,
+        "enhanced_blood_pressure_measurement",
+        "Enhanced Blood Pressure Measurement",
+        INDICATE,
+        BLOOD_PRESSURE,
+    ),
+    measurement::<EnhancedIntermediateCuffPressure>(
+        0x2B35,
+        "enhanced_intermediate_cuff_pressure",
+        "Enhanced Intermediate Cuff Pressure",
+        NOTIFY,
+        BLOOD_PRESSURE,
+    ),
+    segmented(0x2B36, "blood_pressure_record", "Blood Pressure Record", NOTIFY, BLOOD_PRESSURE, BloodPressureRecord::of_segments),
     measurement::<PlxSpotCheckMeasurement>(
         0x2A5E,
         "plx_spot_check_measurement",
@@ -95,6 +114,8 @@ pub const CHARACTERISTICS: &[Characteristic] = &[
     plain::<CgmSessionRunTime>(0x2AAB, "cgm_session_run_time", "CGM Session Run Time", READ, CGM),
     plain::<PlxFeatures>(0x2A60, "plx_features", "PLX Features", READ_INDICATE, OXIMETER),
     measurement::<BatteryLevel>(0x2A19, "battery_level", "Battery Level", READ_NOTIFY, BATTERY),
+    measurement::<BatteryLevelStatus>(0x2BED, "battery_level_status", "Battery Level Status", READ_NOTIFY, BATTERY),
+    plain::<BatteryCriticalStatus>(0x2BE9, "battery_critical_status", "Battery Critical Status", READ_INDICATE, BATTERY),
     plain::<SystemId>(0x2A23, "system_id", "System ID", READ, INFORMATION),
     plain::<Text>(0x2A24, "model_number_string", "Model Number String", READ, INFORMATION),
     plain::<Text>(0x2A25, "serial_number_string", "Serial Number String", READ, INFORMATION),
@@ -103,11 +124,29 @@ pub const CHARACTERISTICS: &[Characteristic] = &[
     plain::<Text>(0x2A28, "software_revision_string", "Software Revision String", READ, INFORMATION),
     plain::<Text>(0x2A29, "manufacturer_name_string", "Manufacturer Name String", READ, INFORMATION),
     plain::<PnpId>(0x2A50, "pnp_id", "PnP ID", READ, INFORMATION),
+    plain::<UdiForMedicalDevices>(0x2BFF, "udi_for_medical_devices", "UDI for Medical Devices", READ, INFORMATION),
     plain::<DateTime>(0x2A08, "date_time", "Date Time", READ, None),
     plain::<CurrentTime>(0x2A2B, "current_time", "Current Time", READ_NOTIFY, TIME),
     plain::<LocalTimeInformation>(0x2A0F, "local_time_information", "Local Time Information", READ, TIME),
     plain::<ReferenceTimeInformation>(0x2A14, "reference_time_information", "Reference Time Information", READ, TIME),
+    plain::<ElapsedTime>(0x2BF2, "elapsed_time", "Elapsed Time", READ_INDICATE, ELAPSED_TIME),
     plain::<UserIndexValue>(0x2A9A, "user_index", "User Index", READ, USER),
+    plain::<DatabaseChangeIncrement>(0x2A99, "database_change_increment", "Database Change Increment", READ_NOTIFY, USER),
+    plain::<UserControlPoint>(0x2A9F, "user_control_point", "User Control Point", INDICATE, USER),
+    plain::<RegisteredUser>(0x2B37, "registered_user", "Registered User", INDICATE, USER),
+    plain::<Age>(0x2A80, "age", "Age", READ, USER),
+    plain::<Gender>(0x2A8C, "gender", "Gender", READ, USER),
+    plain::<Height>(0x2A8E, "height", "Height", READ, USER),
+    plain::<Weight>(0x2A98, "weight", "Weight", READ, USER),
+    plain::<DateOfBirth>(0x2A85, "date_of_birth", "Date of Birth", READ, USER),
+    plain::<RecordAccessControlPoint>(0x2A52, "record_access_control_point", "Record Access Control Point", INDICATE, None),
+    plain::<CgmSpecificOpsControlPoint>(
+        0x2AAC,
+        "cgm_specific_ops_control_point",
+        "CGM Specific Ops Control Point",
+        INDICATE,
+        CGM,
+    ),
 ];
 
 /// Types without a UUID of their own, known by name only.

@@ -6,6 +6,7 @@ mod battery;
 mod blood_pressure;
 mod body_composition;
 mod cgm;
+mod cgm_control;
 mod characteristics;
 mod context;
 mod crc;
@@ -14,6 +15,8 @@ mod cursor;
 mod date_time;
 mod device_information;
 mod device_kind;
+mod elapsed_time;
+mod enhanced_blood_pressure;
 mod error;
 mod fields;
 mod float;
@@ -22,23 +25,30 @@ mod glucose_pairs;
 mod heart_rate;
 mod observed;
 mod pulse_oximeter;
+mod record_access;
 mod scaled;
+mod segment;
 mod table;
 mod thermometer;
 mod user_data;
 mod weight_scale;
 
-pub use battery::BatteryLevel;
+pub use battery::{BatteryCriticalStatus, BatteryLevel, BatteryLevelStatus};
 pub use blood_pressure::{BloodPressureFeature, BloodPressureMeasurement, IntermediateCuffPressure};
 pub use body_composition::{BodyCompositionFeature, BodyCompositionMeasurement, BodyCompositionParts};
 pub use cgm::{CgmFeature, CgmMeasurement, CgmRecord, CgmSession, CgmSessionRunTime, CgmSessionStartTime, CgmStatus};
+pub use cgm_control::{CgmQuestion, CgmSpecificOpsControlPoint, Operand};
 pub use characteristics::{CHARACTERISTICS, TYPES};
 pub use context::{Context, ContextError};
 pub use current_time::{CurrentTime, LocalTimeInformation, ReferenceTimeInformation};
 pub use cursor::{Cursor, Decode, Measurement, Records, read, read_with};
 pub use date_time::DateTime;
-pub use device_information::{PnpId, SystemId, Text};
+pub use device_information::{PnpId, SystemId, Text, UdiForMedicalDevices};
 pub use device_kind::{DeviceKind, device_kinds};
+pub use elapsed_time::ElapsedTime;
+pub use enhanced_blood_pressure::{
+    BloodPressureRecord, EnhancedBloodPressureMeasurement, EnhancedIntermediateCuffPressure, RECORD_PREFIX,
+};
 pub use error::{DecodeError, SegmentFault, Warning};
 pub use fields::{Field, Fields};
 pub use glucose::{GlucoseFeature, GlucoseMeasurement, GlucoseMeasurementContext};
@@ -46,10 +56,15 @@ pub use glucose_pairs::{GlucosePairs, GlucoseRecord};
 pub use heart_rate::{BodySensorLocation, Contact, HeartRateMeasurement};
 pub use observed::{Absent, Measured, Number, Numbers, Observed, Status};
 pub use pulse_oximeter::{PlxContinuousMeasurement, PlxFeatures, PlxSpotCheckMeasurement};
+pub use record_access::{Bound, RecordAccessControlPoint, RecordAccessResult, StoredRecords};
+pub use segment::{Joined, Pushed, SegmentJoiner};
 pub use table::{
     Characteristic, Decoded, Decoder, Properties, UnknownCharacteristic, characteristic, decode, device_clock, find,
     information_text, observe, sig_uuid,
 };
 pub use thermometer::{IntermediateTemperature, MeasurementInterval, TemperatureMeasurement, TemperatureType};
-pub use user_data::UserIndexValue;
+pub use user_data::{
+    Age, ConsentCode, DatabaseChangeIncrement, DateOfBirth, Gender, Height, RegisteredUser, UserControlPoint, UserIndexValue,
+    Weight,
+};
 pub use weight_scale::{WeightMeasurement, WeightScaleFeature};

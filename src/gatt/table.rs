@@ -23,6 +23,13 @@ pub struct Characteristic {
     pub decoder: Decoder,
 }
 
+impl Characteristic {
+    /// Whether its value comes in one piece.
+    pub const fn is_whole(&self) -> bool {
+        matches!(self.decoder.fields, Shape::Whole(_))
+    }
+}
+
 /// What the characteristic may be used for as far as bedrail does: it writes to none of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Properties {
@@ -66,28 +73,56 @@ pub const fn records<T: Records>(
     Characteristic { uuid: sig_uuid(uuid16), name, title, properties, service, decoder }
 }
 
+/// A characteristic whose value comes in segments.
+pub const fn segmented(
+    uuid16: u16,
+    name: &'static str,
+    title: &'static str,
+    properties: Properties,
+    service: Option<Uuid>,
+    fields: ReadsSegments,
+) -> Characteristic {
+    let decoder = Decoder { fields: Shape::Segments(fields), observe: None };
+    Characteristic { uuid: sig_uuid(uuid16), name, title, properties, service, decoder }
+}
+
 type Reads<T> = fn(&[u8], &Context) -> Result<(T, Vec<Warning>), DecodeError>;
+type ReadsSegments = fn(&[&[u8]], &Context) -> Result<(Fields, Vec<Warning>), DecodeError>;
 
 /// How the octets of one characteristic are read.
 #[derive(Clone, Copy, Debug)]
 pub struct Decoder {
-    fields: Reads<Fields>,
+    fields: Shape,
     observe: Option<Reads<Vec<Observed>>>,
 }
 
+/// Whether a value is one piece.
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    Whole(Reads<Fields>),
+    Segments(ReadsSegments),
+}
+
 impl Decoder {
-    /// A characteristic that measures nothing.
     pub const fn plain<T: Decode>() -> Self {
-        Self { fields: fields_of::<T>, observe: None }
+        Self { fields: Shape::Whole(fields_of::<T>), observe: None }
     }
 
     pub fn decode(self, segments: &[&[u8]], context: &Context, strict: bool) -> Result<Decoded, DecodeError> {
-        let [octets] = segments else { return Err(DecodeError::Segments { given: segments.len() }) };
-        let (fields, warnings) = (self.fields)(octets, context)?;
+        let (fields, warnings) = match (self.fields, segments) {
+            (Shape::Segments(read), segments) => read(segments, context)?,
+            (Shape::Whole(read), [octets]) => read(octets, context)?,
+            (Shape::Whole(_), segments) => return Err(DecodeError::Segments { given: segments.len() }),
+        };
         match warnings.first() {
             Some(warning) if strict => Err(DecodeError::Strict(*warning)),
             _ => Ok(Decoded { fields, warnings }),
         }
+    }
+
+    /// What a value says, record by record; `None` where it measures nothing.
+    pub fn observe(self, octets: &[u8], context: &Context) -> Option<Result<(Vec<Observed>, Vec<Warning>), DecodeError>> {
+        self.observe.map(|observe| observe(octets, context))
     }
 }
 
@@ -139,8 +174,7 @@ pub fn decode(uuid: Uuid, segments: &[&[u8]], context: &Context, strict: bool) -
 
 /// Reads a value for what it says, record by record and always leniently; `None` for a characteristic that measures nothing.
 pub fn observe(uuid: Uuid, octets: &[u8]) -> Option<Result<(Vec<Observed>, Vec<Warning>), DecodeError>> {
-    let observe = characteristic(uuid)?.decoder.observe?;
-    Some(observe(octets, &Context::default()))
+    characteristic(uuid)?.decoder.observe(octets, &Context::default())
 }
 
 /// The device's clock, from Current Time (2A2B) or Date Time (2A08); `None` for anything else, cut short or no time.
