@@ -13,11 +13,7 @@ pub struct BatteryLevel {
 impl Decode for BatteryLevel {
     fn decode(cursor: &mut Cursor<'_>) -> Result<Self, DecodeError> {
         let octet = cursor.u8("level")?;
-        let percent = (octet <= 100).then_some(octet);
-        if percent.is_none() {
-            cursor.warn(Warning::ReservedValue);
-        }
-        Ok(Self { percent })
+        Ok(Self::of_octet(octet, cursor))
     }
 
     fn fields(&self) -> Fields {
@@ -26,11 +22,19 @@ impl Decode for BatteryLevel {
 }
 
 impl BatteryLevel {
-    fn field(self) -> Field {
+    pub fn of_octet(octet: u8, cursor: &mut Cursor<'_>) -> Self {
+        let percent = (octet <= 100).then_some(octet);
+        if percent.is_none() {
+            cursor.warn(Warning::ReservedValue);
+        }
+        Self { percent }
+    }
+
+    pub fn field(self) -> Field {
         self.percent.map_or(Field::Null, |percent| Field::quantity(Number::whole(percent), Unit::Percent))
     }
 
-    fn measured(self) -> Measured {
+    pub fn measured(self) -> Measured {
         Measured {
             metric: Metric::BatteryLevel,
             site: None,

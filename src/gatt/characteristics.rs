@@ -3,15 +3,16 @@
 use uuid::Uuid;
 
 use super::float::{Medfloat16, Medfloat32};
-use super::table::{Characteristic, Decoder, Properties, measurement, plain, records, segmented, sig_uuid};
+use super::table::{Characteristic, Decoder, Properties, measurement, plain, records, segmented, segmented_records, sig_uuid};
 use super::{
-    Age, BatteryCriticalStatus, BatteryLevel, BatteryLevelStatus, BloodPressureFeature, BloodPressureMeasurement,
-    BloodPressureRecord, BodyCompositionFeature, BodyCompositionMeasurement, BodySensorLocation, CgmFeature, CgmMeasurement,
-    CgmSessionRunTime, CgmSessionStartTime, CgmSpecificOpsControlPoint, CgmStatus, CurrentTime, DatabaseChangeIncrement,
-    DateOfBirth, DateTime, ElapsedTime, EnhancedBloodPressureMeasurement, EnhancedIntermediateCuffPressure, Gender,
-    GlucoseFeature, GlucoseMeasurement, GlucoseMeasurementContext, HeartRateMeasurement, Height, IntermediateCuffPressure,
-    IntermediateTemperature, LocalTimeInformation, MeasurementInterval, PlxContinuousMeasurement, PlxFeatures,
-    PlxSpotCheckMeasurement, PnpId, RecordAccessControlPoint, ReferenceTimeInformation, RegisteredUser, SystemId,
+    Age, AirPressure, AmbientTemperature, AndUc352Weight, BatteryCriticalStatus, BatteryLevel, BatteryLevelStatus,
+    BloodPressureFeature, BloodPressureMeasurement, BloodPressureRecord, BodyCompositionFeature, BodyCompositionMeasurement,
+    BodySensorLocation, CgmFeature, CgmMeasurement, CgmSessionRunTime, CgmSessionStartTime, CgmSpecificOpsControlPoint,
+    CgmStatus, CurrentTime, DatabaseChangeIncrement, DateOfBirth, DateTime, ElapsedTime, EnhancedBloodPressureMeasurement,
+    EnhancedIntermediateCuffPressure, Gender, GlucoseFeature, GlucoseMeasurement, GlucoseMeasurementContext, HealthObservations,
+    HeartRateMeasurement, Height, Humidity, IddStatus, IddStatusChanged, IntermediateCuffPressure, IntermediateTemperature,
+    LocalTimeInformation, MeasurementInterval, NoninContinuous, OmronRecord, PlxContinuousMeasurement, PlxFeatures,
+    PlxSpotCheckMeasurement, PmdData, PnpId, RecordAccessControlPoint, ReferenceTimeInformation, RegisteredUser, SystemId,
     TemperatureMeasurement, TemperatureType, Text, UdiForMedicalDevices, UserControlPoint, UserIndexValue, Weight,
     WeightMeasurement, WeightScaleFeature,
 };
@@ -34,6 +35,12 @@ const BODY_COMPOSITION: Option<Uuid> = Some(sig_uuid(0x181B));
 const GLUCOSE: Option<Uuid> = Some(sig_uuid(0x1808));
 const CGM: Option<Uuid> = Some(sig_uuid(0x181F));
 const ELAPSED_TIME: Option<Uuid> = Some(sig_uuid(0x183F));
+const ENVIRONMENT: Option<Uuid> = Some(sig_uuid(0x181A));
+const INSULIN: Option<Uuid> = Some(sig_uuid(0x183A));
+const HEALTH_SENSOR: Option<Uuid> = Some(sig_uuid(0x1840));
+const NONIN: Option<Uuid> = Some(Uuid::from_u128(0x46A9_70E0_0D5F_11E2_8B5E_0002_A5D5_C51B));
+const POLAR: Option<Uuid> = Some(Uuid::from_u128(0xFB00_5C80_02E7_F387_1CAD_8ACD_2D8D_F0C8));
+const AND_SCALE: Option<Uuid> = Some(Uuid::from_u128(0x2343_4100_1FE4_1EFF_80CB_00FF_7829_7D8B));
 const USER: Option<Uuid> = Some(sig_uuid(0x181C));
 
 /// Every characteristic bedrail can read, by service.
@@ -147,11 +154,45 @@ pub const CHARACTERISTICS: &[Characteristic] = &[
         INDICATE,
         CGM,
     ),
+    plain::<AmbientTemperature>(0x2A6E, "temperature", "Temperature", READ_NOTIFY, ENVIRONMENT),
+    plain::<Humidity>(0x2A6F, "humidity", "Humidity", READ_NOTIFY, ENVIRONMENT),
+    plain::<AirPressure>(0x2A6D, "pressure", "Pressure", READ_NOTIFY, ENVIRONMENT),
+    segmented_records::<HealthObservations>(
+        0x2B8B,
+        "live_health_observations",
+        "Live Health Observations",
+        NOTIFY,
+        HEALTH_SENSOR,
+    ),
+    segmented_records::<HealthObservations>(
+        0x2BDD,
+        "stored_health_observations",
+        "Stored Health Observations",
+        NOTIFY,
+        HEALTH_SENSOR,
+    ),
+    plain::<IddStatus>(0x2B21, "idd_status", "IDD Status", READ_INDICATE, INSULIN),
+    plain::<IddStatusChanged>(0x2B20, "idd_status_changed", "IDD Status Changed", READ_INDICATE, INSULIN),
+    Characteristic {
+        uuid: Uuid::from_u128(0x0AAD_7EA0_0D60_11E2_8E3C_0002_A5D5_C51B),
+        ..measurement::<NoninContinuous>(0, "nonin_continuous", "Nonin Continuous", NOTIFY, NONIN)
+    },
+    Characteristic {
+        uuid: Uuid::from_u128(0xFB00_5C82_02E7_F387_1CAD_8ACD_2D8D_F0C8),
+        ..plain::<PmdData>(0, "polar_pmd_data", "Polar PMD Data", NOTIFY, POLAR)
+    },
+    Characteristic {
+        uuid: Uuid::from_u128(0x2343_4101_1FE4_1EFF_80CB_00FF_7829_7D8B),
+        ..measurement::<AndUc352Weight>(0, "and_uc352_weight", "AND UC352 Weight", INDICATE, AND_SCALE)
+    },
 ];
 
-/// Types without a UUID of their own, known by name only.
+/// What has no UUID of its own, or shares one, known by name only.
 pub const TYPES: &[(&str, Decoder)] = &[
     ("medfloat16", Decoder::plain::<Medfloat16>()),
     ("medfloat32", Decoder::plain::<Medfloat32>()),
     ("dis_string", Decoder::plain::<Text>()),
+    ("polar_pmd_ecg", Decoder::plain::<PmdData>()),
+    ("polar_pmd_ppi", Decoder::plain::<PmdData>()),
+    ("omron_hem7188t1_record", Decoder::measurement::<OmronRecord>()),
 ];

@@ -99,6 +99,19 @@ impl<'a> Cursor<'a> {
         self.array(field).map(u32::from_le_bytes)
     }
 
+    pub fn u64(&mut self, field: &'static str) -> Result<u64, DecodeError> {
+        self.array(field).map(u64::from_le_bytes)
+    }
+
+    /// Big endian, as some vendors send.
+    pub fn u16_be(&mut self, field: &'static str) -> Result<u16, DecodeError> {
+        self.array(field).map(u16::from_be_bytes)
+    }
+
+    pub fn i32(&mut self, field: &'static str) -> Result<i32, DecodeError> {
+        self.array(field).map(i32::from_le_bytes)
+    }
+
     pub fn i8(&mut self, field: &'static str) -> Result<i8, DecodeError> {
         self.array(field).map(i8::from_le_bytes)
     }
@@ -149,7 +162,8 @@ impl<'a> Cursor<'a> {
         bits & known
     }
 
-    fn finish(mut self) -> Vec<Warning> {
+    /// What was met on the way; octets that nobody read are one of the things.
+    pub fn finish(mut self) -> Vec<Warning> {
         if !self.left.is_empty() {
             self.warn(Warning::TrailingBytes);
         }

@@ -38,9 +38,13 @@ pub struct ElapsedTime {
 }
 
 impl ElapsedTime {
-    /// What the device's clock showed; `None` for ticks, and for a clock that was set since: its times can't be placed.
+    /// What the device's local clock showed. `None` for ticks; for a clock that was set since, because its times can't be
+    /// placed; and for UTC without the way from there to local time.
     pub fn device_time(&self) -> Option<DeviceTime> {
-        self.clock().filter(|_| self.flags & ON_CURRENT_TIMELINE != 0)
+        let has = |bit| self.flags & bit != 0;
+        let placed = has(ON_CURRENT_TIMELINE) && (has(OFFSET_USED) || !has(IS_UTC));
+        let offset_min = if has(OFFSET_USED) { i64::from(self.offset_quarters) * 15 } else { 0 };
+        self.clock().filter(|_| placed)?.plus_minutes(offset_min)
     }
 
     fn clock(&self) -> Option<DeviceTime> {
@@ -99,9 +103,13 @@ mod tests {
 
     #[test]
     fn a_time_of_a_clock_that_was_set_since_and_a_count_of_ticks_are_no_times() {
-        let time = |flags| read::<ElapsedTime>(&[flags, 60, 0, 0, 0, 0, 0, 1, 0]).expect("a time").0.device_time();
-        assert_eq!(time(0x22).map(|time| time.to_string()).as_deref(), Some("2000-01-01T00:01:00"));
-        assert_eq!((time(0x02), time(0x21)), (None, None));
+        let time = |flags| {
+            let time = read::<ElapsedTime>(&[flags, 60, 0, 0, 0, 0, 0, 1, 4]).expect("a time").0.device_time();
+            time.map(|time| time.to_string())
+        };
+        assert_eq!(time(0x32).as_deref(), Some("2000-01-01T01:01:00"), "UTC and an offset");
+        assert_eq!(time(0x20).as_deref(), Some("2000-01-01T00:01:00"), "local");
+        assert_eq!((time(0x12), time(0x31), time(0x22)), (None, None, None));
     }
 
     #[test]

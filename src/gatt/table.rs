@@ -5,8 +5,10 @@ use serde::ser::{SerializeSeq, Serializer};
 use uuid::Uuid;
 
 use super::error::{DecodeError, Warning};
+use super::segment::join;
 use super::{
-    CHARACTERISTICS, Context, CurrentTime, DateTime, Decode, Fields, Measurement, Observed, Records, TYPES, Text, read, read_with,
+    ADVERTISEMENTS, CHARACTERISTICS, Context, CurrentTime, DateTime, Decode, Fields, Measurement, Observed, Records, TYPES, Text,
+    read, read_with,
 };
 use crate::reading::DeviceTime;
 
@@ -57,8 +59,7 @@ pub const fn measurement<T: Measurement>(
     properties: Properties,
     service: Option<Uuid>,
 ) -> Characteristic {
-    let decoder = Decoder { observe: Some(observed_of::<T>), ..Decoder::plain::<T>() };
-    Characteristic { uuid: sig_uuid(uuid16), name, title, properties, service, decoder }
+    Characteristic { uuid: sig_uuid(uuid16), name, title, properties, service, decoder: Decoder::measurement::<T>() }
 }
 
 /// A characteristic whose value is one or more records.
@@ -86,6 +87,18 @@ pub const fn segmented(
     Characteristic { uuid: sig_uuid(uuid16), name, title, properties, service, decoder }
 }
 
+/// A characteristic whose value comes in segments and is one or more records.
+pub const fn segmented_records<T: Records>(
+    uuid16: u16,
+    name: &'static str,
+    title: &'static str,
+    properties: Properties,
+    service: Option<Uuid>,
+) -> Characteristic {
+    let decoder = Decoder { fields: Shape::Segments(joined_fields_of::<T>), observe: Some(joined_records_of::<T>) };
+    Characteristic { uuid: sig_uuid(uuid16), name, title, properties, service, decoder }
+}
+
 type Reads<T> = fn(&[u8], &Context) -> Result<(T, Vec<Warning>), DecodeError>;
 type ReadsSegments = fn(&[&[u8]], &Context) -> Result<(Fields, Vec<Warning>), DecodeError>;
 
@@ -106,6 +119,10 @@ enum Shape {
 impl Decoder {
     pub const fn plain<T: Decode>() -> Self {
         Self { fields: Shape::Whole(fields_of::<T>), observe: None }
+    }
+
+    pub const fn measurement<T: Measurement>() -> Self {
+        Self { observe: Some(observed_of::<T>), ..Self::plain::<T>() }
     }
 
     pub fn decode(self, segments: &[&[u8]], context: &Context, strict: bool) -> Result<Decoded, DecodeError> {
@@ -136,6 +153,15 @@ fn observed_of<T: Measurement>(octets: &[u8], context: &Context) -> Result<(Vec<
 
 fn records_of<T: Records>(octets: &[u8], context: &Context) -> Result<(Vec<Observed>, Vec<Warning>), DecodeError> {
     read_with::<T>(octets, context).map(|(value, warnings)| (value.records(), warnings))
+}
+
+fn joined_fields_of<T: Decode>(segments: &[&[u8]], context: &Context) -> Result<(Fields, Vec<Warning>), DecodeError> {
+    fields_of::<T>(&join::<0>(segments)?.octets, context)
+}
+
+/// Of a value that is one segment; a longer one is put together by a [`super::SegmentJoiner`] first.
+fn joined_records_of<T: Records>(octets: &[u8], context: &Context) -> Result<(Vec<Observed>, Vec<Warning>), DecodeError> {
+    records_of::<T>(&join::<0>(&[octets])?.octets, context)
 }
 
 /// A value as `bedrail decode` prints it.
@@ -209,6 +235,9 @@ pub fn find(text: &str) -> Result<Decoder, UnknownCharacteristic> {
     if let Some((_, decoder)) = TYPES.iter().find(|(known, _)| *known == name) {
         return Ok(*decoder);
     }
+    if let Some(row) = ADVERTISEMENTS.iter().find(|row| row.name == name) {
+        return Ok(row.decoder);
+    }
     parse_uuid(text.trim()).and_then(characteristic).map(|row| row.decoder).ok_or_else(|| unknown(text, &name))
 }
 
@@ -225,8 +254,13 @@ const SIMILAR: f64 = 0.8;
 /// How much of a mistyped argument is worth repeating.
 const ECHOED_CHARS: usize = 60;
 
+/// Every name that [`find`] takes.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    let types = TYPES.iter().map(|(name, _)| *name);
+    CHARACTERISTICS.iter().map(|row| row.name).chain(types).chain(ADVERTISEMENTS.iter().map(|row| row.name))
+}
+
 fn unknown(text: &str, name: &str) -> UnknownCharacteristic {
-    let names = || CHARACTERISTICS.iter().map(|row| row.name).chain(TYPES.iter().map(|(name, _)| *name));
     let given: String = text.chars().take(ECHOED_CHARS).collect();
     let short: String = name.chars().take(ECHOED_CHARS).collect();
     let best = names().map(|known| (strsim::jaro_winkler(&short, known), known)).max_by(|a, b| a.0.total_cmp(&b.0));
