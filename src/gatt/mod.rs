@@ -78,7 +78,7 @@ pub use record_access::{Bound, RecordAccessControlPoint, RecordAccessResult, Sto
 pub use segment::{Joined, Pushed, SegmentJoiner};
 pub use table::{
     Characteristic, Decoded, Decoder, Properties, UnknownCharacteristic, characteristic, decode, device_clock, find,
-    information_text, observe, sig_uuid,
+    information_text, names, observe, sig_uuid,
 };
 pub use thermometer::{IntermediateTemperature, MeasurementInterval, TemperatureMeasurement, TemperatureType};
 pub use user_data::{
