@@ -23,13 +23,16 @@ pub trait Records: Decode {
     fn records(&self) -> Vec<Observed>;
 }
 
+/// What was read, and what was odd about it.
+pub type Read<T> = Result<(T, Vec<Warning>), DecodeError>;
+
 /// Reads a whole value that says all about itself.
-pub fn read<T: Decode>(octets: &[u8]) -> Result<(T, Vec<Warning>), DecodeError> {
+pub fn read<T: Decode>(octets: &[u8]) -> Read<T> {
     read_with(octets, &Context::default())
 }
 
 /// Reads a whole value of a device of which more is known.
-pub fn read_with<T: Decode>(octets: &[u8], context: &Context) -> Result<(T, Vec<Warning>), DecodeError> {
+pub fn read_with<T: Decode>(octets: &[u8], context: &Context) -> Read<T> {
     let mut cursor = Cursor::new(octets, context);
     let value = T::decode(&mut cursor)?;
     Ok((value, cursor.finish()))

@@ -6,7 +6,7 @@ use super::segment::{Joined, join};
 use super::table::sig_uuid;
 use super::user_data::{known_user, user_field};
 use super::{
-    Context, Cursor, Decode, DecodeError, Field, Fields, Measured, Measurement, Number, Numbers, Observed, Status, Warning,
+    Context, Cursor, Decode, DecodeError, Field, Fields, Measured, Measurement, Number, Numbers, Observed, Read, Status,
     characteristic,
 };
 use crate::reading::{DeviceTime, Metric, Modality, Unit};
@@ -195,7 +195,7 @@ impl BloodPressureRecord {
         Ok(Self { sequence, uuid16, octets })
     }
 
-    pub fn of_segments(segments: &[&[u8]], context: &Context) -> Result<(Fields, Vec<Warning>), DecodeError> {
+    pub fn of_segments(segments: &[&[u8]], context: &Context) -> Read<Fields> {
         let record = Self::of(&join::<RECORD_PREFIX>(segments)?, context)?;
         let uuid = sig_uuid(record.uuid16);
         let row = characteristic(uuid).filter(|row| row.is_whole()).ok_or(DecodeError::Unsupported { uuid })?;

@@ -53,7 +53,7 @@ pub use cgm_control::{CgmQuestion, CgmSpecificOpsControlPoint, Operand};
 pub use characteristics::{CHARACTERISTICS, TYPES};
 pub use context::{Context, ContextError};
 pub use current_time::{CurrentTime, LocalTimeInformation, ReferenceTimeInformation};
-pub use cursor::{Cursor, Decode, Measurement, Records, read, read_with};
+pub use cursor::{Cursor, Decode, Measurement, Read, Records, read, read_with};
 pub use date_time::DateTime;
 pub use device_information::{PnpId, SystemId, Text, UdiForMedicalDevices};
 pub use device_kind::{DeviceKind, device_kinds};

@@ -7,8 +7,8 @@ use uuid::Uuid;
 use super::error::{DecodeError, Warning};
 use super::segment::join;
 use super::{
-    ADVERTISEMENTS, CHARACTERISTICS, Context, CurrentTime, DateTime, Decode, Fields, Measurement, Observed, Records, TYPES, Text,
-    read, read_with,
+    ADVERTISEMENTS, CHARACTERISTICS, Context, CurrentTime, DateTime, Decode, Fields, Measurement, Observed, Read, Records, TYPES,
+    Text, read, read_with,
 };
 use crate::reading::DeviceTime;
 
@@ -99,8 +99,8 @@ pub const fn segmented_records<T: Records>(
     Characteristic { uuid: sig_uuid(uuid16), name, title, properties, service, decoder }
 }
 
-type Reads<T> = fn(&[u8], &Context) -> Result<(T, Vec<Warning>), DecodeError>;
-type ReadsSegments = fn(&[&[u8]], &Context) -> Result<(Fields, Vec<Warning>), DecodeError>;
+type Reads<T> = fn(&[u8], &Context) -> Read<T>;
+type ReadsSegments = fn(&[&[u8]], &Context) -> Read<Fields>;
 
 /// How the octets of one characteristic are read.
 #[derive(Clone, Copy, Debug)]
@@ -138,29 +138,29 @@ impl Decoder {
     }
 
     /// What a value says, record by record; `None` where it measures nothing.
-    pub fn observe(self, octets: &[u8], context: &Context) -> Option<Result<(Vec<Observed>, Vec<Warning>), DecodeError>> {
+    pub fn observe(self, octets: &[u8], context: &Context) -> Option<Read<Vec<Observed>>> {
         self.observe.map(|observe| observe(octets, context))
     }
 }
 
-fn fields_of<T: Decode>(octets: &[u8], context: &Context) -> Result<(Fields, Vec<Warning>), DecodeError> {
+fn fields_of<T: Decode>(octets: &[u8], context: &Context) -> Read<Fields> {
     read_with::<T>(octets, context).map(|(value, warnings)| (value.fields(), warnings))
 }
 
-fn observed_of<T: Measurement>(octets: &[u8], context: &Context) -> Result<(Vec<Observed>, Vec<Warning>), DecodeError> {
+fn observed_of<T: Measurement>(octets: &[u8], context: &Context) -> Read<Vec<Observed>> {
     read_with::<T>(octets, context).map(|(value, warnings)| (vec![value.observed()], warnings))
 }
 
-fn records_of<T: Records>(octets: &[u8], context: &Context) -> Result<(Vec<Observed>, Vec<Warning>), DecodeError> {
+fn records_of<T: Records>(octets: &[u8], context: &Context) -> Read<Vec<Observed>> {
     read_with::<T>(octets, context).map(|(value, warnings)| (value.records(), warnings))
 }
 
-fn joined_fields_of<T: Decode>(segments: &[&[u8]], context: &Context) -> Result<(Fields, Vec<Warning>), DecodeError> {
+fn joined_fields_of<T: Decode>(segments: &[&[u8]], context: &Context) -> Read<Fields> {
     fields_of::<T>(&join::<0>(segments)?.octets, context)
 }
 
 /// Of a value that is one segment; a longer one is put together by a [`super::SegmentJoiner`] first.
-fn joined_records_of<T: Records>(octets: &[u8], context: &Context) -> Result<(Vec<Observed>, Vec<Warning>), DecodeError> {
+fn joined_records_of<T: Records>(octets: &[u8], context: &Context) -> Read<Vec<Observed>> {
     records_of::<T>(&join::<0>(&[octets])?.octets, context)
 }
 
@@ -199,7 +199,7 @@ pub fn decode(uuid: Uuid, segments: &[&[u8]], context: &Context, strict: bool) -
 }
 
 /// Reads a value for what it says, record by record and always leniently; `None` for a characteristic that measures nothing.
-pub fn observe(uuid: Uuid, octets: &[u8]) -> Option<Result<(Vec<Observed>, Vec<Warning>), DecodeError>> {
+pub fn observe(uuid: Uuid, octets: &[u8]) -> Option<Read<Vec<Observed>>> {
     characteristic(uuid)?.decoder.observe(octets, &Context::default())
 }
 
