@@ -20,7 +20,7 @@ FUZZ_PACKAGES := g++
 # A guest with a real bluetoothd: the machine, what unpacks and packs its image, and the Python of the devices around it.
 VM_PACKAGES := qemu-system-x86 binutils kmod cpio e2fsprogs xz-utils python3 python3-venv
 
-.PHONY: help need test test-vm test-vm-smoke vm-need long-powercut long-kill long-damage long-ha long-backlog long-link long-outage demo bench fmt-check clippy fuzz-smoke
+.PHONY: help need test test-vm test-vm-smoke vm-need long-powercut long-kill long-damage long-ha long-backlog long-link long-outage long-fuzz demo bench fmt-check clippy fuzz-smoke
 
 help: ## This list
 	@echo "bedrail: make TARGET"
@@ -78,4 +78,8 @@ clippy: need ## Lints, for library, binary, tests, examples and benches; a warni
 
 fuzz-smoke: ## Run each fuzz target for FUZZ_SECONDS (3) on the stable compiler
 	@scripts/need.sh $(BUILD_PACKAGES) $(FUZZ_PACKAGES)
-	@scripts/fuzz-smoke.sh
+	@scripts/fuzz.sh smoke
+
+long-fuzz: ## Run each decoder under the fuzzer for FUZZ_SECONDS (60), FUZZ_JOBS at a time (half an hour on two cores)
+	@scripts/need.sh $(BUILD_PACKAGES) $(FUZZ_PACKAGES)
+	@scripts/fuzz.sh long

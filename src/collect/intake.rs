@@ -93,3 +93,80 @@ fn identity(key: &SiteKey, heard: &Heard, observed: &Observed, metric: Metric, i
     let digest = digest.as_ref()[..8].try_into().expect("SHA-256 is longer than eight octets");
     Identity::Sent { id, digest, conflict: key.conflict_id(id, octets) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gatt::sig_uuid;
+    use crate::reading::{BootMillis, Class, SecurityLevel};
+
+    const DEVICE: DeviceId = DeviceId::new([0xA4, 0xC1, 0x38, 0x11, 0x22, 0x33]);
+
+    fn taken(uuid16: u16, octets: &[u8], indicated: bool) -> Taken {
+        let heard = Heard {
+            device: DEVICE,
+            characteristic: sig_uuid(uuid16),
+            octets: octets.to_vec(),
+            arrived: BootMillis(1_000),
+            indicated,
+            device_clock: None,
+            security: SecurityLevel::Encrypted,
+        };
+        let taken = take(&SiteKey::new(&[7; 32]), BootId([1; 16]), None, &heard);
+        taken.expect("a measurement").expect("readable")
+    }
+
+    fn metrics(taken: &Taken) -> Vec<Metric> {
+        taken.drafts.iter().filter_map(|draft| draft.stream).map(|stream| stream.metric).collect()
+    }
+
+    fn parts(taken: &Taken) -> Vec<(u8, u8)> {
+        let part = |draft: &Draft| match &draft.body {
+            Body::Reading(reading) => Some((reading.part, reading.parts)),
+            _ => None,
+        };
+        taken.drafts.iter().filter_map(part).collect()
+    }
+
+    #[test]
+    fn one_weighing_is_three_readings_that_belong_together() {
+        let octets = [0x0E, 0xB0, 0x36, 0xE7, 0x07, 0x0C, 0x19, 0x0E, 0x1E, 0x2D, 0x05, 0xF5, 0x00, 0xD6, 0x06];
+        let taken = taken(0x2A9D, &octets, true);
+        assert_eq!(metrics(&taken), [Metric::BodyWeight, Metric::BodyMassIndex, Metric::BodyHeight]);
+        assert_eq!(parts(&taken), [(0, 3), (1, 3), (2, 3)]);
+        assert!(taken.at_once, "the scale counts an indication as delivered");
+        assert!(taken.drafts.iter().all(|draft| draft.stream.is_some_and(|stream| stream.user == Some(5))));
+    }
+
+    #[test]
+    fn control_solution_is_counted_and_no_reading() {
+        let record = |sample| [0x02, 1, 0, 0xEA, 0x07, 0x0B, 0x17, 0x0A, 0, 0, 0x6E, 0xB0, sample];
+        let control = taken(0x2A18, &record(0x4A), false);
+        assert_eq!((control.drafts.len(), control.discarded), (0, vec![DiscardReason::ControlSolution]));
+        let blood = taken(0x2A18, &record(0x11), false);
+        assert!(blood.at_once && blood.drafts[0].stamp.stored, "a meter's records come out of its memory");
+    }
+
+    #[test]
+    fn a_glucose_beyond_the_meter_is_a_result_without_a_number() {
+        let high = taken(0x2A18, &[0x0A, 3, 0, 0xEA, 0x07, 0x0B, 0x17, 0x0A, 0, 0, 0xFE, 0x07, 0x11, 0x20, 0], false);
+        let Body::Reading(reading) = &high.drafts[0].body else { panic!("no reading") };
+        assert!(matches!(reading.class, Class::OutOfRange(crate::reading::OutOfRange::High)), "{:?}", reading.class);
+    }
+
+    #[test]
+    fn a_record_out_of_a_meters_memory_is_the_same_however_often_it_is_read() {
+        let record = [0x02, 1, 0, 0xEA, 0x07, 0x0B, 0x17, 0x0A, 0, 0, 0x6E, 0xB0, 0x11];
+        let identity = || taken(0x2A18, &record, false).drafts.remove(0).identity;
+        assert!(matches!(identity(), Identity::Sent { .. }));
+        assert_eq!(identity(), identity());
+    }
+
+    #[test]
+    fn minutes_of_a_session_that_nobody_knows_name_no_record() {
+        let taken = taken(0x2AA7, &[6, 0, 12, 16, 5, 0, 6, 0, 12, 16, 5, 0], false);
+        assert_eq!(metrics(&taken), [Metric::GlucoseInterstitial, Metric::GlucoseInterstitial]);
+        assert!(taken.drafts.iter().all(|draft| draft.identity == Identity::Arrival));
+        assert_eq!(parts(&taken), [(0, 1), (0, 1)], "each record is whole by itself");
+    }
+}

@@ -324,9 +324,9 @@ words! {
         Thermometer = "thermometer",
         BloodPressure = "blood-pressure",
         PulseOximeter = "pulse-oximeter",
+        WeightScale = "weight-scale",
         GlucoseMeter = "glucose-meter",
         GlucoseSensor = "glucose-sensor",
-        WeightScale = "weight-scale",
         BodyComposition = "body-composition",
     }
     /// Whom a device serves: whoever lies in its bed, one person, or whoever is next.

@@ -66,16 +66,23 @@ impl Decode for BloodPressureMeasurement {
 
 impl Measurement for BloodPressureMeasurement {
     fn observed(&self) -> Observed {
-        let parts =
-            vec![(Component::Systolic, self.systolic), (Component::Diastolic, self.diastolic), (Component::Mean, self.mean)];
-        let status = self.about.flags();
-        let spot = |metric, value, status| Measured { metric, site: None, modality: Modality::Spot, value, status };
-        let mut values = vec![spot(Metric::BloodPressure, Numbers::Compound(parts, self.unit), status.clone())];
-        values.extend(
-            self.about.pulse_rate.map(|rate| spot(Metric::PulseRateCuff, Numbers::Single(rate, Unit::PerMinute), status)),
-        );
-        self.about.observed(values)
+        let pressures = [self.systolic, self.diastolic, self.mean];
+        self.about.observed(pressure_and_pulse(pressures, self.unit, self.about.pulse_rate, &self.about.flags()))
     }
+}
+
+/// Systolic, diastolic and mean as one value, and the pulse as another, under the same remarks.
+pub fn pressure_and_pulse(
+    [systolic, diastolic, mean]: [Number; 3],
+    unit: Unit,
+    pulse_rate: Option<Number>,
+    status: &[Status],
+) -> Vec<Measured> {
+    let parts = vec![(Component::Systolic, systolic), (Component::Diastolic, diastolic), (Component::Mean, mean)];
+    let spot = |metric, value| Measured { metric, site: None, modality: Modality::Spot, value, status: status.to_vec() };
+    let mut values = vec![spot(Metric::BloodPressure, Numbers::Compound(parts, unit))];
+    values.extend(pulse_rate.map(|rate| spot(Metric::PulseRateCuff, Numbers::Single(rate, Unit::PerMinute))));
+    values
 }
 
 impl Decode for IntermediateCuffPressure {
@@ -106,7 +113,11 @@ impl Measurement for IntermediateCuffPressure {
 fn flags_and_unit(cursor: &mut Cursor<'_>) -> Result<(u32, Unit), DecodeError> {
     let flags = cursor.u8("flags")?;
     let flags = cursor.known_bits(flags.into(), KNOWN_FLAGS);
-    Ok((flags, if flags & UNIT_IS_KILOPASCAL == 0 { Unit::MillimetreOfMercury } else { Unit::Kilopascal }))
+    Ok((flags, unit_of(flags)))
+}
+
+pub const fn unit_of(flags: u32) -> Unit {
+    if flags & UNIT_IS_KILOPASCAL == 0 { Unit::MillimetreOfMercury } else { Unit::Kilopascal }
 }
 
 impl About {
@@ -152,7 +163,7 @@ const KNOWN_STATUS: u32 = named_bits(STATUS) | 0b11 << PULSE_RANGE_SHIFT;
 pub struct BloodPressureStatus(u32);
 
 impl BloodPressureStatus {
-    fn decode(cursor: &mut Cursor<'_>) -> Result<Self, DecodeError> {
+    pub fn decode(cursor: &mut Cursor<'_>) -> Result<Self, DecodeError> {
         let bits = cursor.u16("status")?;
         let status = Self(cursor.known_bits(bits.into(), KNOWN_STATUS));
         if status.pulse_range() == 0b11 {
@@ -165,7 +176,7 @@ impl BloodPressureStatus {
         ((self.0 >> PULSE_RANGE_SHIFT) & 0b11) as u8
     }
 
-    fn field(self) -> Field {
+    pub fn field(self) -> Field {
         Field::Group(
             Fields::new()
                 .with("flags", Field::Bits(self.0, STATUS))
@@ -173,7 +184,7 @@ impl BloodPressureStatus {
         )
     }
 
-    fn flags(self) -> Vec<Status> {
+    pub fn flags(self) -> Vec<Status> {
         let bits = [(0, Flag::BodyMovement), (1, Flag::CuffTooLoose), (2, Flag::IrregularPulse), (5, Flag::ImproperPosition)];
         let range = match self.pulse_range() {
             1 => Some(Flag::PulseRateAboveRange),

@@ -3,14 +3,18 @@
 use uuid::Uuid;
 
 use super::float::{Medfloat16, Medfloat32};
-use super::table::{Characteristic, Decoder, Properties, measurement, plain, records, sig_uuid};
+use super::table::{Characteristic, Decoder, Properties, measurement, plain, records, segmented, segmented_records, sig_uuid};
 use super::{
-    BatteryLevel, BloodPressureFeature, BloodPressureMeasurement, BodyCompositionFeature, BodyCompositionMeasurement,
-    BodySensorLocation, CgmFeature, CgmMeasurement, CgmSessionRunTime, CgmSessionStartTime, CgmStatus, CurrentTime, DateTime,
-    GlucoseFeature, GlucoseMeasurement, GlucoseMeasurementContext, HeartRateMeasurement, IntermediateCuffPressure,
-    IntermediateTemperature, LocalTimeInformation, MeasurementInterval, PlxContinuousMeasurement, PlxFeatures,
-    PlxSpotCheckMeasurement, PnpId, ReferenceTimeInformation, SystemId, TemperatureMeasurement, TemperatureType, Text,
-    UserIndexValue, WeightMeasurement, WeightScaleFeature,
+    Age, AirPressure, AmbientTemperature, AndUc352Weight, BatteryCriticalStatus, BatteryLevel, BatteryLevelStatus,
+    BloodPressureFeature, BloodPressureMeasurement, BloodPressureRecord, BodyCompositionFeature, BodyCompositionMeasurement,
+    BodySensorLocation, CgmFeature, CgmMeasurement, CgmSessionRunTime, CgmSessionStartTime, CgmSpecificOpsControlPoint,
+    CgmStatus, CurrentTime, DatabaseChangeIncrement, DateOfBirth, DateTime, ElapsedTime, EnhancedBloodPressureMeasurement,
+    EnhancedIntermediateCuffPressure, Gender, GlucoseFeature, GlucoseMeasurement, GlucoseMeasurementContext, HealthObservations,
+    HeartRateMeasurement, Height, Humidity, IddStatus, IddStatusChanged, IntermediateCuffPressure, IntermediateTemperature,
+    LocalTimeInformation, MeasurementInterval, NoninContinuous, OmronRecord, PlxContinuousMeasurement, PlxFeatures,
+    PlxSpotCheckMeasurement, PmdData, PnpId, RecordAccessControlPoint, ReferenceTimeInformation, RegisteredUser, SystemId,
+    TemperatureMeasurement, TemperatureType, Text, UdiForMedicalDevices, UserControlPoint, UserIndexValue, Weight,
+    WeightMeasurement, WeightScaleFeature,
 };
 
 const READ: Properties = Properties { read: true, notify: false, indicate: false };
@@ -30,6 +34,13 @@ const WEIGHT_SCALE: Option<Uuid> = Some(sig_uuid(0x181D));
 const BODY_COMPOSITION: Option<Uuid> = Some(sig_uuid(0x181B));
 const GLUCOSE: Option<Uuid> = Some(sig_uuid(0x1808));
 const CGM: Option<Uuid> = Some(sig_uuid(0x181F));
+const ELAPSED_TIME: Option<Uuid> = Some(sig_uuid(0x183F));
+const ENVIRONMENT: Option<Uuid> = Some(sig_uuid(0x181A));
+const INSULIN: Option<Uuid> = Some(sig_uuid(0x183A));
+const HEALTH_SENSOR: Option<Uuid> = Some(sig_uuid(0x1840));
+const NONIN: Option<Uuid> = Some(Uuid::from_u128(0x46A9_70E0_0D5F_11E2_8B5E_0002_A5D5_C51B));
+const POLAR: Option<Uuid> = Some(Uuid::from_u128(0xFB00_5C80_02E7_F387_1CAD_8ACD_2D8D_F0C8));
+const AND_SCALE: Option<Uuid> = Some(Uuid::from_u128(0x2343_4100_1FE4_1EFF_80CB_00FF_7829_7D8B));
 const USER: Option<Uuid> = Some(sig_uuid(0x181C));
 
 /// Every characteristic bedrail can read, by service.
@@ -55,6 +66,21 @@ pub const CHARACTERISTICS: &[Characteristic] = &[
         BLOOD_PRESSURE,
     ),
     plain::<BloodPressureFeature>(0x2A49, "blood_pressure_feature", "Blood Pressure Feature", READ_INDICATE, BLOOD_PRESSURE),
+    measurement::<EnhancedBloodPressureMeasurement>(
+        0x2B34,
+        "enhanced_blood_pressure_measurement",
+        "Enhanced Blood Pressure Measurement",
+        INDICATE,
+        BLOOD_PRESSURE,
+    ),
+    measurement::<EnhancedIntermediateCuffPressure>(
+        0x2B35,
+        "enhanced_intermediate_cuff_pressure",
+        "Enhanced Intermediate Cuff Pressure",
+        NOTIFY,
+        BLOOD_PRESSURE,
+    ),
+    segmented(0x2B36, "blood_pressure_record", "Blood Pressure Record", NOTIFY, BLOOD_PRESSURE, BloodPressureRecord::of_segments),
     measurement::<PlxSpotCheckMeasurement>(
         0x2A5E,
         "plx_spot_check_measurement",
@@ -95,6 +121,8 @@ pub const CHARACTERISTICS: &[Characteristic] = &[
     plain::<CgmSessionRunTime>(0x2AAB, "cgm_session_run_time", "CGM Session Run Time", READ, CGM),
     plain::<PlxFeatures>(0x2A60, "plx_features", "PLX Features", READ_INDICATE, OXIMETER),
     measurement::<BatteryLevel>(0x2A19, "battery_level", "Battery Level", READ_NOTIFY, BATTERY),
+    measurement::<BatteryLevelStatus>(0x2BED, "battery_level_status", "Battery Level Status", READ_NOTIFY, BATTERY),
+    plain::<BatteryCriticalStatus>(0x2BE9, "battery_critical_status", "Battery Critical Status", READ_INDICATE, BATTERY),
     plain::<SystemId>(0x2A23, "system_id", "System ID", READ, INFORMATION),
     plain::<Text>(0x2A24, "model_number_string", "Model Number String", READ, INFORMATION),
     plain::<Text>(0x2A25, "serial_number_string", "Serial Number String", READ, INFORMATION),
@@ -103,16 +131,68 @@ pub const CHARACTERISTICS: &[Characteristic] = &[
     plain::<Text>(0x2A28, "software_revision_string", "Software Revision String", READ, INFORMATION),
     plain::<Text>(0x2A29, "manufacturer_name_string", "Manufacturer Name String", READ, INFORMATION),
     plain::<PnpId>(0x2A50, "pnp_id", "PnP ID", READ, INFORMATION),
+    plain::<UdiForMedicalDevices>(0x2BFF, "udi_for_medical_devices", "UDI for Medical Devices", READ, INFORMATION),
     plain::<DateTime>(0x2A08, "date_time", "Date Time", READ, None),
     plain::<CurrentTime>(0x2A2B, "current_time", "Current Time", READ_NOTIFY, TIME),
     plain::<LocalTimeInformation>(0x2A0F, "local_time_information", "Local Time Information", READ, TIME),
     plain::<ReferenceTimeInformation>(0x2A14, "reference_time_information", "Reference Time Information", READ, TIME),
+    plain::<ElapsedTime>(0x2BF2, "elapsed_time", "Elapsed Time", READ_INDICATE, ELAPSED_TIME),
     plain::<UserIndexValue>(0x2A9A, "user_index", "User Index", READ, USER),
+    plain::<DatabaseChangeIncrement>(0x2A99, "database_change_increment", "Database Change Increment", READ_NOTIFY, USER),
+    plain::<UserControlPoint>(0x2A9F, "user_control_point", "User Control Point", INDICATE, USER),
+    plain::<RegisteredUser>(0x2B37, "registered_user", "Registered User", INDICATE, USER),
+    plain::<Age>(0x2A80, "age", "Age", READ, USER),
+    plain::<Gender>(0x2A8C, "gender", "Gender", READ, USER),
+    plain::<Height>(0x2A8E, "height", "Height", READ, USER),
+    plain::<Weight>(0x2A98, "weight", "Weight", READ, USER),
+    plain::<DateOfBirth>(0x2A85, "date_of_birth", "Date of Birth", READ, USER),
+    plain::<RecordAccessControlPoint>(0x2A52, "record_access_control_point", "Record Access Control Point", INDICATE, None),
+    plain::<CgmSpecificOpsControlPoint>(
+        0x2AAC,
+        "cgm_specific_ops_control_point",
+        "CGM Specific Ops Control Point",
+        INDICATE,
+        CGM,
+    ),
+    plain::<AmbientTemperature>(0x2A6E, "temperature", "Temperature", READ_NOTIFY, ENVIRONMENT),
+    plain::<Humidity>(0x2A6F, "humidity", "Humidity", READ_NOTIFY, ENVIRONMENT),
+    plain::<AirPressure>(0x2A6D, "pressure", "Pressure", READ_NOTIFY, ENVIRONMENT),
+    segmented_records::<HealthObservations>(
+        0x2B8B,
+        "live_health_observations",
+        "Live Health Observations",
+        NOTIFY,
+        HEALTH_SENSOR,
+    ),
+    segmented_records::<HealthObservations>(
+        0x2BDD,
+        "stored_health_observations",
+        "Stored Health Observations",
+        NOTIFY,
+        HEALTH_SENSOR,
+    ),
+    plain::<IddStatus>(0x2B21, "idd_status", "IDD Status", READ_INDICATE, INSULIN),
+    plain::<IddStatusChanged>(0x2B20, "idd_status_changed", "IDD Status Changed", READ_INDICATE, INSULIN),
+    Characteristic {
+        uuid: Uuid::from_u128(0x0AAD_7EA0_0D60_11E2_8E3C_0002_A5D5_C51B),
+        ..measurement::<NoninContinuous>(0, "nonin_continuous", "Nonin Continuous", NOTIFY, NONIN)
+    },
+    Characteristic {
+        uuid: Uuid::from_u128(0xFB00_5C82_02E7_F387_1CAD_8ACD_2D8D_F0C8),
+        ..plain::<PmdData>(0, "polar_pmd_data", "Polar PMD Data", NOTIFY, POLAR)
+    },
+    Characteristic {
+        uuid: Uuid::from_u128(0x2343_4101_1FE4_1EFF_80CB_00FF_7829_7D8B),
+        ..measurement::<AndUc352Weight>(0, "and_uc352_weight", "AND UC352 Weight", INDICATE, AND_SCALE)
+    },
 ];
 
-/// Types without a UUID of their own, known by name only.
+/// What has no UUID of its own, or shares one, known by name only.
 pub const TYPES: &[(&str, Decoder)] = &[
     ("medfloat16", Decoder::plain::<Medfloat16>()),
     ("medfloat32", Decoder::plain::<Medfloat32>()),
     ("dis_string", Decoder::plain::<Text>()),
+    ("polar_pmd_ecg", Decoder::plain::<PmdData>()),
+    ("polar_pmd_ppi", Decoder::plain::<PmdData>()),
+    ("omron_hem7188t1_record", Decoder::measurement::<OmronRecord>()),
 ];

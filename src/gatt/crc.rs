@@ -4,10 +4,15 @@
 use super::{Cursor, DecodeError, Field, Fields};
 
 const POLYNOMIAL_REFLECTED: u16 = 0x8408;
-const START: u16 = 0xFFFF;
+pub const START: u16 = 0xFFFF;
 
 pub fn crc16(octets: &[u8]) -> u16 {
-    octets.iter().fold(START, |crc, octet| {
+    crc16_on(START, octets)
+}
+
+/// The checksum of what came before, carried on.
+pub fn crc16_on(crc: u16, octets: &[u8]) -> u16 {
+    octets.iter().fold(crc, |crc, octet| {
         (0..8).fold(crc ^ u16::from(*octet), |crc, _| if crc & 1 == 0 { crc >> 1 } else { crc >> 1 ^ POLYNOMIAL_REFLECTED })
     })
 }

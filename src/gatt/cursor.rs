@@ -23,13 +23,16 @@ pub trait Records: Decode {
     fn records(&self) -> Vec<Observed>;
 }
 
+/// What was read, and what was odd about it.
+pub type Read<T> = Result<(T, Vec<Warning>), DecodeError>;
+
 /// Reads a whole value that says all about itself.
-pub fn read<T: Decode>(octets: &[u8]) -> Result<(T, Vec<Warning>), DecodeError> {
+pub fn read<T: Decode>(octets: &[u8]) -> Read<T> {
     read_with(octets, &Context::default())
 }
 
 /// Reads a whole value of a device of which more is known.
-pub fn read_with<T: Decode>(octets: &[u8], context: &Context) -> Result<(T, Vec<Warning>), DecodeError> {
+pub fn read_with<T: Decode>(octets: &[u8], context: &Context) -> Read<T> {
     let mut cursor = Cursor::new(octets, context);
     let value = T::decode(&mut cursor)?;
     Ok((value, cursor.finish()))
@@ -99,6 +102,19 @@ impl<'a> Cursor<'a> {
         self.array(field).map(u32::from_le_bytes)
     }
 
+    pub fn u64(&mut self, field: &'static str) -> Result<u64, DecodeError> {
+        self.array(field).map(u64::from_le_bytes)
+    }
+
+    /// Big endian, as some vendors send.
+    pub fn u16_be(&mut self, field: &'static str) -> Result<u16, DecodeError> {
+        self.array(field).map(u16::from_be_bytes)
+    }
+
+    pub fn i32(&mut self, field: &'static str) -> Result<i32, DecodeError> {
+        self.array(field).map(i32::from_le_bytes)
+    }
+
     pub fn i8(&mut self, field: &'static str) -> Result<i8, DecodeError> {
         self.array(field).map(i8::from_le_bytes)
     }
@@ -149,7 +165,8 @@ impl<'a> Cursor<'a> {
         bits & known
     }
 
-    fn finish(mut self) -> Vec<Warning> {
+    /// What was met on the way; octets that nobody read are one of the things.
+    pub fn finish(mut self) -> Vec<Warning> {
         if !self.left.is_empty() {
             self.warn(Warning::TrailingBytes);
         }

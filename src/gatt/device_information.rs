@@ -76,3 +76,60 @@ impl Decode for PnpId {
             .with("product_version", Field::Integer(self.version.into()))
     }
 }
+
+const UDI_LABEL: u32 = 1 << 0;
+const UDI_DEVICE_IDENTIFIER: u32 = 1 << 1;
+const UDI_ISSUER: u32 = 1 << 2;
+const UDI_AUTHORITY: u32 = 1 << 3;
+const UDI_KNOWN_FLAGS: u32 = 0b1111;
+
+/// UDI for Medical Devices (2BFF): the unique device identifier as on the label, and who gave it out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UdiForMedicalDevices {
+    pub label: Option<String>,
+    pub device_identifier: Option<String>,
+    /// Object identifiers of the issuing organisation and of the authority.
+    pub issuer: Option<String>,
+    pub authority: Option<String>,
+}
+
+impl Decode for UdiForMedicalDevices {
+    fn decode(cursor: &mut Cursor<'_>) -> Result<Self, DecodeError> {
+        let flags = cursor.u8("flags")?;
+        let flags = cursor.known_bits(flags.into(), UDI_KNOWN_FLAGS);
+        let mut text = |bit, field| (flags & bit != 0).then(|| terminated(cursor, field)).transpose();
+        Ok(Self {
+            label: text(UDI_LABEL, "label")?,
+            device_identifier: text(UDI_DEVICE_IDENTIFIER, "device_identifier")?,
+            issuer: text(UDI_ISSUER, "issuer")?,
+            authority: text(UDI_AUTHORITY, "authority")?,
+        })
+    }
+
+    fn fields(&self) -> Fields {
+        let text = |text: &Option<String>| text.clone().map(Field::Text);
+        Fields::new()
+            .with_sent("label", text(&self.label))
+            .with_sent("device_identifier", text(&self.device_identifier))
+            .with_sent("issuer", text(&self.issuer))
+            .with_sent("authority", text(&self.authority))
+    }
+}
+
+/// A string up to its NUL, or to the end where it has none. An announced string of which nothing came is cut short.
+fn terminated(cursor: &mut Cursor<'_>, field: &'static str) -> Result<String, DecodeError> {
+    let ahead = cursor.ahead();
+    if ahead.is_empty() {
+        return Err(DecodeError::Truncated { field, needed: 1, left: 0 });
+    }
+    let end = ahead.iter().position(|octet| *octet == 0);
+    let octets = cursor.octets(field, end.unwrap_or(ahead.len()))?;
+    match end {
+        Some(_) => _ = cursor.u8(field)?,
+        None => cursor.warn(Warning::MissingTerminator),
+    }
+    if std::str::from_utf8(octets).is_err() {
+        cursor.warn(Warning::InvalidUtf8);
+    }
+    Ok(String::from_utf8_lossy(octets).into_owned())
+}

@@ -38,6 +38,7 @@ const DEVICE_KINDS: &[DeviceKind] = &[
         subscribe: &[sig_uuid(0x2A5E), sig_uuid(0x2A5F)],
         read: AFTER_CONNECT,
     },
+    DeviceKind { name: "weight-scale", service: sig_uuid(0x181D), subscribe: &[sig_uuid(0x2A9D)], read: AFTER_CONNECT },
 ];
 
 pub const fn device_kinds() -> &'static [DeviceKind] {

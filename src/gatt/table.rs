@@ -5,8 +5,10 @@ use serde::ser::{SerializeSeq, Serializer};
 use uuid::Uuid;
 
 use super::error::{DecodeError, Warning};
+use super::segment::join;
 use super::{
-    CHARACTERISTICS, Context, CurrentTime, DateTime, Decode, Fields, Measurement, Observed, Records, TYPES, Text, read, read_with,
+    ADVERTISEMENTS, CHARACTERISTICS, Context, CurrentTime, DateTime, Decode, Fields, Measurement, Observed, Read, Records, TYPES,
+    Text, read, read_with,
 };
 use crate::reading::DeviceTime;
 
@@ -21,6 +23,13 @@ pub struct Characteristic {
     /// The service it belongs to; `None` where vendors put it into services of their choice.
     pub service: Option<Uuid>,
     pub decoder: Decoder,
+}
+
+impl Characteristic {
+    /// Whether its value comes in one piece.
+    pub const fn is_whole(&self) -> bool {
+        matches!(self.decoder.fields, Shape::Whole(_))
+    }
 }
 
 /// What the characteristic may be used for as far as bedrail does: it writes to none of these.
@@ -50,8 +59,7 @@ pub const fn measurement<T: Measurement>(
     properties: Properties,
     service: Option<Uuid>,
 ) -> Characteristic {
-    let decoder = Decoder { observe: Some(observed_of::<T>), ..Decoder::plain::<T>() };
-    Characteristic { uuid: sig_uuid(uuid16), name, title, properties, service, decoder }
+    Characteristic { uuid: sig_uuid(uuid16), name, title, properties, service, decoder: Decoder::measurement::<T>() }
 }
 
 /// A characteristic whose value is one or more records.
@@ -66,13 +74,46 @@ pub const fn records<T: Records>(
     Characteristic { uuid: sig_uuid(uuid16), name, title, properties, service, decoder }
 }
 
-type Reads<T> = fn(&[u8], &Context) -> Result<(T, Vec<Warning>), DecodeError>;
+/// A characteristic whose value comes in segments.
+pub const fn segmented(
+    uuid16: u16,
+    name: &'static str,
+    title: &'static str,
+    properties: Properties,
+    service: Option<Uuid>,
+    fields: ReadsSegments,
+) -> Characteristic {
+    let decoder = Decoder { fields: Shape::Segments(fields), observe: None };
+    Characteristic { uuid: sig_uuid(uuid16), name, title, properties, service, decoder }
+}
+
+/// A characteristic whose value comes in segments and is one or more records.
+pub const fn segmented_records<T: Records>(
+    uuid16: u16,
+    name: &'static str,
+    title: &'static str,
+    properties: Properties,
+    service: Option<Uuid>,
+) -> Characteristic {
+    let decoder = Decoder { fields: Shape::Segments(joined_fields_of::<T>), observe: Some(joined_records_of::<T>) };
+    Characteristic { uuid: sig_uuid(uuid16), name, title, properties, service, decoder }
+}
+
+type Reads<T> = fn(&[u8], &Context) -> Read<T>;
+type ReadsSegments = fn(&[&[u8]], &Context) -> Read<Fields>;
 
 /// How the octets of one characteristic are read.
 #[derive(Clone, Copy, Debug)]
 pub struct Decoder {
-    fields: Reads<Fields>,
+    fields: Shape,
     observe: Option<Reads<Vec<Observed>>>,
+}
+
+/// Whether a value is one piece.
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    Whole(Reads<Fields>),
+    Segments(ReadsSegments),
 }
 
 impl Decoder {
@@ -81,31 +122,51 @@ impl Decoder {
         self.observe.is_some()
     }
 
-    /// A characteristic that measures nothing.
     pub const fn plain<T: Decode>() -> Self {
-        Self { fields: fields_of::<T>, observe: None }
+        Self { fields: Shape::Whole(fields_of::<T>), observe: None }
+    }
+
+    pub const fn measurement<T: Measurement>() -> Self {
+        Self { observe: Some(observed_of::<T>), ..Self::plain::<T>() }
     }
 
     pub fn decode(self, segments: &[&[u8]], context: &Context, strict: bool) -> Result<Decoded, DecodeError> {
-        let [octets] = segments else { return Err(DecodeError::Segments { given: segments.len() }) };
-        let (fields, warnings) = (self.fields)(octets, context)?;
+        let (fields, warnings) = match (self.fields, segments) {
+            (Shape::Segments(read), segments) => read(segments, context)?,
+            (Shape::Whole(read), [octets]) => read(octets, context)?,
+            (Shape::Whole(_), segments) => return Err(DecodeError::Segments { given: segments.len() }),
+        };
         match warnings.first() {
             Some(warning) if strict => Err(DecodeError::Strict(*warning)),
             _ => Ok(Decoded { fields, warnings }),
         }
     }
+
+    /// What a value says, record by record; `None` where it measures nothing.
+    pub fn observe(self, octets: &[u8], context: &Context) -> Option<Read<Vec<Observed>>> {
+        self.observe.map(|observe| observe(octets, context))
+    }
 }
 
-fn fields_of<T: Decode>(octets: &[u8], context: &Context) -> Result<(Fields, Vec<Warning>), DecodeError> {
+fn fields_of<T: Decode>(octets: &[u8], context: &Context) -> Read<Fields> {
     read_with::<T>(octets, context).map(|(value, warnings)| (value.fields(), warnings))
 }
 
-fn observed_of<T: Measurement>(octets: &[u8], context: &Context) -> Result<Said, DecodeError> {
+fn observed_of<T: Measurement>(octets: &[u8], context: &Context) -> Read<Vec<Observed>> {
     read_with::<T>(octets, context).map(|(value, warnings)| (vec![value.observed()], warnings))
 }
 
-fn records_of<T: Records>(octets: &[u8], context: &Context) -> Result<Said, DecodeError> {
+fn records_of<T: Records>(octets: &[u8], context: &Context) -> Read<Vec<Observed>> {
     read_with::<T>(octets, context).map(|(value, warnings)| (value.records(), warnings))
+}
+
+fn joined_fields_of<T: Decode>(segments: &[&[u8]], context: &Context) -> Read<Fields> {
+    fields_of::<T>(&join::<0>(segments)?.octets, context)
+}
+
+/// Of a value that is one segment; a longer one is put together by a [`super::SegmentJoiner`] first.
+fn joined_records_of<T: Records>(octets: &[u8], context: &Context) -> Read<Vec<Observed>> {
+    records_of::<T>(&join::<0>(&[octets])?.octets, context)
 }
 
 /// A value as `bedrail decode` prints it.
@@ -142,13 +203,9 @@ pub fn decode(uuid: Uuid, segments: &[&[u8]], context: &Context, strict: bool) -
     row.decoder.decode(segments, context, strict)
 }
 
-/// The records of one value, and what was let pass.
-pub type Said = (Vec<Observed>, Vec<Warning>);
-
 /// Reads a value for what it says, record by record and always leniently; `None` for a characteristic that measures nothing.
-pub fn observe(uuid: Uuid, octets: &[u8]) -> Option<Result<Said, DecodeError>> {
-    let observe = characteristic(uuid)?.decoder.observe?;
-    Some(observe(octets, &Context::default()))
+pub fn observe(uuid: Uuid, octets: &[u8]) -> Option<Read<Vec<Observed>>> {
+    characteristic(uuid)?.decoder.observe(octets, &Context::default())
 }
 
 /// The device's clock, from Current Time (2A2B) or Date Time (2A08); `None` for anything else, cut short or no time.
@@ -183,6 +240,9 @@ pub fn find(text: &str) -> Result<Decoder, UnknownCharacteristic> {
     if let Some((_, decoder)) = TYPES.iter().find(|(known, _)| *known == name) {
         return Ok(*decoder);
     }
+    if let Some(row) = ADVERTISEMENTS.iter().find(|row| row.name == name) {
+        return Ok(row.decoder);
+    }
     parse_uuid(text.trim()).and_then(characteristic).map(|row| row.decoder).ok_or_else(|| unknown(text, &name))
 }
 
@@ -199,8 +259,13 @@ const SIMILAR: f64 = 0.8;
 /// How much of a mistyped argument is worth repeating.
 const ECHOED_CHARS: usize = 60;
 
+/// Every name that [`find`] takes.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    let types = TYPES.iter().map(|(name, _)| *name);
+    CHARACTERISTICS.iter().map(|row| row.name).chain(types).chain(ADVERTISEMENTS.iter().map(|row| row.name))
+}
+
 fn unknown(text: &str, name: &str) -> UnknownCharacteristic {
-    let names = || CHARACTERISTICS.iter().map(|row| row.name).chain(TYPES.iter().map(|(name, _)| *name));
     let given: String = text.chars().take(ECHOED_CHARS).collect();
     let short: String = name.chars().take(ECHOED_CHARS).collect();
     let best = names().map(|known| (strsim::jaro_winkler(&short, known), known)).max_by(|a, b| a.0.total_cmp(&b.0));

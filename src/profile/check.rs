@@ -187,7 +187,8 @@ impl Check<'_> {
         match (&step.subscribe, &step.read, &step.write) {
             (Some(uuid), None, None) if plain && !step.optional => {
                 let characteristic = self.uuid(uuid)?;
-                if gatt::characteristic(characteristic).is_some_and(|row| row.decoder.measures()) {
+                // A maker's own that bedrail happens to know may be described otherwise; what the standard says may not.
+                if is_sigs(characteristic) && gatt::characteristic(characteristic).is_some_and(|row| row.decoder.measures()) {
                     self.wrong(format!(
                         "bedrail reads {characteristic} by itself; name the device's `kind` instead, or leave this step out"
                     ));
@@ -564,6 +565,11 @@ impl Check<'_> {
             }
         }
     }
+}
+
+/// Whether the Bluetooth SIG gave the UUID out.
+fn is_sigs(uuid: Uuid) -> bool {
+    u16::try_from(uuid.as_u128() >> 96).is_ok_and(|short| gatt::sig_uuid(short) == uuid)
 }
 
 fn flag(name: &str) -> Option<Flag> {

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::text::ChecksumKind;
 use crate::gatt::{
-    Absent, DateTime, DecodeError, Measured, Medfloat16, Medfloat32, Number, Numbers, Observed, Said, Status, Warning, crc16,
+    Absent, DateTime, DecodeError, Measured, Medfloat16, Medfloat32, Number, Numbers, Observed, Read, Status, Warning, crc16,
     read,
 };
 use crate::reading::{Component, Decimal, DeviceTime, Flag, Metric, Modality, Unit};
@@ -166,7 +166,7 @@ pub struct Bit {
 }
 
 /// `None` for a source without a frame.
-pub fn observe(frames: &[Frame], source: &Source, octets: &[u8]) -> Option<Result<Said, DecodeError>> {
+pub fn observe(frames: &[Frame], source: &Source, octets: &[u8]) -> Option<Read<Vec<Observed>>> {
     let mut of_source = frames.iter().filter(|frame| frame.source == *source).peekable();
     of_source.peek()?;
     Some(match of_source.find(|frame| frame.guard.iter().all(|guard| guard.holds(octets))) {
@@ -176,7 +176,7 @@ pub fn observe(frames: &[Frame], source: &Source, octets: &[u8]) -> Option<Resul
 }
 
 impl Frame {
-    fn read(&self, octets: &[u8]) -> Result<Said, DecodeError> {
+    fn read(&self, octets: &[u8]) -> Read<Vec<Observed>> {
         self.is_whole(octets)?;
         if self.drop_if.iter().any(|condition| condition.holds(octets)) {
             return Ok((Vec::new(), Vec::new()));

@@ -21,7 +21,7 @@ pub use proof::{Shown, Trial, Verdict};
 pub use step::{Clock, Expect, Octets, Step};
 pub use writable::{WRITABLE, Writable};
 
-use crate::gatt::{DecodeError, Said};
+use crate::gatt::{Observed, Read};
 
 /// A checked profile: its tests passed.
 #[derive(Clone, Debug)]
@@ -70,7 +70,7 @@ impl Profile {
     }
 
     /// What a value says; `None` for a source the profile knows nothing of.
-    pub fn observe(&self, source: &Source, octets: &[u8]) -> Option<Result<Said, DecodeError>> {
+    pub fn observe(&self, source: &Source, octets: &[u8]) -> Option<Read<Vec<Observed>>> {
         frame::observe(&self.frames, source, octets)
     }
 

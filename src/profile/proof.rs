@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::frame::{self, Frame, Source};
 use crate::clean::{Outcome, classify};
-use crate::gatt::{Observed, Said};
+use crate::gatt::Observed;
 use crate::reading::{Class, OutOfRange, Value};
 
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ impl Trial {
             None => return Verdict { said: Vec::new(), outcome: Err(format!("no frame is of {}; mend `source`", self.source)) },
             Some(read) => read,
         };
-        let said = read.as_ref().map(shown).unwrap_or_default();
+        let said = read.as_ref().map(|(records, _)| shown(records)).unwrap_or_default();
         let outcome = match (read, &self.expect, &self.error) {
             (Ok(_), Some(expect), _) => compare(&said, expect),
             (Ok(_), None, error) => {
@@ -74,7 +74,7 @@ fn compare(said: &[Shown], expect: &BTreeMap<String, String>) -> Result<(), Stri
 }
 
 /// Everything that is said, in the order of the fields.
-pub fn shown((records, _): &Said) -> Vec<Shown> {
+pub fn shown(records: &[Observed]) -> Vec<Shown> {
     records.iter().flat_map(of_record).collect()
 }
 

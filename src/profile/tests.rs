@@ -96,7 +96,7 @@ fn a_profile_that_was_never_tried_is_none() {
 fn what_is_out_of_the_range_of_a_profile_is_flagged_and_kept() {
     let profile = Profile::read(OXIMETER, "p").unwrap();
     let source = profile.frames[0].source.clone();
-    let said = profile.observe(&source, &[0x81, 72, 120, 35]).unwrap().unwrap();
+    let (said, _) = profile.observe(&source, &[0x81, 72, 120, 35]).unwrap().unwrap();
     let spo2 = proof::shown(&said).into_iter().find(|shown| shown.code == "spo2").unwrap();
     assert_eq!((spo2.value.as_str(), spo2.flags), ("120", vec!["implausible"]));
     assert!(profile.observe(&Source::Manufacturer(1), &[1]).is_none());

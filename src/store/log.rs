@@ -18,7 +18,7 @@ pub struct Draft {
     pub body: Body,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
     /// The device names it itself and may send it again. `digest` is of the octets it came in; `conflict` is its id if the
     /// name turns out to be taken by other octets.
