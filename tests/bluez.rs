@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bedrail::radio::{
-    Bond, Deadlines, EVENT_QUEUE, Heard, InformationField, Pace, RadioDevice, RadioError, RadioEvent, RadioHealth, RadioSettings,
-    run,
+    Bond, Deadlines, EVENT_QUEUE, Heard, InformationField, Pace, Priority, RadioDevice, RadioError, RadioEvent, RadioHealth,
+    RadioSettings, Sharing, run,
 };
 use bedrail::reading::{DeviceId, DeviceTime, SecurityLevel};
 use futures::StreamExt;
@@ -52,6 +52,8 @@ fn wanted(device: &VirtualDevice) -> RadioDevice {
         read: [&texts[..], &[BATTERY_LEVEL]].concat(),
         clock: vec![CURRENT_TIME, DATE_TIME],
         bond: Bond::None,
+        priority: Priority::Normal,
+        streams: true,
         expect_every: None,
     }
 }
@@ -86,6 +88,11 @@ fn hasty() -> Pace {
     }
 }
 
+fn settings(devices: Vec<RadioDevice>, pace: Pace) -> RadioSettings {
+    let adapter = Some(id(ADAPTER));
+    RadioSettings { adapter, devices, sharing: Sharing::default(), clock_decoder: clock, deadlines: impatient(), pace }
+}
+
 struct Radio {
     events: mpsc::Receiver<RadioEvent>,
     heard: Vec<Heard>,
@@ -107,8 +114,10 @@ impl Radio {
     }
 
     fn at_pace(devices: Vec<RadioDevice>, queue: usize, pace: Pace) -> Self {
-        let adapter = Some(id(ADAPTER));
-        let settings = RadioSettings { adapter, devices, clock_decoder: clock, deadlines: impatient(), pace };
+        Self::with(settings(devices, pace), queue)
+    }
+
+    fn with(settings: RadioSettings, queue: usize) -> Self {
         let (sender, events) = mpsc::channel(queue);
         let stop = CancellationToken::new();
         let task = tokio::spawn(run(settings, sender, stop.clone()));
@@ -680,6 +689,48 @@ fn a_bluetoothd_that_hangs_is_reset_and_a_reset_that_is_not_installed_is_counted
         radio.until("a reset that was skipped", skipped).await;
         assert!(radio.health.unanswered >= 3 && !radio.health.rungs.contains_key("power_cycle"), "{:?}", radio.health);
         bluez.hang(false);
+        radio.end().await;
+    });
+}
+
+#[test]
+fn with_more_devices_than_slots_who_is_done_makes_room_and_a_monitor_keeps_its_link() {
+    on_a_bus("with_more_devices_than_slots_who_is_done_makes_room_and_a_monitor_keeps_its_link", async |bus| {
+        let spots: Vec<VirtualDevice> = (0..3)
+            .map(|n| VirtualDevice::new(Kind::Thermometer, &format!("C0:FF:EE:00:00:2{n}"), &format!("spot {n}")))
+            .collect();
+        let bluez = room(&bus, &[&strap(), &spots[0], &spots[1], &spots[2]]);
+        let spot = |device: &VirtualDevice| RadioDevice { streams: false, read: vec![], ..wanted(device) };
+        let monitor = RadioDevice { priority: Priority::High, ..wanted(&strap()) };
+        let sharing = Sharing { slots: 2, done: Duration::from_millis(700), ..Sharing::default() };
+        let devices = [monitor].into_iter().chain(spots.iter().map(spot)).collect();
+        let mut radio = Radio::with(RadioSettings { sharing, ..settings(devices, Pace::default()) }, EVENT_QUEUE);
+        let begun = Instant::now();
+        let mut told = BTreeSet::new();
+        // Of the three one holds the second slot; when it has said nothing for a while it goes, and the next comes.
+        while told.len() < 3 {
+            assert!(begun.elapsed() < 2 * SOON, "only {told:?} were connected; {:?}", radio.health);
+            let linked = [STRAP].into_iter().chain(spots.iter().map(|spot| &spot.address[..]));
+            assert!(linked.filter(|address| bluez.is_connected(address)).count() <= 2, "two slots");
+            for spot in spots.iter().filter(|spot| bluez.is_listening(&spot.address, TEMPERATURE)) {
+                if told.insert(spot.address.clone()) {
+                    assert!(bluez.notify(&spot.address, TEMPERATURE, &[0, 1, 2, 3, 4]));
+                }
+            }
+            bluez.advertise(STRAP, -60);
+            spots.iter().for_each(|spot| bluez.advertise(&spot.address, -60));
+            radio.drain(Duration::from_millis(20)).await;
+        }
+        // Until the next health; they go on taking turns.
+        let _ = timeout(Duration::from_millis(1_500), radio.drain(SOON)).await;
+        let heard: BTreeSet<DeviceId> =
+            radio.heard.iter().filter(|heard| heard.characteristic == TEMPERATURE).map(|heard| heard.device).collect();
+        assert_eq!(heard, spots.iter().map(|spot| id(&spot.address)).collect());
+        assert!(bluez.is_connected(STRAP) && radio.lost.iter().all(|(device, _)| *device != id(STRAP)), "{:?}", radio.lost);
+        assert!(radio.health.made_room >= 2, "{:?}", radio.health);
+        let [load] = &radio.health.adapters[..] else { panic!("{:?}", radio.health) };
+        assert_eq!((&load.adapter[..], load.slots, load.taken), ("hci0", 2, 2));
+        assert!(!load.waiting.is_empty());
         radio.end().await;
     });
 }

@@ -64,11 +64,24 @@ fn radio_lines(radio: &Value) -> Vec<String> {
     if let Some(times) = radio["unanswered"].as_u64().filter(|times| *times > 0) {
         skipped.push(format!("pings of bluetoothd unanswered {times}"));
     }
-    [("no value in time from", silent), ("done about silence since start:", rungs), ("not possible:", skipped)]
-        .into_iter()
-        .filter(|(_, list)| !list.is_empty())
-        .map(|(what, list)| format!("{what} {}", list.join(", ")))
-        .collect()
+    let waits = |load: &Value| {
+        let who: Vec<&str> = load["waiting"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let links = format!("{} with {} of {} links", ask::text(load, "adapter"), load["taken"], load["slots"]);
+        (!who.is_empty()).then(|| format!("{links}: {}", who.join(", ")))
+    };
+    let waiting = radio["adapters"].as_array().into_iter().flatten().filter_map(waits).collect();
+    let made_room = radio["made_room"].as_u64().filter(|times| *times > 0).map(|times| times.to_string()).into_iter().collect();
+    [
+        ("no value in time from", silent),
+        ("done about silence since start:", rungs),
+        ("not possible:", skipped),
+        ("waiting to connect on", waiting),
+        ("links given up for others:", made_room),
+    ]
+    .into_iter()
+    .filter(|(_, list)| !list.is_empty())
+    .map(|(what, list)| format!("{what} {}", list.join(", ")))
+    .collect()
 }
 
 fn print_collect(status: &Value) {

@@ -21,7 +21,7 @@ pub fn settings(document: &Document, env: &Env) -> Settings {
     Settings {
         store: store(document),
         ward: ward(document),
-        radio: RadioSettings { adapter: Of(document, document.single("radio")).get("adapter") },
+        radio: radio(document),
         beds: all("bed[]").map(|section| BedSettings { id: Of(document, section).need("id") }).collect(),
         patients: all("patient[]").map(|section| patient(document, section)).collect(),
         devices: all("device[]").map(|section| device(document, section, &gateway, &monitor)).collect(),
@@ -81,6 +81,11 @@ fn monitor(document: &Document) -> MonitorSettings {
     }
 }
 
+fn radio(document: &Document) -> RadioSettings {
+    let radio = Of(document, document.single("radio"));
+    RadioSettings { adapter: radio.get("adapter"), connections: radio.need("connections") }
+}
+
 fn patient(document: &Document, section: &Section) -> PatientSettings {
     let patient = Of(document, section);
     PatientSettings { key: patient.need("key"), test: patient.need("test") }
@@ -101,6 +106,7 @@ fn device(document: &Document, section: &Section, gateway: &GatewaySettings, mon
         serial: device.get("serial"),
         asset: device.get("asset"),
         expect_every: device.get("expect_every"),
+        priority: device.get("priority"),
         bond: device.need("bond"),
         passkey: device.get("passkey"),
         set_clock: device.need("set_clock"),

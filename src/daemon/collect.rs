@@ -10,9 +10,9 @@ use super::tasks::Tasks;
 use super::{DaemonError, Keys, bell};
 use crate::api;
 use crate::collect::{CollectSettings, CollectStatus, CollectedDevice, Collector, Missed, RetainSettings, Windows, watch_clock};
-use crate::config::{Bond, Settings};
+use crate::config::{Bond, Priority, Settings};
 use crate::gatt;
-use crate::radio::{self, BootClock, Deadlines, Pace, RadioDevice, RadioSettings};
+use crate::radio::{self, BootClock, Deadlines, Pace, RadioDevice, RadioSettings, Sharing};
 use crate::reading::METRICS;
 use crate::store::Store;
 
@@ -121,12 +121,19 @@ fn radio_settings(settings: &Settings) -> RadioSettings {
                 // A passkey is refused by `check` until there is somebody to give it.
                 Bond::JustWorks | Bond::Passkey => radio::Bond::JustWorks,
             },
+            priority: match device.priority.unwrap_or(device.kind.priority()) {
+                Priority::Low => radio::Priority::Low,
+                Priority::Normal => radio::Priority::Normal,
+                Priority::High => radio::Priority::High,
+            },
+            streams: device.kind.streams(),
             expect_every: device.expect_every.or_else(|| device.kind.expect_every()),
         }
     };
     RadioSettings {
         adapter: settings.radio.adapter,
         devices: settings.devices.iter().map(device).collect(),
+        sharing: Sharing { slots: settings.radio.connections, ..Sharing::default() },
         clock_decoder: gatt::device_clock,
         deadlines: Deadlines::default(),
         pace: Pace::default(),

@@ -16,6 +16,7 @@ use tracing::{debug, info};
 use super::bluez::Bus;
 use super::central::{Central, CentralError, Found, Handle};
 use super::event::RadioEvent;
+use super::queue::Standing;
 use super::session::{Action, Event, Failure, Session};
 use super::settings::{ClockDecoder, Deadlines, RadioDevice};
 use super::turns::{Turn, Turns};
@@ -110,6 +111,7 @@ impl Device {
                     // Whoever missed it is told again at the next rung.
                     _ => continue,
                 },
+                () = asked_to_leave(self.turn.as_ref()) => vec![Event::MakeRoom],
                 () = sleep_until(due) => vec![Event::Tick],
             };
             for event in events {
@@ -120,8 +122,8 @@ impl Device {
                             operation = Some(self.operation(&action));
                         }
                         Action::Abandon => operation = None,
-                        Action::ReleaseTurn => self.turn = None,
-                        Action::Rescan => self.shared.turns.ask_rescan(),
+                        Action::ReleaseTurn => self.turn.iter().for_each(Turn::connected),
+                        Action::Rescan => self.shared.turns.ask_rescan(&self.adapter()),
                         Action::ReportReady => self.report(RadioEvent::Ready { device: self.device.id }).await,
                         Action::ReportLost(reason) => {
                             reads = None;
@@ -129,6 +131,9 @@ impl Device {
                             self.report(RadioEvent::Lost { device: self.device.id, reason }).await;
                         }
                     }
+                }
+                if !self.session.is_linked() {
+                    self.turn = None;
                 }
             }
         }
@@ -174,7 +179,12 @@ impl Device {
         let Shared { bus, turns, .. } = self.shared.clone();
         let path = self.seen.path.clone().unwrap_or_default();
         match action {
-            Action::AskTurn => Box::pin(async move { Outcome::Turn(turns.take().await) }),
+            Action::AskTurn => {
+                self.turn = None;
+                let (adapter, device, linked) = (self.adapter(), self.device.id, self.seen.connected);
+                let standing = Standing { priority: self.device.priority, streams: self.device.streams };
+                Box::pin(async move { Outcome::Turn(turns.take(&adapter, device, standing, linked).await) })
+            }
             Action::Connect => Box::pin(async move {
                 Outcome::Event(match bus.connect_device(&path).await {
                     Ok(()) => Event::Connected,
@@ -187,6 +197,12 @@ impl Device {
             }),
             _ => self.subscribe(path),
         }
+    }
+
+    /// The object path of the adapter it is on.
+    fn adapter(&self) -> String {
+        let path = self.seen.path.as_deref().and_then(|path| path.rsplit_once('/'));
+        path.map(|(adapter, _)| adapter.to_owned()).unwrap_or_default()
     }
 
     /// The handle is made once for a path; services are looked up and subscribed anew in every connection.
@@ -241,6 +257,13 @@ impl Device {
         if let Some(path) = self.seen.path.as_deref().filter(|_| self.session.is_linked()) {
             let _ = tokio::time::timeout(FAREWELL, self.shared.bus.disconnect_device(path)).await;
         }
+    }
+}
+
+async fn asked_to_leave(turn: Option<&Turn>) {
+    match turn {
+        Some(turn) => turn.asked_to_leave().await,
+        None => pending().await,
     }
 }
 

@@ -49,6 +49,23 @@ pub struct RadioHealth {
     /// Pings that bluetoothd left unanswered.
     #[serde(default)]
     pub unanswered: u64,
+    /// Adapters that hold links, and who waits for one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adapters: Vec<AdapterLoad>,
+    /// How often a device was asked to end its link because others waited.
+    #[serde(default)]
+    pub made_room: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdapterLoad {
+    /// As BlueZ calls it now: hci0.
+    pub adapter: String,
+    pub slots: usize,
+    pub taken: usize,
+    /// Addresses of devices that wait for their turn or for a slot.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

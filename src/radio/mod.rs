@@ -14,6 +14,7 @@ mod event;
 mod listen;
 mod liveness;
 mod overseer;
+mod queue;
 mod session;
 mod settings;
 mod supervisor;
@@ -23,7 +24,7 @@ mod watch;
 
 pub use boot::BootClock;
 pub use error::RadioError;
-pub use event::{Heard, InformationField, RadioEvent, RadioHealth};
+pub use event::{AdapterLoad, Heard, InformationField, RadioEvent, RadioHealth};
 pub use liveness::Rung;
-pub use settings::{Bond, ClockDecoder, Deadlines, Pace, RadioDevice, RadioSettings};
+pub use settings::{Bond, ClockDecoder, Deadlines, Pace, Priority, RadioDevice, RadioSettings, Sharing};
 pub use supervisor::{EVENT_QUEUE, run};

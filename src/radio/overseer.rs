@@ -107,6 +107,8 @@ impl Overseer {
                     continue;
                 }
                 _ = tick.tick() => {
+                    self.turns.tick();
+                    (self.health.adapters, self.health.made_room) = (self.turns.loads(), self.turns.made_room());
                     self.tell(&events);
                     Event::Tick
                 }
@@ -118,6 +120,7 @@ impl Overseer {
     fn seen(&self, event: &RadioEvent) -> Option<Event> {
         match event {
             RadioEvent::Heard(heard) => {
+                self.turns.heard(heard.device);
                 let told = self.told_by_itself.contains(&(heard.device, heard.characteristic));
                 told.then_some(Event::Value(heard.device))
             }
@@ -158,7 +161,8 @@ impl Overseer {
         let (bus, path) = (self.bus.clone(), self.adapter.borrow().path.clone());
         match (action.rung, action.device, path) {
             (Rung::Reconnect, Some(device), _) => drop(self.silence.send(device)),
-            (Rung::Rescan | Rung::Reconnect, ..) => self.turns.ask_rescan(),
+            (Rung::Rescan | Rung::Reconnect, _, Some(path)) => self.turns.ask_rescan(&path),
+            (Rung::Rescan | Rung::Reconnect, _, None) => {}
             (Rung::PowerCycle, _, Some(path)) => drop(self.work.spawn(power_cycle(bus, path))),
             (Rung::PowerCycle, _, None) => drop(self.work.spawn(async { Event::NotTaken(Rung::PowerCycle) })),
             (Rung::Reset, ..) => drop(self.work.spawn(reset(bus))),
