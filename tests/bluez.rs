@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use support::bluez::{AdapterSpec, FakeBluez, abort_by_local, uuid16};
-use support::bus::on_a_bus_of_its_own;
+use support::bus::{on_a_bus_of_its_own, on_a_bus_with};
 use support::devices::{BATTERY_LEVEL, CURRENT_TIME, DATE_TIME, HEART_RATE, Kind, TEMPERATURE, VirtualDevice, Worker};
 
 /// For a whole test; the slowest here has 60 reconnects.
@@ -85,6 +85,7 @@ fn hasty() -> Pace {
         between: Duration::from_millis(800),
         ping_every: Duration::from_millis(200),
         ping_limit: Duration::from_millis(200),
+        count_rules_every: Duration::from_millis(100),
     }
 }
 
@@ -209,11 +210,13 @@ async fn wait_for(what: &str, condition: impl Fn() -> bool) {
 }
 
 fn on_a_bus(name: &str, body: impl AsyncFnOnce(String)) {
-    on_a_bus_of_its_own(name, LIMIT, |bus| {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(body(bus));
-        runtime.shutdown_timeout(Duration::from_secs(1));
-    });
+    on_a_bus_of_its_own(name, LIMIT, |bus| blocking(body(bus)));
+}
+
+fn blocking(body: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(body);
+    runtime.shutdown_timeout(Duration::from_secs(1));
 }
 
 fn strap() -> VirtualDevice {
@@ -752,6 +755,54 @@ async fn match_rules(bus: &zbus::Connection) -> u32 {
     rules
 }
 
+/// What the system bus denies by default (system.conf), and what the packaged policy gives back to the user bedrail: here to us.
+const STATS_DENIED: &str = r#"<policy context="default">
+  <deny send_destination="org.freedesktop.DBus" send_interface="org.freedesktop.DBus.Debug.Stats"/>
+</policy>"#;
+
+fn packaged_policy() -> String {
+    let file = include_str!("../packaging/bedrail-dbus.conf");
+    let (_, policy) = file.split_once("<busconfig>").unwrap();
+    let us = rustix::process::getuid().as_raw().to_string();
+    assert!(policy.contains("user=\"bedrail\""));
+    policy.replace("</busconfig>", "").replace("user=\"bedrail\"", &format!("user=\"{us}\""))
+}
+
+#[test]
+fn where_the_bus_does_not_tell_of_match_rules_there_is_no_number_and_that_is_counted() {
+    let name = "where_the_bus_does_not_tell_of_match_rules_there_is_no_number_and_that_is_counted";
+    on_a_bus_with(name, STATS_DENIED, LIMIT, |bus| {
+        blocking(async {
+            let _bluez = room(&bus, &[&strap()]);
+            let mut radio = Radio::at_pace(vec![wanted(&strap())], EVENT_QUEUE, hasty());
+            radio.ready(STRAP).await;
+            let refused = |event: &RadioEvent| matches!(event, RadioEvent::Health(health) if health.match_rules_refused >= 3);
+            radio.until("three refusals", refused).await;
+            assert_eq!(radio.health.match_rules, None);
+            radio.end().await;
+        });
+    });
+}
+
+#[test]
+fn the_packaged_policy_lets_us_count_our_match_rules_and_no_more() {
+    let name = "the_packaged_policy_lets_us_count_our_match_rules_and_no_more";
+    on_a_bus_with(name, &(STATS_DENIED.to_owned() + &packaged_policy()), LIMIT, |bus| {
+        blocking(async {
+            let _bluez = room(&bus, &[&strap()]);
+            let mut radio = Radio::at_pace(vec![wanted(&strap())], EVENT_QUEUE, hasty());
+            let counted = |event: &RadioEvent| matches!(event, RadioEvent::Health(health) if health.match_rules.is_some_and(|rules| rules >= 4));
+            radio.until("a count", counted).await;
+            assert_eq!(radio.health.match_rules_refused, 0);
+            let other = zbus::connection::Builder::address(bus.as_str()).build().await.unwrap();
+            let stats = Some("org.freedesktop.DBus.Debug.Stats");
+            let all = other.call_method(Some("org.freedesktop.DBus"), "/org/freedesktop/DBus", stats, "GetStats", &()).await;
+            assert!(all.is_err(), "{all:?}");
+            radio.end().await;
+        });
+    });
+}
+
 #[test]
 fn sixty_reconnects_cost_no_match_rule_and_no_panic() {
     on_a_bus("sixty_reconnects_cost_no_match_rule_and_no_panic", async |bus| {
@@ -764,8 +815,12 @@ fn sixty_reconnects_cost_no_match_rule_and_no_panic() {
         }));
         let bluez = room(&bus, &[&strap()]);
         let connection = zbus::connection::Builder::address(bus.as_str()).build().await.unwrap();
-        let mut radio = Radio::start(vec![wanted(&strap())]);
+        let mut radio =
+            Radio::at_pace(vec![wanted(&strap())], EVENT_QUEUE, Pace { count_rules_every: SOON / 100, ..Pace::default() });
         radio.ready(STRAP).await;
+        radio.until("a count", |event| matches!(event, RadioEvent::Health(health) if health.match_rules.is_some())).await;
+        let counted = radio.health.match_rules;
+        assert!(counted >= Some(4), "{counted:?}");
         let before = match_rules(&connection).await;
         assert!(before >= 6, "ours, one stream and the fake's: {before}");
         for round in 0..60u8 {
@@ -777,6 +832,7 @@ fn sixty_reconnects_cost_no_match_rule_and_no_panic() {
             radio.hears(&[0, round]).await;
         }
         assert_eq!(match_rules(&connection).await, before);
+        assert_eq!(radio.health.match_rules, counted, "as it watches itself");
         assert_eq!(panics.load(Ordering::Relaxed), 0);
         radio.end().await;
     });

@@ -64,6 +64,9 @@ fn radio_lines(radio: &Value) -> Vec<String> {
     if let Some(times) = radio["unanswered"].as_u64().filter(|times| *times > 0) {
         skipped.push(format!("pings of bluetoothd unanswered {times}"));
     }
+    if let Some(times) = radio["match_rules_refused"].as_u64().filter(|times| *times > 0) {
+        skipped.push(format!("counts of match rules refused by the D-Bus {times}"));
+    }
     let waits = |load: &Value| {
         let who: Vec<&str> = load["waiting"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let links = format!("{} with {} of {} links", ask::text(load, "adapter"), load["taken"], load["slots"]);
@@ -96,6 +99,9 @@ fn print_collect(status: &Value) {
     println!("adapter {usable}: {}", ask::text(adapter, "detail"));
     for line in radio_lines(&status["radio"]) {
         println!("radio: {line}");
+    }
+    if let Some(panics) = status["process"]["panics"].as_u64().filter(|panics| *panics > 0) {
+        println!("panics since start: {panics}; see the journal, and please report them");
     }
     println!("log: {} records, {} commits since start, {} octets", status["head"], status["commits"], status["database_octets"]);
     print_disk(&status["disk"]);

@@ -55,6 +55,12 @@ pub struct RadioHealth {
     /// How often a device was asked to end its link because others waited.
     #[serde(default)]
     pub made_room: u64,
+    /// Match rules of that D-Bus connection of ours that holds most; the bus allows 512. Absent where it does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub match_rules: Option<u32>,
+    /// How often the bus did not tell.
+    #[serde(default)]
+    pub match_rules_refused: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

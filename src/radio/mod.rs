@@ -26,5 +26,6 @@ pub use boot::BootClock;
 pub use error::RadioError;
 pub use event::{AdapterLoad, Heard, InformationField, RadioEvent, RadioHealth};
 pub use liveness::Rung;
+pub use overseer::MANY_RULES;
 pub use settings::{Bond, ClockDecoder, Deadlines, Pace, Priority, RadioDevice, RadioSettings, Sharing};
 pub use supervisor::{EVENT_QUEUE, run};

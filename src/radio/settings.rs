@@ -101,6 +101,8 @@ pub struct Pace {
     pub ping_every: Duration,
     /// It answers that in milliseconds, whatever else it does.
     pub ping_limit: Duration,
+    /// How often our match rules are counted. What leaks, leaks over days.
+    pub count_rules_every: Duration,
 }
 
 impl Default for Pace {
@@ -110,6 +112,7 @@ impl Default for Pace {
             between: Duration::from_secs(10 * 60),
             ping_every: Duration::from_secs(30),
             ping_limit: Duration::from_secs(5),
+            count_rules_every: Duration::from_secs(60),
         }
     }
 }
