@@ -755,6 +755,42 @@ async fn match_rules(bus: &zbus::Connection) -> u32 {
     rules
 }
 
+#[test]
+fn a_device_that_floods_is_held_to_its_rate_and_counted_and_the_others_lose_nothing() {
+    on_a_bus("a_device_that_floods_is_held_to_its_rate_and_counted_and_the_others_lose_nothing", async |bus| {
+        let other = VirtualDevice::new(Kind::Thermometer, THERMOMETER, "thermometer");
+        let bluez = room(&bus, &[&strap(), &other]);
+        let quiet = |device| RadioDevice { read: vec![], ..wanted(device) };
+        let mut radio = Radio::start(vec![quiet(&strap()), quiet(&other)]);
+        wait_for("both", || bluez.is_listening(STRAP, HEART_RATE) && bluez.is_listening(THERMOMETER, TEMPERATURE)).await;
+        const ROUNDS: u16 = 100;
+        let mut flooded = 0;
+        for round in 0..ROUNDS {
+            flooded += (0..200).filter(|_| bluez.notify(STRAP, HEART_RATE, &round.to_be_bytes())).count();
+            assert!(bluez.notify(THERMOMETER, TEMPERATURE, &round.to_be_bytes()));
+            radio.drain(Duration::from_millis(1)).await;
+        }
+        assert_eq!(flooded, usize::from(ROUNDS) * 200);
+        let of = |radio: &Radio, device: &str| radio.heard.iter().filter(|heard| heard.device == id(device)).count();
+        let begun = Instant::now();
+        loop {
+            radio.drain(Duration::from_millis(50)).await;
+            let dropped = radio.health.flooded.get(STRAP).copied().unwrap_or_default();
+            if of(&radio, STRAP) + usize::try_from(dropped).unwrap() == flooded {
+                break;
+            }
+            assert!(begun.elapsed() < 2 * SOON, "{flooded} were sent, {} heard, {dropped} counted", of(&radio, STRAP));
+        }
+        assert!(of(&radio, STRAP) < flooded / 2, "it was held back");
+        let values = radio.heard.iter().filter(|heard| heard.device == id(THERMOMETER));
+        let values: Vec<u16> = values.map(|heard| u16::from_be_bytes([heard.octets[0], heard.octets[1]])).collect();
+        assert_eq!(values, (0..ROUNDS).collect::<Vec<_>>());
+        assert_eq!(radio.health.flooded.len(), 1);
+        assert_eq!(radio.lost, []);
+        radio.end().await;
+    });
+}
+
 /// What the system bus denies by default (system.conf), and what the packaged policy gives back to the user bedrail: here to us.
 const STATS_DENIED: &str = r#"<policy context="default">
   <deny send_destination="org.freedesktop.DBus" send_interface="org.freedesktop.DBus.Debug.Stats"/>

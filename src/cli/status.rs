@@ -60,7 +60,7 @@ fn radio_lines(radio: &Value) -> Vec<String> {
     };
     let silent: Vec<String> =
         radio["silent"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
-    let (rungs, mut skipped) = (counts("rungs"), counts("skipped"));
+    let (rungs, mut skipped, flooded) = (counts("rungs"), counts("skipped"), counts("flooded"));
     if let Some(times) = radio["unanswered"].as_u64().filter(|times| *times > 0) {
         skipped.push(format!("pings of bluetoothd unanswered {times}"));
     }
@@ -80,6 +80,7 @@ fn radio_lines(radio: &Value) -> Vec<String> {
         ("not possible:", skipped),
         ("waiting to connect on", waiting),
         ("links given up for others:", made_room),
+        ("values beyond any real rate, not taken:", flooded),
     ]
     .into_iter()
     .filter(|(_, list)| !list.is_empty())

@@ -52,6 +52,9 @@ pub struct RadioHealth {
     /// Adapters that hold links, and who waits for one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub adapters: Vec<AdapterLoad>,
+    /// Values not taken because their device told far more than any real one does, by its address.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub flooded: BTreeMap<String, u64>,
     /// How often a device was asked to end its link because others waited.
     #[serde(default)]
     pub made_room: u64,

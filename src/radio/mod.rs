@@ -11,6 +11,7 @@ mod central;
 mod device;
 mod error;
 mod event;
+mod flood;
 mod listen;
 mod liveness;
 mod overseer;

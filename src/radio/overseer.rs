@@ -13,7 +13,8 @@ use uuid::Uuid;
 
 use super::bluez::{Bus, CallError};
 use super::error::RadioError;
-use super::event::{RadioEvent, RadioHealth};
+use super::event::{Heard, RadioEvent, RadioHealth};
+use super::flood::Flood;
 use super::liveness::{Action, Event, Liveness, Rung};
 use super::settings::{Pace, RadioDevice, RadioSettings};
 use super::turns::Turns;
@@ -44,6 +45,7 @@ pub struct Overseer {
     liveness: Liveness,
     /// What devices tell by themselves. What is read of them at every connection shows nothing of that.
     told_by_itself: BTreeSet<(DeviceId, Uuid)>,
+    flood: Flood,
     health: RadioHealth,
     told: RadioHealth,
     /// Pings, rungs and counts under way; each ends within the limits of its calls.
@@ -75,6 +77,7 @@ impl Overseer {
             stop,
             pace: settings.pace,
             liveness: Liveness::new(settings.pace, expected),
+            flood: Flood::default(),
             health: RadioHealth::default(),
             told: RadioHealth::default(),
             work: JoinSet::new(),
@@ -87,18 +90,28 @@ impl Overseer {
         mut from_devices: mpsc::Receiver<RadioEvent>,
         events: mpsc::Sender<RadioEvent>,
     ) -> Result<(), RadioError> {
-        let mut tick = interval(TICK.min(self.pace.climb / 4));
+        let period = TICK.min(self.pace.climb / 4);
+        let (mut tick, mut ticked) = (interval(period), Instant::now());
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ping = interval(self.pace.ping_every);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut count_rules = interval(self.pace.count_rules_every);
         count_rules.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            // Not even a flood holds up the clock.
+            if ticked.elapsed() >= 2 * period {
+                ticked = Instant::now();
+                self.look_up(&events);
+                self.act(Event::Tick)?;
+            }
             let event = tokio::select! {
                 // What already came is no silence, so it goes before the clock.
                 biased;
                 event = from_devices.recv() => {
                     let Some(event) = event else { return Ok(()) };
+                    if self.floods(&event) {
+                        continue;
+                    }
                     let seen = self.seen(&event);
                     let begun = Instant::now();
                     if !self.hand_on(event, &events).await {
@@ -127,14 +140,29 @@ impl Overseer {
                     continue;
                 }
                 _ = tick.tick() => {
-                    self.turns.tick();
-                    (self.health.adapters, self.health.made_room) = (self.turns.loads(), self.turns.made_room());
-                    self.tell(&events);
+                    ticked = Instant::now();
+                    self.look_up(&events);
                     Event::Tick
                 }
             };
             self.act(event)?;
         }
+    }
+
+    fn look_up(&mut self, events: &mpsc::Sender<RadioEvent>) {
+        self.turns.tick();
+        self.health.flooded = self.flood.all_dropped().map(|(device, count)| (device.to_string(), count)).collect();
+        (self.health.adapters, self.health.made_room) = (self.turns.loads(), self.turns.made_room());
+        self.tell(events);
+    }
+
+    fn floods(&mut self, event: &RadioEvent) -> bool {
+        let RadioEvent::Heard(Heard { device, .. }) = event else { return false };
+        let floods = !self.flood.admits(Instant::now(), *device);
+        if floods && self.flood.dropped(*device) == 1 {
+            warn!(%device, "it floods: what is beyond the limit is not taken, and counted");
+        }
+        floods
     }
 
     fn seen(&self, event: &RadioEvent) -> Option<Event> {
