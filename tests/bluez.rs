@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bedrail::radio::{
-    Bond, Deadlines, EVENT_QUEUE, Heard, InformationField, Pace, RadioDevice, RadioError, RadioEvent, RadioHealth, RadioSettings,
-    Requests, run,
+    Bond, Deadlines, EVENT_QUEUE, Heard, InformationField, Pace, Priority, RadioDevice, RadioError, RadioEvent, RadioHealth,
+    RadioSettings, Requests, Sharing, run,
 };
 use bedrail::reading::{DeviceId, DeviceTime, SecurityLevel};
 use futures::StreamExt;
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use support::bluez::{AdapterSpec, FakeBluez, abort_by_local, uuid16};
-use support::bus::on_a_bus_of_its_own;
+use support::bus::{on_a_bus_of_its_own, on_a_bus_with};
 use support::devices::{BATTERY_LEVEL, CURRENT_TIME, DATE_TIME, HEART_RATE, Kind, TEMPERATURE, VirtualDevice, Worker};
 
 /// For a whole test; the slowest here has 60 reconnects.
@@ -52,6 +52,8 @@ fn wanted(device: &VirtualDevice) -> RadioDevice {
         read: [&texts[..], &[BATTERY_LEVEL]].concat(),
         clock: vec![CURRENT_TIME, DATE_TIME],
         bond: Bond::None,
+        priority: Priority::Normal,
+        streams: true,
         expect_every: None,
     }
 }
@@ -84,6 +86,20 @@ fn hasty() -> Pace {
         between: Duration::from_millis(800),
         ping_every: Duration::from_millis(200),
         ping_limit: Duration::from_millis(200),
+        count_rules_every: Duration::from_millis(100),
+    }
+}
+
+fn settings(devices: Vec<RadioDevice>, pace: Pace) -> RadioSettings {
+    let adapter = Some(id(ADAPTER));
+    RadioSettings {
+        adapter,
+        devices,
+        sharing: Sharing::default(),
+        clock_decoder: clock,
+        deadlines: impatient(),
+        pace,
+        requests: Requests::default(),
     }
 }
 
@@ -108,9 +124,10 @@ impl Radio {
     }
 
     fn at_pace(devices: Vec<RadioDevice>, queue: usize, pace: Pace) -> Self {
-        let adapter = Some(id(ADAPTER));
-        let settings =
-            RadioSettings { adapter, devices, clock_decoder: clock, deadlines: impatient(), pace, requests: Requests::default() };
+        Self::with(settings(devices, pace), queue)
+    }
+
+    fn with(settings: RadioSettings, queue: usize) -> Self {
         let (sender, events) = mpsc::channel(queue);
         let stop = CancellationToken::new();
         let task = tokio::spawn(run(settings, sender, stop.clone()));
@@ -202,11 +219,13 @@ async fn wait_for(what: &str, condition: impl Fn() -> bool) {
 }
 
 fn on_a_bus(name: &str, body: impl AsyncFnOnce(String)) {
-    on_a_bus_of_its_own(name, LIMIT, |bus| {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(body(bus));
-        runtime.shutdown_timeout(Duration::from_secs(1));
-    });
+    on_a_bus_of_its_own(name, LIMIT, |bus| blocking(body(bus)));
+}
+
+fn blocking(body: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(body);
+    runtime.shutdown_timeout(Duration::from_secs(1));
 }
 
 fn strap() -> VirtualDevice {
@@ -686,6 +705,48 @@ fn a_bluetoothd_that_hangs_is_reset_and_a_reset_that_is_not_installed_is_counted
     });
 }
 
+#[test]
+fn with_more_devices_than_slots_who_is_done_makes_room_and_a_monitor_keeps_its_link() {
+    on_a_bus("with_more_devices_than_slots_who_is_done_makes_room_and_a_monitor_keeps_its_link", async |bus| {
+        let spots: Vec<VirtualDevice> = (0..3)
+            .map(|n| VirtualDevice::new(Kind::Thermometer, &format!("C0:FF:EE:00:00:2{n}"), &format!("spot {n}")))
+            .collect();
+        let bluez = room(&bus, &[&strap(), &spots[0], &spots[1], &spots[2]]);
+        let spot = |device: &VirtualDevice| RadioDevice { streams: false, read: vec![], ..wanted(device) };
+        let monitor = RadioDevice { priority: Priority::High, ..wanted(&strap()) };
+        let sharing = Sharing { slots: 2, done: Duration::from_millis(700), ..Sharing::default() };
+        let devices = [monitor].into_iter().chain(spots.iter().map(spot)).collect();
+        let mut radio = Radio::with(RadioSettings { sharing, ..settings(devices, Pace::default()) }, EVENT_QUEUE);
+        let begun = Instant::now();
+        let mut told = BTreeSet::new();
+        // Of the three one holds the second slot; when it has said nothing for a while it goes, and the next comes.
+        while told.len() < 3 {
+            assert!(begun.elapsed() < 2 * SOON, "only {told:?} were connected; {:?}", radio.health);
+            let linked = [STRAP].into_iter().chain(spots.iter().map(|spot| &spot.address[..]));
+            assert!(linked.filter(|address| bluez.is_connected(address)).count() <= 2, "two slots");
+            for spot in spots.iter().filter(|spot| bluez.is_listening(&spot.address, TEMPERATURE)) {
+                if told.insert(spot.address.clone()) {
+                    assert!(bluez.notify(&spot.address, TEMPERATURE, &[0, 1, 2, 3, 4]));
+                }
+            }
+            bluez.advertise(STRAP, -60);
+            spots.iter().for_each(|spot| bluez.advertise(&spot.address, -60));
+            radio.drain(Duration::from_millis(20)).await;
+        }
+        // Until the next health; they go on taking turns.
+        let _ = timeout(Duration::from_millis(1_500), radio.drain(SOON)).await;
+        let heard: BTreeSet<DeviceId> =
+            radio.heard.iter().filter(|heard| heard.characteristic == TEMPERATURE).map(|heard| heard.device).collect();
+        assert_eq!(heard, spots.iter().map(|spot| id(&spot.address)).collect());
+        assert!(bluez.is_connected(STRAP) && radio.lost.iter().all(|(device, _)| *device != id(STRAP)), "{:?}", radio.lost);
+        assert!(radio.health.made_room >= 2, "{:?}", radio.health);
+        let [load] = &radio.health.adapters[..] else { panic!("{:?}", radio.health) };
+        assert_eq!((&load.adapter[..], load.slots, load.taken), ("hci0", 2, 2));
+        assert!(!load.waiting.is_empty());
+        radio.end().await;
+    });
+}
+
 /// Match rules of every connection on the bus but our own.
 async fn match_rules(bus: &zbus::Connection) -> u32 {
     const BUS: &str = "org.freedesktop.DBus";
@@ -704,6 +765,90 @@ async fn match_rules(bus: &zbus::Connection) -> u32 {
 }
 
 #[test]
+fn a_device_that_floods_is_held_to_its_rate_and_counted_and_the_others_lose_nothing() {
+    on_a_bus("a_device_that_floods_is_held_to_its_rate_and_counted_and_the_others_lose_nothing", async |bus| {
+        let other = VirtualDevice::new(Kind::Thermometer, THERMOMETER, "thermometer");
+        let bluez = room(&bus, &[&strap(), &other]);
+        let quiet = |device| RadioDevice { read: vec![], ..wanted(device) };
+        let mut radio = Radio::start(vec![quiet(&strap()), quiet(&other)]);
+        wait_for("both", || bluez.is_listening(STRAP, HEART_RATE) && bluez.is_listening(THERMOMETER, TEMPERATURE)).await;
+        const ROUNDS: u16 = 100;
+        let mut flooded = 0;
+        for round in 0..ROUNDS {
+            flooded += (0..200).filter(|_| bluez.notify(STRAP, HEART_RATE, &round.to_be_bytes())).count();
+            assert!(bluez.notify(THERMOMETER, TEMPERATURE, &round.to_be_bytes()));
+            radio.drain(Duration::from_millis(1)).await;
+        }
+        assert_eq!(flooded, usize::from(ROUNDS) * 200);
+        let of = |radio: &Radio, device: &str| radio.heard.iter().filter(|heard| heard.device == id(device)).count();
+        let begun = Instant::now();
+        loop {
+            radio.drain(Duration::from_millis(50)).await;
+            let dropped = radio.health.flooded.get(STRAP).copied().unwrap_or_default();
+            if of(&radio, STRAP) + usize::try_from(dropped).unwrap() == flooded {
+                break;
+            }
+            assert!(begun.elapsed() < 2 * SOON, "{flooded} were sent, {} heard, {dropped} counted", of(&radio, STRAP));
+        }
+        assert!(of(&radio, STRAP) < flooded / 2, "it was held back");
+        let values = radio.heard.iter().filter(|heard| heard.device == id(THERMOMETER));
+        let values: Vec<u16> = values.map(|heard| u16::from_be_bytes([heard.octets[0], heard.octets[1]])).collect();
+        assert_eq!(values, (0..ROUNDS).collect::<Vec<_>>());
+        assert_eq!(radio.health.flooded.len(), 1);
+        assert_eq!(radio.lost, []);
+        radio.end().await;
+    });
+}
+
+/// What the system bus denies by default (system.conf), and what the packaged policy gives back to the user bedrail: here to us.
+const STATS_DENIED: &str = r#"<policy context="default">
+  <deny send_destination="org.freedesktop.DBus" send_interface="org.freedesktop.DBus.Debug.Stats"/>
+</policy>"#;
+
+fn packaged_policy() -> String {
+    let file = include_str!("../packaging/bedrail-dbus.conf");
+    let (_, policy) = file.split_once("<busconfig>").unwrap();
+    let us = rustix::process::getuid().as_raw().to_string();
+    assert!(policy.contains("user=\"bedrail\""));
+    policy.replace("</busconfig>", "").replace("user=\"bedrail\"", &format!("user=\"{us}\""))
+}
+
+#[test]
+fn where_the_bus_does_not_tell_of_match_rules_there_is_no_number_and_that_is_counted() {
+    let name = "where_the_bus_does_not_tell_of_match_rules_there_is_no_number_and_that_is_counted";
+    on_a_bus_with(name, STATS_DENIED, LIMIT, |bus| {
+        blocking(async {
+            let _bluez = room(&bus, &[&strap()]);
+            let mut radio = Radio::at_pace(vec![wanted(&strap())], EVENT_QUEUE, hasty());
+            radio.ready(STRAP).await;
+            let refused = |event: &RadioEvent| matches!(event, RadioEvent::Health(health) if health.match_rules_refused >= 3);
+            radio.until("three refusals", refused).await;
+            assert_eq!(radio.health.match_rules, None);
+            radio.end().await;
+        });
+    });
+}
+
+#[test]
+fn the_packaged_policy_lets_us_count_our_match_rules_and_no_more() {
+    let name = "the_packaged_policy_lets_us_count_our_match_rules_and_no_more";
+    on_a_bus_with(name, &(STATS_DENIED.to_owned() + &packaged_policy()), LIMIT, |bus| {
+        blocking(async {
+            let _bluez = room(&bus, &[&strap()]);
+            let mut radio = Radio::at_pace(vec![wanted(&strap())], EVENT_QUEUE, hasty());
+            let counted = |event: &RadioEvent| matches!(event, RadioEvent::Health(health) if health.match_rules.is_some_and(|rules| rules >= 4));
+            radio.until("a count", counted).await;
+            assert_eq!(radio.health.match_rules_refused, 0);
+            let other = zbus::connection::Builder::address(bus.as_str()).build().await.unwrap();
+            let stats = Some("org.freedesktop.DBus.Debug.Stats");
+            let all = other.call_method(Some("org.freedesktop.DBus"), "/org/freedesktop/DBus", stats, "GetStats", &()).await;
+            assert!(all.is_err(), "{all:?}");
+            radio.end().await;
+        });
+    });
+}
+
+#[test]
 fn sixty_reconnects_cost_no_match_rule_and_no_panic() {
     on_a_bus("sixty_reconnects_cost_no_match_rule_and_no_panic", async |bus| {
         let panics = Arc::new(AtomicUsize::new(0));
@@ -715,8 +860,12 @@ fn sixty_reconnects_cost_no_match_rule_and_no_panic() {
         }));
         let bluez = room(&bus, &[&strap()]);
         let connection = zbus::connection::Builder::address(bus.as_str()).build().await.unwrap();
-        let mut radio = Radio::start(vec![wanted(&strap())]);
+        let mut radio =
+            Radio::at_pace(vec![wanted(&strap())], EVENT_QUEUE, Pace { count_rules_every: SOON / 100, ..Pace::default() });
         radio.ready(STRAP).await;
+        radio.until("a count", |event| matches!(event, RadioEvent::Health(health) if health.match_rules.is_some())).await;
+        let counted = radio.health.match_rules;
+        assert!(counted >= Some(4), "{counted:?}");
         let before = match_rules(&connection).await;
         assert!(before >= 6, "ours, one stream and the fake's: {before}");
         for round in 0..60u8 {
@@ -728,6 +877,7 @@ fn sixty_reconnects_cost_no_match_rule_and_no_panic() {
             radio.hears(&[0, round]).await;
         }
         assert_eq!(match_rules(&connection).await, before);
+        assert_eq!(radio.health.match_rules, counted, "as it watches itself");
         assert_eq!(panics.load(Ordering::Relaxed), 0);
         radio.end().await;
     });

@@ -9,8 +9,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use bedrail::radio::{
-    Bond, BondState, Deadlines, EVENT_QUEUE, Pace, RadioDevice, RadioError, RadioEvent, RadioSettings, RequestError, Requests,
-    What, run,
+    Bond, BondState, Deadlines, EVENT_QUEUE, Pace, Priority, RadioDevice, RadioError, RadioEvent, RadioSettings, RequestError,
+    Requests, Sharing, What, run,
 };
 use bedrail::reading::{DeviceId, SecurityLevel};
 use tokio::sync::mpsc;
@@ -54,6 +54,8 @@ fn wanted(device: &VirtualDevice, bond: Bond) -> RadioDevice {
         clock: vec![],
         bond,
         expect_every: None,
+        priority: Priority::Normal,
+        streams: false,
     }
 }
 
@@ -105,6 +107,7 @@ impl Radio {
             clock_decoder: |_, _| None,
             deadlines,
             pace: Pace::default(),
+            sharing: Sharing::default(),
             requests: requests.clone(),
         };
         let (sender, events) = mpsc::channel(EVENT_QUEUE);

@@ -21,7 +21,7 @@ const NOON: Timestamp = Timestamp(1_795_435_200_000);
 const TOPIC: &str = "bedrail/{gateway}/status";
 
 /// What can be wrong with a gateway here, the worst first, and what is said of it.
-const SICK: [(Trouble, &str); 16] = [
+const SICK: [(Trouble, &str); 17] = [
     (Trouble::Lost, "gone without a word"),
     (Trouble::Silent, "nothing for 3 h"),
     (Trouble::Damaged, "damaged and salvaged"),
@@ -33,6 +33,7 @@ const SICK: [(Trouble, &str); 16] = [
     (Trouble::DiskNearFull, "the disk has 100 MiB left"),
     (Trouble::ClockWrong, "its clock is 10 min ahead"),
     (Trouble::ClockUnsynced, "not synchronised"),
+    (Trouble::MatchRulesHigh, "half of the match rules"),
     (Trouble::CertificateExpiring, "route live: a certificate expires in 5 d"),
     (Trouble::DeadLetters, "dead letters: 7"),
     (Trouble::DeviceSilent, "silent: oxi-1 and 1 more"),
@@ -71,6 +72,7 @@ fn gateway(name: &str, troubles: &BTreeSet<Trouble>) -> (Json, Json) {
                 route["backlog"] = json!(5_119);
                 route["oldest_unsent_at"] = json!(at(-4 * 3_600_000));
             }
+            Trouble::MatchRulesHigh => conditions.push(json!({ "name": "match_rules_high" })),
             Trouble::AdapterUnusable => conditions.push(json!({ "name": "adapter_unusable" })),
             Trouble::CertificateExpired => gateway["certificates"][0]["not_after"] = json!(at(-2 * 86_400_000)),
             Trouble::DiskNearFull => {

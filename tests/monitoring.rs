@@ -57,6 +57,7 @@ fn ward(devices: u8, s: u64) -> Snapshot {
         collect: Some(CollectFacts {
             clock: ClockQuality::Ntp,
             adapter_usable: true,
+            match_rules: Some(20),
             store_damaged: false,
             disk: "ok",
             degraded: false,
@@ -68,6 +69,7 @@ fn ward(devices: u8, s: u64) -> Snapshot {
         }),
         rss_octets: 31_457_280,
         cpu_ms: 1_000 + s * 37,
+        panics: 0,
         temperature_centi_c: Some(5_154),
         certificates: vec![certificate("own", 300), certificate("authority", 3_000)],
         devices: (0..devices).map(device).collect(),
@@ -224,12 +226,13 @@ fn cpu_and_rate_are_of_the_time_since_the_last_report() {
 /// One thing wrong with a ward that is well otherwise, and what it is called.
 type Fault = (ConditionName, &'static str, fn(&mut Snapshot));
 
-const FAULTS: [Fault; 13] = [
+const FAULTS: [Fault; 14] = [
     (ConditionName::StoreDamaged, "", |s| s.collect.as_mut().unwrap().store_damaged = true),
     (ConditionName::DiskReadOnly, "", |s| s.collect.as_mut().unwrap().disk = "read_only"),
     (ConditionName::DiskNearFull, "", |s| s.collect.as_mut().unwrap().disk = "near_full"),
     (ConditionName::CollectSilent, "", |s| s.collect = None),
     (ConditionName::AdapterUnusable, "", |s| s.collect.as_mut().unwrap().adapter_usable = false),
+    (ConditionName::MatchRulesHigh, "", |s| s.collect.as_mut().unwrap().match_rules = Some(256)),
     (ConditionName::ClockUnsynced, "", |s| {
         s.collect.as_mut().unwrap().clock = ClockQuality::Unsynced;
         s.now = None;

@@ -60,15 +60,32 @@ fn radio_lines(radio: &Value) -> Vec<String> {
     };
     let silent: Vec<String> =
         radio["silent"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
-    let (rungs, mut skipped) = (counts("rungs"), counts("skipped"));
+    let (rungs, mut skipped, flooded) = (counts("rungs"), counts("skipped"), counts("flooded"));
     if let Some(times) = radio["unanswered"].as_u64().filter(|times| *times > 0) {
         skipped.push(format!("pings of bluetoothd unanswered {times}"));
     }
-    [("no value in time from", silent), ("done about silence since start:", rungs), ("not possible:", skipped)]
-        .into_iter()
-        .filter(|(_, list)| !list.is_empty())
-        .map(|(what, list)| format!("{what} {}", list.join(", ")))
-        .collect()
+    if let Some(times) = radio["match_rules_refused"].as_u64().filter(|times| *times > 0) {
+        skipped.push(format!("counts of match rules refused by the D-Bus {times}"));
+    }
+    let waits = |load: &Value| {
+        let who: Vec<&str> = load["waiting"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let links = format!("{} with {} of {} links", ask::text(load, "adapter"), load["taken"], load["slots"]);
+        (!who.is_empty()).then(|| format!("{links}: {}", who.join(", ")))
+    };
+    let waiting = radio["adapters"].as_array().into_iter().flatten().filter_map(waits).collect();
+    let made_room = radio["made_room"].as_u64().filter(|times| *times > 0).map(|times| times.to_string()).into_iter().collect();
+    [
+        ("no value in time from", silent),
+        ("done about silence since start:", rungs),
+        ("not possible:", skipped),
+        ("waiting to connect on", waiting),
+        ("links given up for others:", made_room),
+        ("values beyond any real rate, not taken:", flooded),
+    ]
+    .into_iter()
+    .filter(|(_, list)| !list.is_empty())
+    .map(|(what, list)| format!("{what} {}", list.join(", ")))
+    .collect()
 }
 
 fn print_collect(status: &Value) {
@@ -83,6 +100,9 @@ fn print_collect(status: &Value) {
     println!("adapter {usable}: {}", ask::text(adapter, "detail"));
     for line in radio_lines(&status["radio"]) {
         println!("radio: {line}");
+    }
+    if let Some(panics) = status["process"]["panics"].as_u64().filter(|panics| *panics > 0) {
+        println!("panics since start: {panics}; see the journal, and please report them");
     }
     println!("log: {} records, {} commits since start, {} octets", status["head"], status["commits"], status["database_octets"]);
     print_disk(&status["disk"]);

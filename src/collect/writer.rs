@@ -40,6 +40,8 @@ const MAX_ANCHORS: usize = 64;
 const MOVED_MS: i64 = 250;
 /// Reject and warning names a device may fill its status with: the decoders' own names are fewer.
 const MAX_REASONS: usize = 32;
+/// Why values beyond the radio's limit are rejected.
+const FLOOD: &str = "flood";
 
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
@@ -217,7 +219,14 @@ impl Collector {
                     device.information.insert(information_name(field).to_owned(), text);
                 }
             }
-            RadioEvent::Health(health) => self.status.radio = *health,
+            RadioEvent::Health(health) => {
+                for device in &mut self.status.devices {
+                    if let Some(count) = health.flooded.get(&device.address) {
+                        device.rejected.insert(FLOOD.to_owned(), *count);
+                    }
+                }
+                self.status.radio = *health;
+            }
             RadioEvent::Adapter { usable, detail } => self.status.adapter = AdapterStatus { usable, detail },
         }
         false

@@ -81,14 +81,14 @@ fn monitor(document: &Document) -> MonitorSettings {
     }
 }
 
+fn radio(document: &Document) -> RadioSettings {
+    let radio = Of(document, document.single("radio"));
+    RadioSettings { adapter: radio.get("adapter"), profiles: radio.need("profiles"), connections: radio.need("connections") }
+}
+
 fn patient(document: &Document, section: &Section) -> PatientSettings {
     let patient = Of(document, section);
     PatientSettings { key: patient.need("key"), test: patient.need("test") }
-}
-
-fn radio(document: &Document) -> RadioSettings {
-    let radio = Of(document, document.single("radio"));
-    RadioSettings { adapter: radio.get("adapter"), profiles: radio.need("profiles") }
 }
 
 fn device(document: &Document, section: &Section, gateway: &GatewaySettings, monitor: &MonitorSettings) -> DeviceSettings {
@@ -108,6 +108,7 @@ fn device(document: &Document, section: &Section, gateway: &GatewaySettings, mon
         profile_id: device.get("profile"),
         profile: None,
         expect_every: device.get("expect_every"),
+        priority: device.get("priority"),
         bond: device.need("bond"),
         passkey: device.get("passkey"),
         set_clock: device.need("set_clock"),

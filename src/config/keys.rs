@@ -6,7 +6,7 @@
 use Kind::{Address, Agreement, Boolean, Carry, Free, History, List, Metric, Name, Patient, Percent, Secret, Text, Time};
 use Kind::{OneTopic, Path, Topic, Url, When, WindowLength, Zone};
 
-use super::settings::{Bind, Bond, Compression, Environment, Mode, Order, Protocol, Questionable, Start, Unheard, Use};
+use super::settings::{Bind, Bond, Compression, Environment, Mode, Order, Priority, Protocol, Questionable, Start, Unheard, Use};
 use super::value::Kind;
 
 #[derive(Clone, Copy, Debug)]
@@ -147,6 +147,12 @@ pub const KEYS: &[Key] = &[
     key("monitor.held_after", duration(60 * S, 30 * DAY), r#""1 h""#, "Records that may not go for so long are told of."),
     key("radio.profiles", Path, r#""/etc/bedrail/profiles.d""#, "Directory of the site's own device profiles (*.toml)."),
     may("radio.adapter", Address, "Address of the Bluetooth adapter; absent: the first one that is powered."),
+    key(
+        "radio.connections",
+        Kind::Integer { min: 1, max: 64, unit: "links" },
+        "10",
+        "How many links an adapter holds at once; further devices take turns.",
+    ),
     need("bed[].id", Text, "Name of the bed."),
     later("bed[].location", Text, ADT, "The bed as the admission feed writes it (PV1-3)."),
     need("patient[].key", Patient, "Opaque key; the identity enters by `bedrail patient set KEY --identifiers-file -`."),
@@ -188,6 +194,11 @@ pub const KEYS: &[Key] = &[
         duration(5 * S, DAY),
         "While it is connected a value comes at least this often, or the radio is doubted; absent: 1 min for a heart-rate device, \
          never for the others.",
+    ),
+    may(
+        "device[].priority",
+        words(Priority::WORDS),
+        "Who connects first: \"high\", \"normal\", \"low\"; absent: high for a kind that streams, else normal.",
     ),
     soon("device[].serial", Text, Preset::Absent, "Must match Device Information, else its readings are held.", IDENTITY),
     key(

@@ -86,6 +86,8 @@ pub struct RadioSettings {
     pub adapter: Option<DeviceId>,
     /// Directory of the site's own device profiles.
     pub profiles: PathBuf,
+    /// Links an adapter holds at once.
+    pub connections: usize,
 }
 
 /// What others may know of the gateway, and when a condition of it is raised.
@@ -131,6 +133,8 @@ pub struct DeviceSettings {
     pub profile: Option<Arc<Profile>>,
     /// Absent: as its kind does.
     pub expect_every: Option<Duration>,
+    /// Absent: as its kind does.
+    pub priority: Option<Priority>,
     pub bond: Bond,
     pub passkey: Option<SecretRef>,
     pub set_clock: bool,
@@ -331,6 +335,8 @@ words! {
     }
     /// Whom a device serves: whoever lies in its bed, one person, or whoever is next.
     Use { Bed = "bed", Personal = "personal", Shared = "shared" }
+    /// Who connects first when several want to.
+    Priority { Low = "low", Normal = "normal", High = "high" }
     Bond { None = "none", JustWorks = "just-works", Passkey = "passkey" }
     RouteKind { Mqtt = "mqtt", Fhir = "fhir", Hl7 = "hl7", Http = "http" }
     Environment { Test = "test", Production = "production" }
@@ -350,6 +356,16 @@ words! {
 }
 
 impl DeviceKind {
+    /// It goes on telling values while it is worn; the others tell what was measured and are done.
+    pub const fn streams(self) -> bool {
+        matches!(self, DeviceKind::HeartRate | DeviceKind::PulseOximeter | DeviceKind::GlucoseSensor)
+    }
+
+    /// What streams and is not heard is lost; what was measured one by one is kept by most devices until somebody takes it.
+    pub const fn priority(self) -> Priority {
+        if self.streams() { Priority::High } else { Priority::Normal }
+    }
+
     /// How long a connected device of this kind may say nothing; `None` where it tells only what was measured. An oximeter
     /// without a finger in it says nothing for hours.
     pub const fn expect_every(self) -> Option<Duration> {

@@ -11,9 +11,9 @@ use super::tasks::Tasks;
 use super::{DaemonError, Keys, bell};
 use crate::api;
 use crate::collect::{CollectSettings, CollectStatus, CollectedDevice, Collector, Missed, RetainSettings, Windows, watch_clock};
-use crate::config::{Bond, Settings};
+use crate::config::{Bond, Priority, Settings};
 use crate::gatt;
-use crate::radio::{self, BootClock, Deadlines, Pace, RadioDevice, RadioSettings, Requests};
+use crate::radio::{self, BootClock, Deadlines, Pace, RadioDevice, RadioSettings, Requests, Sharing};
 use crate::reading::METRICS;
 use crate::store::Store;
 
@@ -127,12 +127,19 @@ fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests) 
                 Bond::JustWorks => radio::Bond::JustWorks,
                 Bond::Passkey => passkeys.get(&device.id).map_or(radio::Bond::None, |passkey| radio::Bond::Passkey(*passkey)),
             },
+            priority: match device.priority.unwrap_or(device.kind.priority()) {
+                Priority::Low => radio::Priority::Low,
+                Priority::Normal => radio::Priority::Normal,
+                Priority::High => radio::Priority::High,
+            },
+            streams: device.kind.streams(),
             expect_every: device.expect_every.or_else(|| device.kind.expect_every()),
         }
     };
     RadioSettings {
         adapter: settings.radio.adapter,
         devices: settings.devices.iter().map(device).collect(),
+        sharing: Sharing { slots: settings.radio.connections, ..Sharing::default() },
         clock_decoder: gatt::device_clock,
         deadlines: Deadlines::default(),
         pace: Pace::default(),

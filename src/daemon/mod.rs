@@ -27,6 +27,7 @@ pub use keys::{Keys, KeysError, name as credential_name};
 
 use crate::collect::Missed;
 use crate::config::{self, ConfigErrors, Loaded, Settings};
+use crate::monitor::machine::watch_panics;
 use crate::radio::BootClock;
 use crate::store::{DiskFault, Store, StoreError, WARD_FILE, WardStore, ballast, lock, prepare, suspect};
 use outage::Outage;
@@ -123,6 +124,7 @@ impl DaemonError {
 
 /// Runs until SIGTERM or SIGINT, or until something fails that a restart by systemd should mend.
 pub fn run(path: &Path, halves: Halves) -> ExitCode {
+    watch_panics();
     match start(path, halves) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -214,6 +214,7 @@ impl Monitor {
             collect: collect.map(collect_facts),
             rss_octets: processes.iter().map(|process| process.rss_octets).sum(),
             cpu_ms: processes.iter().map(|process| process.cpu_ms).sum(),
+            panics: processes.iter().map(|process| process.panics).sum(),
             temperature_centi_c: temperature_centi_c(Path::new(THERMAL)),
             certificates: self.certificates.clone(),
             devices: devices.collect(),
@@ -232,6 +233,7 @@ fn collect_facts(collect: &CollectStatus) -> CollectFacts {
     CollectFacts {
         clock: ClockQuality::from_name(&collect.clock),
         adapter_usable: collect.adapter.usable,
+        match_rules: collect.radio.match_rules,
         store_damaged: collect.store.state != "ok",
         disk: collect.disk.state.name(),
         degraded: collect.disk.degraded.is_some(),

@@ -185,6 +185,8 @@ fn gateway_report(gateway: &str, snapshot: &Snapshot, raised: &[(&Key, Raised)])
         rss_octets: Some(snapshot.rss_octets),
         cpu_percent: None,
         temperature_c: snapshot.temperature_centi_c.map(|centi| tenths(f64::from(centi) / 100.0)),
+        match_rules: collect.and_then(|collect| collect.match_rules),
+        panics: snapshot.panics,
         certificates: certificates.collect(),
         conditions: Some(raised.iter().take(MAX_LISTED).map(|(key, raised)| ListedCondition::new(key, *raised)).collect()),
         more_conditions: raised.len().saturating_sub(MAX_LISTED) as u64,

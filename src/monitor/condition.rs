@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::snapshot::{CollectFacts, DeviceFacts, RouteFacts, Snapshot};
+use crate::radio::MANY_RULES;
 use crate::reading::{BootMillis, Timestamp};
 
 const S: u64 = 1_000;
@@ -43,6 +44,8 @@ names! {
     DiskNearFull = "disk_near_full", raise 30 * S, clear 10 * MIN;
     CollectSilent = "collect_silent", raise MIN, clear 30 * S;
     AdapterUnusable = "adapter_unusable", raise MIN, clear MIN;
+    /// Something leaks rules on the D-Bus; at twice as many BlueZ falls silent for us.
+    MatchRulesHigh = "match_rules_high", raise 0, clear 0;
     /// A boot without a network gets its time within minutes, or not.
     ClockUnsynced = "clock_unsynced", raise 10 * MIN, clear MIN;
     /// The time to raise is `monitor.route_down_after`.
@@ -77,6 +80,7 @@ impl ConditionName {
             (Self::DiskNearFull, _) => "the disk is nearly full",
             (Self::CollectSilent, _) => "the collect half does not answer",
             (Self::AdapterUnusable, _) => "there is no Bluetooth adapter to listen with",
+            (Self::MatchRulesHigh, _) => "half of the match rules the D-Bus allows are in use; restart bedrail at a quiet hour",
             (Self::ClockUnsynced, _) => "the clock is not synchronised",
             (Self::RouteDown, 2) => "paused",
             (Self::RouteDown, 3) => "connected, and nothing is taken",
@@ -257,6 +261,7 @@ fn signs(snapshot: &Snapshot, thresholds: &Thresholds) -> Vec<(Key, Sign, (u64, 
     add(Name::DiskReadOnly, "", of_collect(|collect| bad_if(collect.disk == "read_only")));
     add(Name::DiskNearFull, "", of_collect(near_full));
     add(Name::AdapterUnusable, "", of_collect(|collect| bad_if(!collect.adapter_usable)));
+    add(Name::MatchRulesHigh, "", of_collect(match_rules));
     add(Name::ClockUnsynced, "", of_collect(|collect| bad_if(collect.clock == crate::reading::ClockQuality::Unsynced)));
     for device in &snapshot.devices {
         add(Name::DeviceSilent, &device.name, silent(device, snapshot));
@@ -280,6 +285,13 @@ fn near_full(collect: &CollectFacts) -> Sign {
         "near_full" => Sign::Bad(1),
         "full" => Sign::Bad(2),
         _ => Sign::Unclear,
+    }
+}
+
+fn match_rules(collect: &CollectFacts) -> Sign {
+    match collect.match_rules {
+        Some(rules) => bad_if(rules >= MANY_RULES),
+        None => Sign::Unclear,
     }
 }
 

@@ -45,6 +45,7 @@ pub enum Trouble {
     DiskNearFull,
     ClockWrong,
     ClockUnsynced,
+    MatchRulesHigh,
     CertificateExpiring,
     DeadLetters,
     DeviceSilent,
@@ -347,9 +348,11 @@ impl Route {
 /// What only the gateway knows of itself and its devices.
 fn listed(conditions: &[ListedCondition], add: &mut impl FnMut(Trouble, i64, String)) {
     let of = |name: ConditionName| conditions.iter().filter(move |condition| condition.name == name.name());
-    for (name, trouble) in
-        [(ConditionName::CollectSilent, Trouble::CollectSilent), (ConditionName::AdapterUnusable, Trouble::AdapterUnusable)]
-    {
+    for (name, trouble) in [
+        (ConditionName::CollectSilent, Trouble::CollectSilent),
+        (ConditionName::AdapterUnusable, Trouble::AdapterUnusable),
+        (ConditionName::MatchRulesHigh, Trouble::MatchRulesHigh),
+    ] {
         if of(name).next().is_some() {
             add(trouble, 0, name.says(1).to_owned());
         }

@@ -1,6 +1,7 @@
 //! What the kernel says of this process and this machine. What it does not say is absent.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,23 @@ pub struct Process {
     pub rss_octets: u64,
     /// Processor time since it began.
     pub cpu_ms: u64,
+    /// Since it began.
+    #[serde(default)]
+    pub panics: u64,
+}
+
+/// As much the process's own as its memory: a hook, too, is of the whole process.
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+/// From now on panics are counted and logged. Of what one says only fixed texts are: a formatted one may hold a value.
+pub fn watch_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        PANICS.fetch_add(1, Ordering::Relaxed);
+        let thread = std::thread::current();
+        let (thread, text) = (thread.name().unwrap_or("?"), info.payload().downcast_ref::<&str>().copied().unwrap_or_default());
+        let at = info.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(thread, at, text, "panic: a mistake in bedrail, please report it");
+    }));
 }
 
 impl Process {
@@ -22,7 +40,12 @@ impl Process {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         let cpu_ms = cpu.tv_sec.unsigned_abs() * 1_000 + cpu.tv_nsec.unsigned_abs() / 1_000_000;
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        Self { id: std::process::id(), rss_octets: resident_octets(&status).unwrap_or(0), cpu_ms }
+        Self {
+            id: std::process::id(),
+            rss_octets: resident_octets(&status).unwrap_or(0),
+            cpu_ms,
+            panics: PANICS.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -53,6 +76,16 @@ mod tests {
         assert!(before.rss_octets > 1 << 20 && after.rss_octets >= before.rss_octets + (6 << 20), "{before:?} {after:?}");
         assert!(after.cpu_ms >= before.cpu_ms && std::hint::black_box(&memory)[0] == 3);
         assert_eq!(resident_octets("Name:\tx\nVmRSS:\t   12 kB\n"), Some(12_288));
+    }
+
+    #[test]
+    fn a_panic_is_caught_and_counted() {
+        let usual = std::panic::take_hook();
+        let before = Process::current().panics;
+        watch_panics();
+        let ended = std::thread::spawn(|| panic!("on purpose")).join();
+        std::panic::set_hook(usual);
+        assert!(ended.is_err() && Process::current().panics > before);
     }
 
     #[test]

@@ -52,6 +52,11 @@ pub struct GatewayReport {
     pub cpu_percent: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature_c: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub match_rules: Option<u32>,
+    /// Tasks of bedrail that failed by a mistake of ours and were caught.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub panics: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateReport>,
     /// What is raised now, the worst first.

@@ -15,6 +15,7 @@ pub struct Snapshot {
     /// Of all processes of the gateway.
     pub rss_octets: u64,
     pub cpu_ms: u64,
+    pub panics: u64,
     /// Hundredths of a degree Celsius of the hottest sensor, where there is one.
     pub temperature_centi_c: Option<i32>,
     pub certificates: Vec<CertificateFacts>,
@@ -27,6 +28,8 @@ pub struct Snapshot {
 pub struct CollectFacts {
     pub clock: ClockQuality,
     pub adapter_usable: bool,
+    /// Of that D-Bus connection that holds most; `None` where the bus does not tell.
+    pub match_rules: Option<u32>,
     /// `ok` or `damaged`.
     pub store_damaged: bool,
     /// `ok`, `near_full`, `full` or `read_only`.

@@ -14,6 +14,9 @@ pub const BLUEZ: &str = "org.bluez";
 pub const ADAPTER: &str = "org.bluez.Adapter1";
 pub const DEVICE: &str = "org.bluez.Device1";
 pub const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+const BUS: &str = "org.freedesktop.DBus";
+const BUS_PATH: &str = "/org/freedesktop/DBus";
+const STATS: &str = "org.freedesktop.DBus.Debug.Stats";
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const AGENT_MANAGER: &str = "org.bluez.AgentManager1";
 
@@ -21,6 +24,8 @@ const AGENT_MANAGER: &str = "org.bluez.AgentManager1";
 const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// Discovery and agent calls are answered from bluetoothd's memory.
 const SHORT_LIMIT: Duration = Duration::from_secs(5);
+/// A system bus carries some dozens of connections; with more, those beyond are not looked at.
+const MAX_CONNECTIONS: usize = 256;
 const ADDRESS_VARIABLE: &str = "DBUS_SYSTEM_BUS_ADDRESS";
 const DEFAULT_ADDRESS: &str = "unix:path=/run/dbus/system_bus_socket";
 
@@ -177,6 +182,40 @@ impl Bus {
         let body = (unit, "replace");
         let started = self.connection.call_method(Some(SYSTEMD), path, Some(interface), "StartUnit", &body);
         limited(async { Ok(started.await.map(drop)?) }).await
+    }
+
+    /// Match rules of that connection of this process that holds most; the bus allows each 512. Whose is whose is told by the
+    /// process id as the bus sees it, because btleplug does not tell its connection.
+    pub async fn match_rules(&self) -> Result<u32, CallError> {
+        let ours = self.connection.unique_name().map(ToString::to_string).unwrap_or_default();
+        let process: u32 = self.ask_bus(BUS, "GetConnectionUnixProcessID", &ours).await?;
+        let names: Vec<String> = self.ask_bus(BUS, "ListNames", &()).await?;
+        let mut most = 0;
+        for name in names.iter().filter(|name| name.starts_with(':')).take(MAX_CONNECTIONS) {
+            // Somebody who left meanwhile is nobody of ours.
+            if self.ask_bus::<u32>(BUS, "GetConnectionUnixProcessID", name).await.ok() != Some(process) {
+                continue;
+            }
+            let stats: HashMap<String, OwnedVariant> = self.ask_bus(STATS, "GetConnectionStats", name).await?;
+            let rules = stats.get("MatchRules").and_then(|rules| rules.downcast_ref::<u32>().ok());
+            most = most.max(rules.unwrap_or_default());
+        }
+        Ok(most)
+    }
+
+    async fn ask_bus<T>(
+        &self,
+        interface: &str,
+        method: &str,
+        body: &(impl serde::Serialize + DynamicType),
+    ) -> Result<T, CallError>
+    where
+        T: serde::de::DeserializeOwned + zbus::Type,
+    {
+        let asked = self.connection.call_method(Some(BUS), BUS_PATH, Some(interface), method, body);
+        let silent = |_| CallError { name: "D-Bus".to_owned(), text: format!("no answer in {SHORT_LIMIT:?}") };
+        let answer = tokio::time::timeout(SHORT_LIMIT, asked).await.map_err(silent)??;
+        Ok(answer.body().deserialize()?)
     }
 
     /// The default agent, too: bonding that starts with a subscription asks no particular one.

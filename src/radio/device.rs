@@ -19,6 +19,7 @@ use super::bond::{Bond, BondState, BondWatch};
 use super::central::{Central, CentralError, Found, Handle};
 use super::event::RadioEvent;
 use super::pairing::{self, PairError, UnderWay};
+use super::queue::Standing;
 use super::requests::{Request, RequestError, What};
 use super::session::{Action, Event, Failure, Session};
 use super::settings::{ClockDecoder, Deadlines, RadioDevice};
@@ -173,6 +174,7 @@ impl Device {
                     // Whoever missed it is told again at the next rung.
                     _ => continue,
                 },
+                () = asked_to_leave(self.turn.as_ref()) => vec![Event::MakeRoom],
                 () = sleep_until(due) => vec![Event::Tick],
                 () = sleep_until(quiet_until) => self.quiet_is_over(),
                 Some(request) = self.requests.recv() => {
@@ -191,8 +193,8 @@ impl Device {
                             operation = Some(self.operation(&action));
                         }
                         Action::Abandon => operation = None,
-                        Action::ReleaseTurn => self.turn = None,
-                        Action::Rescan => self.shared.turns.ask_rescan(),
+                        Action::ReleaseTurn => self.turn.iter().for_each(Turn::connected),
+                        Action::Rescan => self.ask_rescan(),
                         Action::ReportReady => {
                             self.bond.works();
                             self.report(RadioEvent::Ready { device: self.device.id }).await;
@@ -203,6 +205,9 @@ impl Device {
                             self.report(RadioEvent::Lost { device: self.device.id, reason }).await;
                         }
                     }
+                }
+                if !self.session.is_linked() {
+                    self.turn = None;
                 }
             }
             self.undo_bond().await;
@@ -257,6 +262,9 @@ impl Device {
             }
             Outcome::Event(event) => event,
             Outcome::NotSubscribed(Obstacle::Pairing(error)) => {
+                if matches!(error, PairError::WithoutPasskey(_)) {
+                    self.bond.undo.clone_from(&self.seen.path);
+                }
                 if error.is_final() {
                     self.refuse(&error);
                 } else if self.bond.state == BondState::Bonding {
@@ -288,7 +296,12 @@ impl Device {
         let Shared { bus, turns, .. } = self.shared.clone();
         let (path, pairing) = (self.seen.path.clone().unwrap_or_default(), self.bond.under_way.clone());
         match action {
-            Action::AskTurn => Box::pin(async move { Outcome::Turn(turns.take().await) }),
+            Action::AskTurn => {
+                self.turn = None;
+                let (adapter, device, linked) = (self.adapter(), self.device.id, self.seen.connected);
+                let standing = Standing { priority: self.device.priority, streams: self.device.streams };
+                Box::pin(async move { Outcome::Turn(turns.take(&adapter, device, standing, linked).await) })
+            }
             Action::Connect => Box::pin(async move {
                 Outcome::Event(match bus.connect_device(&path).await {
                     Ok(()) => Event::Connected,
@@ -304,6 +317,19 @@ impl Device {
             }),
             _ => self.subscribe(path),
         }
+    }
+
+    fn ask_rescan(&self) {
+        match &self.seen.path {
+            Some(_) => self.shared.turns.ask_rescan(&self.adapter()),
+            None => self.shared.turns.ask_rescan_everywhere(),
+        }
+    }
+
+    /// The object path of the adapter it is on.
+    fn adapter(&self) -> String {
+        let path = self.seen.path.as_deref().and_then(|path| path.rsplit_once('/'));
+        path.map(|(adapter, _)| adapter.to_owned()).unwrap_or_default()
     }
 
     /// The handle is made once for a path; services are looked up and subscribed anew in every connection.
@@ -411,7 +437,7 @@ impl Device {
         if let Some(path) = self.seen.path.as_deref().filter(|_| self.session.is_linked()) {
             self.shared.bus.disconnect_device(path).await;
         }
-        self.shared.turns.ask_rescan();
+        self.ask_rescan();
         Ok(())
     }
 
@@ -501,6 +527,13 @@ fn security(paired: bool, bond: Bond) -> SecurityLevel {
         _ if !paired => SecurityLevel::None,
         Bond::Passkey(_) => SecurityLevel::Authenticated,
         Bond::None | Bond::JustWorks => SecurityLevel::Encrypted,
+    }
+}
+
+async fn asked_to_leave(turn: Option<&Turn>) {
+    match turn {
+        Some(turn) => turn.asked_to_leave().await,
+        None => pending().await,
     }
 }
 

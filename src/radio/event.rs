@@ -55,6 +55,32 @@ pub struct RadioHealth {
     /// Pings that bluetoothd left unanswered.
     #[serde(default)]
     pub unanswered: u64,
+    /// Adapters that hold links, and who waits for one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adapters: Vec<AdapterLoad>,
+    /// Values not taken because their device told far more than any real one does, by its address.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub flooded: BTreeMap<String, u64>,
+    /// How often a device was asked to end its link because others waited.
+    #[serde(default)]
+    pub made_room: u64,
+    /// Match rules of that D-Bus connection of ours that holds most; the bus allows 512. Absent where it does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub match_rules: Option<u32>,
+    /// How often the bus did not tell.
+    #[serde(default)]
+    pub match_rules_refused: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdapterLoad {
+    /// As BlueZ calls it now: hci0.
+    pub adapter: String,
+    pub slots: usize,
+    pub taken: usize,
+    /// Addresses of devices that wait for their turn or for a slot.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

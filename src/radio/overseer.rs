@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::bluez::Bus;
+use super::bluez::{Bus, CallError};
 use super::error::RadioError;
-use super::event::{RadioEvent, RadioHealth};
+use super::event::{Heard, RadioEvent, RadioHealth};
+use super::flood::Flood;
 use super::liveness::{Action, Event, Liveness, Rung};
 use super::settings::{Pace, RadioDevice, RadioSettings};
 use super::turns::Turns;
@@ -30,6 +31,8 @@ const OFF_FOR: Duration = Duration::from_secs(1);
 const STALL: Duration = Duration::from_secs(1);
 /// What is still on its way when the radio stops is given this long.
 const LAST_WORD: Duration = Duration::from_secs(1);
+/// Half of what the bus allows a connection. Ours hold one a device and some more.
+pub const MANY_RULES: u32 = 256;
 const TICK: Duration = Duration::from_secs(1);
 
 pub struct Overseer {
@@ -42,10 +45,16 @@ pub struct Overseer {
     liveness: Liveness,
     /// What devices tell by themselves. What is read of them at every connection shows nothing of that.
     told_by_itself: BTreeSet<(DeviceId, Uuid)>,
+    flood: Flood,
     health: RadioHealth,
     told: RadioHealth,
-    /// Pings and rungs under way; each ends within the limits of its calls.
-    work: JoinSet<Event>,
+    /// Pings, rungs and counts under way; each ends within the limits of its calls.
+    work: JoinSet<Done>,
+}
+
+enum Done {
+    Event(Event),
+    Rules(Result<u32, CallError>),
 }
 
 impl Overseer {
@@ -68,6 +77,7 @@ impl Overseer {
             stop,
             pace: settings.pace,
             liveness: Liveness::new(settings.pace, expected),
+            flood: Flood::default(),
             health: RadioHealth::default(),
             told: RadioHealth::default(),
             work: JoinSet::new(),
@@ -80,16 +90,28 @@ impl Overseer {
         mut from_devices: mpsc::Receiver<RadioEvent>,
         events: mpsc::Sender<RadioEvent>,
     ) -> Result<(), RadioError> {
-        let mut tick = interval(TICK.min(self.pace.climb / 4));
+        let period = TICK.min(self.pace.climb / 4);
+        let (mut tick, mut ticked) = (interval(period), Instant::now());
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ping = interval(self.pace.ping_every);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut count_rules = interval(self.pace.count_rules_every);
+        count_rules.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            // Not even a flood holds up the clock.
+            if ticked.elapsed() >= 2 * period {
+                ticked = Instant::now();
+                self.look_up(&events);
+                self.act(Event::Tick)?;
+            }
             let event = tokio::select! {
                 // What already came is no silence, so it goes before the clock.
                 biased;
                 event = from_devices.recv() => {
                     let Some(event) = event else { return Ok(()) };
+                    if self.floods(&event) {
+                        continue;
+                    }
                     let seen = self.seen(&event);
                     let begun = Instant::now();
                     if !self.hand_on(event, &events).await {
@@ -101,13 +123,25 @@ impl Overseer {
                     let Some(seen) = seen else { continue };
                     seen
                 }
-                Some(Ok(done)) = self.work.join_next() => self.finished(done),
+                Some(Ok(done)) = self.work.join_next() => match done {
+                    Done::Event(event) => self.finished(event),
+                    Done::Rules(rules) => {
+                        self.counted(rules);
+                        continue;
+                    }
+                },
                 _ = ping.tick() => {
                     self.ping();
                     continue;
                 }
+                _ = count_rules.tick() => {
+                    let bus = self.bus.clone();
+                    self.work.spawn(async move { Done::Rules(bus.match_rules().await) });
+                    continue;
+                }
                 _ = tick.tick() => {
-                    self.tell(&events);
+                    ticked = Instant::now();
+                    self.look_up(&events);
                     Event::Tick
                 }
             };
@@ -115,9 +149,26 @@ impl Overseer {
         }
     }
 
+    fn look_up(&mut self, events: &mpsc::Sender<RadioEvent>) {
+        self.turns.tick();
+        self.health.flooded = self.flood.all_dropped().map(|(device, count)| (device.to_string(), count)).collect();
+        (self.health.adapters, self.health.made_room) = (self.turns.loads(), self.turns.made_room());
+        self.tell(events);
+    }
+
+    fn floods(&mut self, event: &RadioEvent) -> bool {
+        let RadioEvent::Heard(Heard { device, .. }) = event else { return false };
+        let floods = !self.flood.admits(Instant::now(), *device);
+        if floods && self.flood.dropped(*device) == 1 {
+            warn!(%device, "it floods: what is beyond the limit is not taken, and counted");
+        }
+        floods
+    }
+
     fn seen(&self, event: &RadioEvent) -> Option<Event> {
         match event {
             RadioEvent::Heard(heard) => {
+                self.turns.heard(heard.device);
                 let told = self.told_by_itself.contains(&(heard.device, heard.characteristic));
                 told.then_some(Event::Value(heard.device))
             }
@@ -158,9 +209,10 @@ impl Overseer {
         let (bus, path) = (self.bus.clone(), self.adapter.borrow().path.clone());
         match (action.rung, action.device, path) {
             (Rung::Reconnect, Some(device), _) => drop(self.silence.send(device)),
-            (Rung::Rescan | Rung::Reconnect, ..) => self.turns.ask_rescan(),
+            (Rung::Rescan | Rung::Reconnect, _, Some(path)) => self.turns.ask_rescan(&path),
+            (Rung::Rescan | Rung::Reconnect, _, None) => {}
             (Rung::PowerCycle, _, Some(path)) => drop(self.work.spawn(power_cycle(bus, path))),
-            (Rung::PowerCycle, _, None) => drop(self.work.spawn(async { Event::NotTaken(Rung::PowerCycle) })),
+            (Rung::PowerCycle, _, None) => drop(self.work.spawn(async { Done::Event(Event::NotTaken(Rung::PowerCycle)) })),
             (Rung::Reset, ..) => drop(self.work.spawn(reset(bus))),
             (Rung::Exit, ..) => return Err(RadioError::Silent),
         }
@@ -179,11 +231,25 @@ impl Overseer {
         done
     }
 
+    fn counted(&mut self, rules: Result<u32, CallError>) {
+        self.health.match_rules = rules.as_ref().ok().copied();
+        match rules {
+            Ok(rules) if rules >= MANY_RULES => warn!(rules, "many match rules on the D-Bus: something leaks them"),
+            Ok(_) => {}
+            Err(error) => {
+                if self.health.match_rules_refused == 0 {
+                    info!(%error, "the D-Bus does not tell how many match rules we hold; see packaging/bedrail-dbus.conf");
+                }
+                self.health.match_rules_refused += 1;
+            }
+        }
+    }
+
     fn ping(&mut self) {
         // Asking for a bluetoothd that does not run could start one.
         if self.adapter.borrow().running {
             let (bus, limit) = (self.bus.clone(), self.pace.ping_limit);
-            self.work.spawn(async move { Event::Pinged(bus.ping(limit).await) });
+            self.work.spawn(async move { Done::Event(Event::Pinged(bus.ping(limit).await)) });
         }
     }
 
@@ -195,25 +261,25 @@ impl Overseer {
     }
 }
 
-async fn power_cycle(bus: Bus, adapter: String) -> Event {
+async fn power_cycle(bus: Bus, adapter: String) -> Done {
     let off = bus.set_powered(&adapter, false).await;
     tokio::time::sleep(OFF_FOR).await;
     // Also after a refusal: it may have been carried out.
     match off.and(bus.set_powered(&adapter, true).await) {
-        Ok(()) => Event::Tick,
+        Ok(()) => Done::Event(Event::Tick),
         Err(error) => {
             warn!(adapter, %error, "the adapter could not be power cycled");
-            Event::NotTaken(Rung::PowerCycle)
+            Done::Event(Event::NotTaken(Rung::PowerCycle))
         }
     }
 }
 
-async fn reset(bus: Bus) -> Event {
+async fn reset(bus: Bus) -> Done {
     match bus.start_unit(RESET_UNIT).await {
-        Ok(()) => Event::Tick,
+        Ok(()) => Done::Event(Event::Tick),
         Err(error) => {
             warn!(unit = RESET_UNIT, %error, "the radio could not be reset");
-            Event::NotTaken(Rung::Reset)
+            Done::Event(Event::NotTaken(Rung::Reset))
         }
     }
 }

@@ -28,6 +28,8 @@ pub enum Event {
     Disconnected,
     /// A value of it is overdue.
     Silent,
+    /// Others wait for its connection slot.
+    MakeRoom,
     /// BlueZ, the adapter or the device's object is no longer there.
     Gone,
     /// Time passed.
@@ -207,6 +209,7 @@ impl Session {
                 actions
             }
             (State::Ready, Event::Silent) => self.abort(now, false, "it is connected, but no value came in time".into()),
+            (State::Ready, Event::MakeRoom) => self.abort(now, false, "it makes room for a device that waits".into()),
             (State::Disconnecting { passing, .. }, Event::Disconnected) => self.back_off(now, passing),
             (State::Disconnecting { passing, .. }, _) if due => self.back_off(now, passing),
             // BlueZ answers a Disconnect before the link is gone: only now would it be heard again.

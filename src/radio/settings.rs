@@ -16,6 +16,7 @@ pub struct RadioSettings {
     /// By its address: names like hci0 move when adapters are plugged. `None` takes the first there is.
     pub adapter: Option<DeviceId>,
     pub devices: Vec<RadioDevice>,
+    pub sharing: Sharing,
     pub clock_decoder: ClockDecoder,
     pub deadlines: Deadlines,
     pub pace: Pace,
@@ -34,8 +35,19 @@ pub struct RadioDevice {
     /// Where its clock may be; the first that can be read is, before anything is subscribed.
     pub clock: Vec<Uuid>,
     pub bond: Bond,
+    pub priority: Priority,
+    /// It goes on telling values while it is connected; others are done once they have told what was measured.
+    pub streams: bool,
     /// While it is connected a value comes at least this often; `None` for a device that tells only what was measured.
     pub expect_every: Option<Duration>,
+}
+
+/// Who connects first when several want to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    Low,
+    Normal,
+    High,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +99,8 @@ pub struct Pace {
     pub ping_every: Duration,
     /// It answers that in milliseconds, whatever else it does.
     pub ping_limit: Duration,
+    /// How often our match rules are counted. What leaks, leaks over days.
+    pub count_rules_every: Duration,
 }
 
 impl Default for Pace {
@@ -96,6 +110,43 @@ impl Default for Pace {
             between: Duration::from_secs(10 * 60),
             ping_every: Duration::from_secs(30),
             ping_limit: Duration::from_secs(5),
+            count_rules_every: Duration::from_secs(60),
         }
+    }
+}
+
+/// How the devices share an adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sharing {
+    /// Links an adapter holds at once, at least one.
+    pub slots: usize,
+    /// Who has waited for so long goes before those who are more urgent and came later.
+    pub patience: Duration,
+    /// And so much longer before a device that is more urgent makes room for it: a gap in what streams costs more than a
+    /// delay of what the device keeps.
+    pub patience_below: Duration,
+    /// A device that tells only what was measured, and has said nothing for so long, is done: stored records come within
+    /// seconds of each other.
+    pub done: Duration,
+    /// A device that goes on telling keeps its link for at least so long, whoever waits.
+    pub tenure: Duration,
+    /// Who was asked to make room and did not is asked again after this long: it may not have been able to.
+    pub ask_again: Duration,
+}
+
+impl Sharing {
+    pub const DEFAULT: Self = Self {
+        slots: 10,
+        patience: Duration::from_secs(60),
+        patience_below: Duration::from_secs(5 * 60),
+        done: Duration::from_secs(15),
+        tenure: Duration::from_secs(5 * 60),
+        ask_again: Duration::from_secs(30),
+    };
+}
+
+impl Default for Sharing {
+    fn default() -> Self {
+        Self::DEFAULT
     }
 }

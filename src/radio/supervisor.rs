@@ -42,7 +42,7 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
     let central = Arc::new(central.map_err(no_bus)?);
     settings.requests.open(bus.clone());
     let world = World::new(wanted(&settings), may_pair.clone());
-    let turns = Turns::new();
+    let turns = Turns::new(settings.sharing);
     // A child, so that our own end for another reason stops the devices too.
     let stop = stop.child_token();
     let (inside, from_devices) = mpsc::channel(overseer::INSIDE);
@@ -135,21 +135,18 @@ struct Keeper {
 
 impl Keeper {
     async fn run(mut self) {
-        let mut connecting = self.turns.connecting();
-        let mut restart = false;
+        let mut turns = self.turns.changed();
         loop {
             let state = self.state.borrow_and_update().clone();
-            let busy = *connecting.borrow_and_update();
+            turns.borrow_and_update();
             self.ask_again = false;
             self.keep_agent(&state).await;
             self.say(&state).await;
-            self.keep_scan(&state, busy, restart).await;
-            restart = false;
+            self.keep_scan(&state).await;
             let again = async { if self.ask_again { tokio::time::sleep(ASK_AGAIN).await } else { pending().await } };
             tokio::select! {
                 changed = self.state.changed() => if changed.is_err() { return },
-                changed = connecting.changed() => if changed.is_err() { return },
-                () = self.turns.rescan_asked() => restart = true,
+                changed = turns.changed() => if changed.is_err() { return },
                 () = again => {}
             }
         }
@@ -213,9 +210,11 @@ impl Keeper {
         (true, name.to_owned())
     }
 
-    async fn keep_scan(&mut self, state: &AdapterState, busy: bool, restart: bool) {
+    async fn keep_scan(&mut self, state: &AdapterState) {
         let usable = state.running && state.powered;
         let here = state.path.clone().filter(|_| usable).map(|path| (state.process, state.outages, path));
+        let on = |turns: &Turns, ask: fn(&Turns, &str) -> bool| here.as_ref().is_some_and(|(.., path)| ask(turns, path));
+        let (busy, restart) = (on(&self.turns, Turns::is_connecting), on(&self.turns, Turns::take_rescan));
         if self.scan != here {
             // BlueZ ended it with whatever went away.
             self.scan = None;
@@ -225,7 +224,7 @@ impl Keeper {
             self.scan = None;
         }
         if let (None, Some(here), false) = (&self.scan, here, busy) {
-            self.turns.set_scanning(true);
+            self.turns.set_scanning(&here.2, true);
             match self.bus.start_discovery(&here.2).await {
                 Ok(()) => self.scan = Some(here),
                 Err(error) => {
@@ -234,6 +233,8 @@ impl Keeper {
                 }
             }
         }
-        self.turns.set_scanning(self.scan.is_some());
+        if let Some(path) = &state.path {
+            self.turns.set_scanning(path, self.scan.is_some());
+        }
     }
 }

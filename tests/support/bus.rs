@@ -2,6 +2,7 @@
 //! (libdbus keeps the address for the life of the process, so one process means one bus).
 
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ const CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bu
     <allow own="*"/>
     <allow user="*"/>
   </policy>
+  FURTHER
 </busconfig>
 "#;
 
@@ -35,7 +37,14 @@ pub struct PrivateBus {
 
 impl PrivateBus {
     pub fn start() -> Self {
+        Self::with("")
+    }
+
+    /// `further` is added to its configuration: what comes last there counts.
+    pub fn with(further: &str) -> Self {
         let directory = TempDir::new().expect("a directory for the bus");
+        let config = CONFIG.replace("SOCKET", &socket(&directory)).replace("FURTHER", further);
+        std::fs::write(configuration(&directory), config).expect("the bus configuration is written");
         let daemon = run(&directory);
         Self { daemon, directory }
     }
@@ -64,10 +73,13 @@ fn socket(directory: &TempDir) -> String {
     directory.path().join("bus").display().to_string()
 }
 
+fn configuration(directory: &TempDir) -> PathBuf {
+    directory.path().join("bus.conf")
+}
+
 fn run(directory: &TempDir) -> Process {
-    let (socket, config) = (socket(directory), directory.path().join("bus.conf"));
+    let (socket, config) = (socket(directory), configuration(directory));
     let _ = std::fs::remove_file(&socket);
-    std::fs::write(&config, CONFIG.replace("SOCKET", &socket)).expect("the bus configuration is written");
     let mut command = Command::new("dbus-daemon");
     command.args(["--nofork", "--nosyslog", "--nopidfile"]).arg(format!("--config-file={}", config.display()));
     let daemon = Process::start(command, "dbus-daemon", &directory.path().join("bus.log"))
@@ -80,11 +92,16 @@ fn run(directory: &TempDir) -> Process {
 /// Runs `body` in a process of its own, a second run of this test executable on test `name` alone, with a private bus:
 /// what a test of code that uses libdbus needs. `body` gets the bus's address.
 pub fn on_a_bus_of_its_own(name: &str, limit: Duration, body: impl FnOnce(String)) {
+    on_a_bus_with(name, "", limit, body);
+}
+
+/// The same on a bus whose configuration has `further` in it.
+pub fn on_a_bus_with(name: &str, further: &str, limit: Duration, body: impl FnOnce(String)) {
     const CHILD_OF: &str = "BEDRAIL_TEST_CHILD_OF";
     if std::env::var(CHILD_OF).is_ok_and(|of| of == name) {
         return body(std::env::var(ADDRESS_VARIABLE).expect("the parent set it"));
     }
-    let bus = PrivateBus::start();
+    let bus = PrivateBus::with(further);
     let mut command = Command::new(std::env::current_exe().expect("the test executable's own path"));
     command.args([name, "--exact", "--nocapture"]).env(CHILD_OF, name).env(ADDRESS_VARIABLE, bus.address());
     let mut child =

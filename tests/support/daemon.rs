@@ -75,6 +75,8 @@ impl Site {
     /// Writes `gateway_section` of this site, the devices, and whatever `rest` holds (routes, beds, patients).
     pub fn config(&self, gateway: &str, devices: &[&VirtualDevice], rest: &str) -> PathBuf {
         let mut text = self.gateway_section(gateway);
+        // The air of a test has room for all of them at once.
+        let _ = writeln!(text, "\n[radio]\nconnections = 64");
         for device in devices {
             let (name, kind, address) = (&device.name, device.config_kind(), &device.address);
             let further = &device.config;
