@@ -83,7 +83,7 @@ fn monitor(document: &Document) -> MonitorSettings {
 
 fn radio(document: &Document) -> RadioSettings {
     let radio = Of(document, document.single("radio"));
-    RadioSettings { adapter: radio.get("adapter"), connections: radio.need("connections") }
+    RadioSettings { adapters: radio.get("adapters").unwrap_or_default(), connections: radio.need("connections") }
 }
 
 fn patient(document: &Document, section: &Section) -> PatientSettings {
@@ -106,6 +106,7 @@ fn device(document: &Document, section: &Section, gateway: &GatewaySettings, mon
         serial: device.get("serial"),
         asset: device.get("asset"),
         expect_every: device.get("expect_every"),
+        adapter: device.get("adapter"),
         priority: device.get("priority"),
         bond: device.need("bond"),
         passkey: device.get("passkey"),

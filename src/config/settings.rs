@@ -80,8 +80,8 @@ pub struct WardSettings {
 
 #[derive(Clone, Debug)]
 pub struct RadioSettings {
-    /// Absent: the first adapter that is powered.
-    pub adapter: Option<DeviceId>,
+    /// None: all there are.
+    pub adapters: Vec<DeviceId>,
     /// Links an adapter holds at once.
     pub connections: usize,
 }
@@ -126,6 +126,8 @@ pub struct DeviceSettings {
     pub asset: Option<String>,
     /// Absent: as its kind does.
     pub expect_every: Option<Duration>,
+    /// The one adapter through which it is reached; absent: any of them.
+    pub adapter: Option<DeviceId>,
     /// Absent: as its kind does.
     pub priority: Option<Priority>,
     pub bond: Bond,

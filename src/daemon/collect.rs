@@ -113,6 +113,7 @@ fn radio_settings(settings: &Settings) -> RadioSettings {
         RadioDevice {
             id: device.id,
             name: device.name.clone(),
+            adapter: device.adapter,
             subscribe: kind.map_or(&[][..], |kind| kind.subscribe).to_vec(),
             read,
             clock,
@@ -131,7 +132,7 @@ fn radio_settings(settings: &Settings) -> RadioSettings {
         }
     };
     RadioSettings {
-        adapter: settings.radio.adapter,
+        adapters: settings.radio.adapters.clone(),
         devices: settings.devices.iter().map(device).collect(),
         sharing: Sharing { slots: settings.radio.connections, ..Sharing::default() },
         clock_decoder: gatt::device_clock,

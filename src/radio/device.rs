@@ -16,6 +16,7 @@ use tracing::{debug, info};
 use super::bluez::Bus;
 use super::central::{Central, CentralError, Found, Handle};
 use super::event::RadioEvent;
+use super::place::Held;
 use super::queue::Standing;
 use super::session::{Action, Event, Failure, Session};
 use super::settings::{ClockDecoder, Deadlines, RadioDevice};
@@ -33,6 +34,7 @@ pub struct Shared {
     pub bus: Bus,
     pub central: Arc<Central>,
     pub turns: Turns,
+    pub held: Held,
     pub events: mpsc::Sender<RadioEvent>,
     pub clock_decoder: ClockDecoder,
     pub deadlines: Deadlines,
@@ -123,7 +125,7 @@ impl Device {
                         }
                         Action::Abandon => operation = None,
                         Action::ReleaseTurn => self.turn.iter().for_each(Turn::connected),
-                        Action::Rescan => self.shared.turns.ask_rescan(&self.adapter()),
+                        Action::Rescan => self.shared.turns.ask_rescan(),
                         Action::ReportReady => self.report(RadioEvent::Ready { device: self.device.id }).await,
                         Action::ReportLost(reason) => {
                             reads = None;
@@ -132,6 +134,7 @@ impl Device {
                         }
                     }
                 }
+                self.shared.held.set(self.device.id, self.session.is_linked());
                 if !self.session.is_linked() {
                     self.turn = None;
                 }

@@ -15,6 +15,7 @@ mod flood;
 mod listen;
 mod liveness;
 mod overseer;
+mod place;
 mod queue;
 mod session;
 mod settings;

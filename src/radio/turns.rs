@@ -90,8 +90,9 @@ impl Turns {
         }
     }
 
-    pub fn ask_rescan(&self, adapter: &str) {
-        self.on(adapter, |one| one.rescan = true);
+    /// On all adapters: who is looked for may be heard by another.
+    pub fn ask_rescan(&self) {
+        self.state().adapters.values_mut().for_each(|one| one.rescan = true);
         self.tell();
     }
 
