@@ -53,6 +53,7 @@ fn wanted(device: &VirtualDevice, bond: Bond) -> RadioDevice {
         read: vec![],
         clock: vec![],
         bond,
+        adapter: None,
         expect_every: None,
         priority: Priority::Normal,
         streams: false,
@@ -102,7 +103,7 @@ impl Radio {
         };
         let requests = Requests::default();
         let settings = RadioSettings {
-            adapter: None,
+            adapters: vec![],
             devices,
             clock_decoder: |_, _| None,
             deadlines,

@@ -83,7 +83,11 @@ fn monitor(document: &Document) -> MonitorSettings {
 
 fn radio(document: &Document) -> RadioSettings {
     let radio = Of(document, document.single("radio"));
-    RadioSettings { adapter: radio.get("adapter"), profiles: radio.need("profiles"), connections: radio.need("connections") }
+    RadioSettings {
+        adapters: radio.get("adapters").unwrap_or_default(),
+        profiles: radio.need("profiles"),
+        connections: radio.need("connections"),
+    }
 }
 
 fn patient(document: &Document, section: &Section) -> PatientSettings {
@@ -108,6 +112,7 @@ fn device(document: &Document, section: &Section, gateway: &GatewaySettings, mon
         profile_id: device.get("profile"),
         profile: None,
         expect_every: device.get("expect_every"),
+        adapter: device.get("adapter"),
         priority: device.get("priority"),
         bond: device.need("bond"),
         passkey: device.get("passkey"),

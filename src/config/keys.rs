@@ -146,7 +146,7 @@ pub const KEYS: &[Key] = &[
     key("monitor.route_down_after", duration(10 * S, DAY), r#""5 min""#, "A route that is not up for so long is down."),
     key("monitor.held_after", duration(60 * S, 30 * DAY), r#""1 h""#, "Records that may not go for so long are told of."),
     key("radio.profiles", Path, r#""/etc/bedrail/profiles.d""#, "Directory of the site's own device profiles (*.toml)."),
-    may("radio.adapter", Address, "Address of the Bluetooth adapter; absent: the first one that is powered."),
+    may("radio.adapters", List(&Address), "Addresses of the Bluetooth adapters to use; absent: all there are."),
     key(
         "radio.connections",
         Kind::Integer { min: 1, max: 64, unit: "links" },
@@ -194,6 +194,11 @@ pub const KEYS: &[Key] = &[
         duration(5 * S, DAY),
         "While it is connected a value comes at least this often, or the radio is doubted; absent: 1 min for a heart-rate device, \
          never for the others.",
+    ),
+    may(
+        "device[].adapter",
+        Address,
+        "Address of the one Bluetooth adapter through which it is reached; absent: any of radio.adapters.",
     ),
     may(
         "device[].priority",

@@ -82,8 +82,8 @@ pub struct WardSettings {
 
 #[derive(Clone, Debug)]
 pub struct RadioSettings {
-    /// Absent: the first adapter that is powered.
-    pub adapter: Option<DeviceId>,
+    /// None: all there are.
+    pub adapters: Vec<DeviceId>,
     /// Directory of the site's own device profiles.
     pub profiles: PathBuf,
     /// Links an adapter holds at once.
@@ -133,6 +133,8 @@ pub struct DeviceSettings {
     pub profile: Option<Arc<Profile>>,
     /// Absent: as its kind does.
     pub expect_every: Option<Duration>,
+    /// The one adapter through which it is reached; absent: any of them.
+    pub adapter: Option<DeviceId>,
     /// Absent: as its kind does.
     pub priority: Option<Priority>,
     pub bond: Bond,

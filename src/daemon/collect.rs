@@ -116,6 +116,7 @@ fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests) 
         RadioDevice {
             id: device.id,
             name: device.name.clone(),
+            adapter: device.adapter,
             subscribe: match &device.profile {
                 Some(profile) => profile.subscriptions().collect(),
                 None => kind.map_or(&[][..], |kind| kind.subscribe).to_vec(),
@@ -137,7 +138,7 @@ fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests) 
         }
     };
     RadioSettings {
-        adapter: settings.radio.adapter,
+        adapters: settings.radio.adapters.clone(),
         devices: settings.devices.iter().map(device).collect(),
         sharing: Sharing { slots: settings.radio.connections, ..Sharing::default() },
         clock_decoder: gatt::device_clock,

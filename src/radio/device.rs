@@ -19,6 +19,7 @@ use super::bond::{Bond, BondState, BondWatch};
 use super::central::{Central, CentralError, Found, Handle};
 use super::event::RadioEvent;
 use super::pairing::{self, PairError, UnderWay};
+use super::place::Held;
 use super::queue::Standing;
 use super::requests::{Request, RequestError, What};
 use super::session::{Action, Event, Failure, Session};
@@ -42,6 +43,7 @@ pub struct Shared {
     pub central: Arc<Central>,
     pub turns: Turns,
     pub may_pair: MayPair,
+    pub held: Held,
     pub events: mpsc::Sender<RadioEvent>,
     pub clock_decoder: ClockDecoder,
     pub deadlines: Deadlines,
@@ -194,7 +196,7 @@ impl Device {
                         }
                         Action::Abandon => operation = None,
                         Action::ReleaseTurn => self.turn.iter().for_each(Turn::connected),
-                        Action::Rescan => self.ask_rescan(),
+                        Action::Rescan => self.shared.turns.ask_rescan(),
                         Action::ReportReady => {
                             self.bond.works();
                             self.report(RadioEvent::Ready { device: self.device.id }).await;
@@ -206,6 +208,7 @@ impl Device {
                         }
                     }
                 }
+                self.shared.held.set(self.device.id, self.session.is_linked());
                 if !self.session.is_linked() {
                     self.turn = None;
                 }
@@ -316,13 +319,6 @@ impl Device {
                 Outcome::Event(Event::Disconnected)
             }),
             _ => self.subscribe(path),
-        }
-    }
-
-    fn ask_rescan(&self) {
-        match &self.seen.path {
-            Some(_) => self.shared.turns.ask_rescan(&self.adapter()),
-            None => self.shared.turns.ask_rescan_everywhere(),
         }
     }
 
@@ -437,7 +433,7 @@ impl Device {
         if let Some(path) = self.seen.path.as_deref().filter(|_| self.session.is_linked()) {
             self.shared.bus.disconnect_device(path).await;
         }
-        self.ask_rescan();
+        self.shared.turns.ask_rescan();
         Ok(())
     }
 

@@ -18,6 +18,7 @@ mod liveness;
 mod nearby;
 mod overseer;
 mod pairing;
+mod place;
 mod queue;
 mod requests;
 mod session;

@@ -206,15 +206,16 @@ impl Overseer {
     }
 
     fn take(&mut self, action: Action) -> Result<(), RadioError> {
-        let (bus, path) = (self.bus.clone(), self.adapter.borrow().path.clone());
-        match (action.rung, action.device, path) {
-            (Rung::Reconnect, Some(device), _) => drop(self.silence.send(device)),
-            (Rung::Rescan | Rung::Reconnect, _, Some(path)) => self.turns.ask_rescan(&path),
-            (Rung::Rescan | Rung::Reconnect, _, None) => {}
-            (Rung::PowerCycle, _, Some(path)) => drop(self.work.spawn(power_cycle(bus, path))),
-            (Rung::PowerCycle, _, None) => drop(self.work.spawn(async { Done::Event(Event::NotTaken(Rung::PowerCycle)) })),
-            (Rung::Reset, ..) => drop(self.work.spawn(reset(bus))),
-            (Rung::Exit, ..) => return Err(RadioError::Silent),
+        let bus = self.bus.clone();
+        match (action.rung, action.device) {
+            (Rung::Reconnect, Some(device)) => drop(self.silence.send(device)),
+            (Rung::Rescan | Rung::Reconnect, _) => self.turns.ask_rescan(),
+            (Rung::PowerCycle, _) => {
+                let adapters: Vec<String> = self.adapter.borrow().usable().map(|(path, _)| path.clone()).collect();
+                drop(self.work.spawn(power_cycle(bus, adapters)));
+            }
+            (Rung::Reset, _) => drop(self.work.spawn(reset(bus))),
+            (Rung::Exit, _) => return Err(RadioError::Silent),
         }
         Ok(())
     }
@@ -261,17 +262,19 @@ impl Overseer {
     }
 }
 
-async fn power_cycle(bus: Bus, adapter: String) -> Done {
-    let off = bus.set_powered(&adapter, false).await;
-    tokio::time::sleep(OFF_FOR).await;
-    // Also after a refusal: it may have been carried out.
-    match off.and(bus.set_powered(&adapter, true).await) {
-        Ok(()) => Done::Event(Event::Tick),
-        Err(error) => {
-            warn!(adapter, %error, "the adapter could not be power cycled");
-            Done::Event(Event::NotTaken(Rung::PowerCycle))
+/// One after the other, so that not all are away at once. Taken if it worked for one.
+async fn power_cycle(bus: Bus, adapters: Vec<String>) -> Done {
+    let mut worked = false;
+    for adapter in &adapters {
+        let off = bus.set_powered(adapter, false).await;
+        tokio::time::sleep(OFF_FOR).await;
+        // Also after a refusal: it may have been carried out.
+        match off.and(bus.set_powered(adapter, true).await) {
+            Ok(()) => worked = true,
+            Err(error) => warn!(adapter, %error, "the adapter could not be power cycled"),
         }
     }
+    Done::Event(if worked { Event::Tick } else { Event::NotTaken(Rung::PowerCycle) })
 }
 
 async fn reset(bus: Bus) -> Done {

@@ -13,8 +13,8 @@ pub type ClockDecoder = fn(Uuid, &[u8]) -> Option<DeviceTime>;
 
 #[derive(Clone, Debug)]
 pub struct RadioSettings {
-    /// By its address: names like hci0 move when adapters are plugged. `None` takes the first there is.
-    pub adapter: Option<DeviceId>,
+    /// By their addresses: names like hci0 move when adapters are plugged. None: all there are.
+    pub adapters: Vec<DeviceId>,
     pub devices: Vec<RadioDevice>,
     pub sharing: Sharing,
     pub clock_decoder: ClockDecoder,
@@ -28,6 +28,8 @@ pub struct RadioSettings {
 pub struct RadioDevice {
     pub id: DeviceId,
     pub name: String,
+    /// The one adapter through which it is reached; `None`: any.
+    pub adapter: Option<DeviceId>,
     /// Their values are handed on as they come.
     pub subscribe: Vec<Uuid>,
     /// Read once a connection: Device Information strings become `Information`, anything else is `Heard`.

@@ -20,7 +20,8 @@ use super::error::RadioError;
 use super::event::RadioEvent;
 use super::listen::Listener;
 use super::overseer::{self, Overseer};
-use super::settings::RadioSettings;
+use super::place::Held;
+use super::settings::{RadioDevice, RadioSettings};
 use super::turns::Turns;
 use super::watch::{AdapterState, Wanted, World};
 use crate::reading::DeviceId;
@@ -41,7 +42,8 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
     let no_bus = |error| RadioError::NoBus { address: bluez::address(), reason: format!("{error}") };
     let central = Arc::new(central.map_err(no_bus)?);
     settings.requests.open(bus.clone());
-    let world = World::new(wanted(&settings), may_pair.clone());
+    let held = Held::default();
+    let world = World::new(wanted(&settings), may_pair.clone(), held.clone());
     let turns = Turns::new(settings.sharing);
     // A child, so that our own end for another reason stops the devices too.
     let stop = stop.child_token();
@@ -55,6 +57,7 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
         central: central.clone(),
         turns: turns.clone(),
         may_pair,
+        held,
         events: inside.clone(),
         clock_decoder: settings.clock_decoder,
         deadlines: settings.deadlines,
@@ -67,11 +70,11 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
         turns,
         events: inside,
         capability: agent::capability(settings.devices.iter().any(|device| matches!(device.bond, Bond::Passkey(_)))),
-        wanted: settings.adapter,
+        wanted: named_adapters(&settings),
         state: world.watch_adapter(),
         reported: None,
         agent_of: 0,
-        scan: None,
+        scans: BTreeMap::new(),
         ask_again: false,
         asking_since: None,
     };
@@ -108,7 +111,17 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
 
 fn wanted(settings: &RadioSettings) -> Wanted {
     let pairing: BTreeMap<DeviceId, Bond> = settings.devices.iter().map(|device| (device.id, device.bond)).collect();
-    Wanted { adapter: settings.adapter, devices: settings.devices.iter().map(|device| device.id).collect(), pairing }
+    let pins = settings.devices.iter().filter_map(|device| Some((device.id, device.adapter?))).collect();
+    let devices = settings.devices.iter().map(|device| device.id).collect();
+    Wanted { adapters: settings.adapters.clone(), pins, devices, pairing }
+}
+
+/// Every adapter the config names, and how to call it.
+fn named_adapters(settings: &RadioSettings) -> BTreeMap<DeviceId, String> {
+    let pinned =
+        |device: &RadioDevice| Some((device.adapter?, format!("adapter {} of device \"{}\"", device.adapter?, device.name)));
+    let listed = settings.adapters.iter().map(|adapter| (*adapter, format!("adapter {adapter}")));
+    settings.devices.iter().filter_map(pinned).chain(listed).collect()
 }
 
 fn failed(task: &'static str, error: &tokio::task::JoinError) -> RadioError {
@@ -122,13 +135,13 @@ struct Keeper {
     turns: Turns,
     events: mpsc::Sender<RadioEvent>,
     capability: &'static str,
-    wanted: Option<DeviceId>,
+    wanted: BTreeMap<DeviceId, String>,
     state: watch::Receiver<AdapterState>,
     reported: Option<(bool, String)>,
     /// The bluetoothd process that has our agent.
     agent_of: u64,
-    /// What a running scan belongs to: process, outages and adapter path.
-    scan: Option<(u64, u64, String)>,
+    /// By the path of its adapter, what a running scan belongs to: the process, and which time the adapter has power.
+    scans: BTreeMap<String, (u64, u64)>,
     ask_again: bool,
     asking_since: Option<Instant>,
 }
@@ -142,7 +155,7 @@ impl Keeper {
             self.ask_again = false;
             self.keep_agent(&state).await;
             self.say(&state).await;
-            self.keep_scan(&state).await;
+            self.keep_scans(&state).await;
             let again = async { if self.ask_again { tokio::time::sleep(ASK_AGAIN).await } else { pending().await } };
             tokio::select! {
                 changed = self.state.changed() => if changed.is_err() { return },
@@ -196,45 +209,68 @@ impl Keeper {
         if let Some(reason) = &state.refused {
             return (false, format!("BlueZ does not answer us ({reason}); see the D-Bus policy of bluetoothd"));
         }
-        let Some(path) = &state.path else {
-            let which = self.wanted.map_or("no Bluetooth adapter".to_owned(), |id| format!("adapter {id} is not"));
-            return (false, format!("{which} plugged in"));
-        };
-        let name = path.rsplit('/').next().unwrap_or_default();
-        if !state.powered {
-            return (false, format!("{name} is powered off; `bluetoothctl power on`, and AutoEnable=true in main.conf"));
+        let (mut usable, mut troubles) = (Vec::new(), Vec::new());
+        for (path, adapter) in state.adapters.iter().filter(|(_, adapter)| adapter.wanted) {
+            let name = path.rsplit('/').next().unwrap_or_default();
+            if !adapter.powered {
+                troubles.push(format!("{name} is powered off; `bluetoothctl power on`, and AutoEnable=true in main.conf"));
+            } else if !self.central.sees_adapter(path).await {
+                troubles.push(format!("{name} has no Modalias; remove DeviceID=false from /etc/bluetooth/main.conf"));
+            } else {
+                usable.push(name.to_owned());
+            }
         }
-        if !self.central.sees_adapter(path).await {
-            return (false, format!("{name} has no Modalias; remove DeviceID=false from /etc/bluetooth/main.conf"));
-        }
-        (true, name.to_owned())
+        troubles.extend(self.missing(state));
+        let works = !usable.is_empty();
+        let names = works.then(|| usable.join(", "));
+        (works, names.into_iter().chain(troubles).collect::<Vec<_>>().join("; "))
     }
 
-    async fn keep_scan(&mut self, state: &AdapterState) {
-        let usable = state.running && state.powered;
-        let here = state.path.clone().filter(|_| usable).map(|path| (state.process, state.outages, path));
-        let on = |turns: &Turns, ask: fn(&Turns, &str) -> bool| here.as_ref().is_some_and(|(.., path)| ask(turns, path));
-        let (busy, restart) = (on(&self.turns, Turns::is_connecting), on(&self.turns, Turns::take_rescan));
-        if self.scan != here {
-            // BlueZ ended it with whatever went away.
-            self.scan = None;
+    /// What the config names and nobody plugged in.
+    fn missing(&self, state: &AdapterState) -> Option<String> {
+        let here: Vec<_> = state.adapters.iter().filter_map(|(path, adapter)| Some((path, adapter.address?))).collect();
+        if here.is_empty() && self.wanted.is_empty() {
+            return Some("no Bluetooth adapter plugged in".to_owned());
         }
-        if let Some((_, _, path)) = self.scan.as_ref().filter(|_| busy || restart) {
-            self.bus.stop_discovery(path).await;
-            self.scan = None;
+        let missing = self.wanted.iter().filter(|(address, _)| here.iter().all(|(_, present)| present != *address));
+        let missing: Vec<String> = missing.map(|(_, name)| format!("{name} is not plugged in")).collect();
+        let others = here.iter().map(|(path, address)| format!("{} {address}", path.rsplit('/').next().unwrap_or_default()));
+        let others = if here.is_empty() { "none".to_owned() } else { others.collect::<Vec<_>>().join(", ") };
+        (!missing.is_empty()).then(|| format!("{} (there are: {others})", missing.join("; ")))
+    }
+
+    async fn keep_scans(&mut self, state: &AdapterState) {
+        let usable: BTreeMap<String, (u64, u64)> =
+            state.usable().map(|(path, adapter)| (path.clone(), (state.process, adapter.epoch))).collect();
+        // BlueZ ended with whatever went away.
+        let turns = &self.turns;
+        self.scans.retain(|path, of| {
+            let goes_on = usable.get(path) == Some(of);
+            if !goes_on {
+                turns.set_scanning(path, false);
+            }
+            goes_on
+        });
+        for (path, of) in usable {
+            self.keep_scan(path, of).await;
         }
-        if let (None, Some(here), false) = (&self.scan, here, busy) {
-            self.turns.set_scanning(&here.2, true);
-            match self.bus.start_discovery(&here.2).await {
-                Ok(()) => self.scan = Some(here),
+    }
+
+    async fn keep_scan(&mut self, path: String, of: (u64, u64)) {
+        let (busy, restart) = (self.turns.is_connecting(&path), self.turns.take_rescan(&path));
+        if (busy || restart) && self.scans.remove(&path).is_some() {
+            self.bus.stop_discovery(&path).await;
+        }
+        if !busy && !self.scans.contains_key(&path) {
+            self.turns.set_scanning(&path, true);
+            match self.bus.start_discovery(&path).await {
+                Ok(()) => drop(self.scans.insert(path.clone(), of)),
                 Err(error) => {
-                    debug!(%error, "BlueZ does not scan");
+                    debug!(path, %error, "BlueZ does not scan");
                     self.ask_again = true;
                 }
             }
         }
-        if let Some(path) = &state.path {
-            self.turns.set_scanning(path, self.scan.is_some());
-        }
+        self.turns.set_scanning(&path, self.scans.contains_key(&path));
     }
 }

@@ -91,13 +91,8 @@ impl Turns {
         }
     }
 
-    pub fn ask_rescan(&self, adapter: &str) {
-        self.on(adapter, |one| one.rescan = true);
-        self.tell();
-    }
-
-    /// For a device that no adapter knows.
-    pub fn ask_rescan_everywhere(&self) {
+    /// On all adapters: who is looked for may be heard by another.
+    pub fn ask_rescan(&self) {
         self.state().adapters.values_mut().for_each(|one| one.rescan = true);
         self.tell();
     }

@@ -10,12 +10,13 @@ use zbus::OwnedVariant;
 use super::agent::MayPair;
 use super::bluez::{ADAPTER, DEVICE};
 use super::bond::Bond;
+use super::place::{Held, Place, choose};
 use crate::reading::DeviceId;
 
 pub type Properties = HashMap<String, OwnedVariant>;
 pub type Interfaces = HashMap<String, Properties>;
 
-/// BlueZ and the adapter in use.
+/// BlueZ and its adapters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdapterState {
     /// Counts bluetoothd processes seen; agents and scans belong to one.
@@ -25,22 +26,36 @@ pub struct AdapterState {
     pub asking: bool,
     /// Why BlueZ could not be asked, though it runs.
     pub refused: Option<String>,
-    /// Its object path, while it is plugged in.
-    pub path: Option<String>,
+    /// What is plugged in, by object path.
+    pub adapters: BTreeMap<String, Adapter>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adapter {
+    pub address: Option<DeviceId>,
     pub powered: bool,
-    /// Counts how often it became unusable: a scan does not live through that.
-    pub outages: u64,
+    /// Some device may use it.
+    pub wanted: bool,
+    /// Which time it is that it has power: a scan does not live through an outage.
+    pub epoch: u64,
+}
+
+impl AdapterState {
+    /// Those that have power and are for us, by object path.
+    pub fn usable(&self) -> impl Iterator<Item = (&String, &Adapter)> {
+        self.adapters.iter().filter(|(_, adapter)| adapter.wanted && adapter.powered)
+    }
 }
 
 impl Default for AdapterState {
     fn default() -> Self {
-        Self { process: 0, running: false, asking: true, refused: None, path: None, powered: false, outages: 0 }
+        Self { process: 0, running: false, asking: true, refused: None, adapters: BTreeMap::new() }
     }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceState {
-    /// Its object path, while BlueZ knows it on the adapter in use.
+    /// Its object path at the adapter through which it is reached, while BlueZ knows it there.
     pub path: Option<String>,
     pub connected: bool,
     pub resolved: bool,
@@ -78,7 +93,10 @@ pub enum Change {
 }
 
 pub struct Wanted {
-    pub adapter: Option<DeviceId>,
+    /// In the order in which devices go on from one to the next; none: all there are.
+    pub adapters: Vec<DeviceId>,
+    /// Devices that are reached through one adapter alone.
+    pub pins: BTreeMap<DeviceId, DeviceId>,
     pub devices: Vec<DeviceId>,
     /// How those of them that may pair do.
     pub pairing: BTreeMap<DeviceId, Bond>,
@@ -88,16 +106,12 @@ pub struct Wanted {
 pub struct World {
     wanted: Wanted,
     may_pair: MayPair,
+    held: Held,
     owner: Option<String>,
-    adapters: BTreeMap<String, Adapter>,
+    epochs: u64,
     objects: BTreeMap<String, Object>,
     adapter: watch::Sender<AdapterState>,
     devices: BTreeMap<DeviceId, watch::Sender<DeviceState>>,
-}
-
-struct Adapter {
-    address: Option<DeviceId>,
-    powered: bool,
 }
 
 /// A configured device as one adapter knows it.
@@ -106,16 +120,19 @@ struct Object {
     connected: bool,
     resolved: bool,
     paired: bool,
+    /// How often it was heard at other adapters since it was heard at this one.
+    unheard: u32,
 }
 
 impl World {
-    pub fn new(wanted: Wanted, may_pair: MayPair) -> Self {
+    pub fn new(wanted: Wanted, may_pair: MayPair, held: Held) -> Self {
         let devices = wanted.devices.iter().map(|id| (*id, watch::Sender::default())).collect();
         Self {
             wanted,
             may_pair,
+            held,
             owner: None,
-            adapters: BTreeMap::new(),
+            epochs: 0,
             objects: BTreeMap::new(),
             adapter: watch::Sender::default(),
             devices,
@@ -151,8 +168,7 @@ impl World {
             }
             Change::Removed { path, interfaces } => {
                 if interfaces.iter().any(|interface| interface == ADAPTER) {
-                    self.adapters.remove(&path);
-                    self.choose_adapter();
+                    self.adapters_changed(|adapters| adapters.retain(|known, _| *known != path));
                 }
                 if interfaces.iter().any(|interface| interface == DEVICE)
                     && let Some(object) = self.objects.remove(&path)
@@ -175,7 +191,6 @@ impl World {
         if owner == self.owner {
             return;
         }
-        self.adapters.clear();
         self.objects.clear();
         self.may_pair.clear();
         self.adapter.send_modify(|state| {
@@ -183,38 +198,81 @@ impl World {
             (state.running, state.refused) = (running, None);
         });
         self.owner = owner;
-        self.choose_adapter();
+        self.adapters_changed(BTreeMap::clear);
     }
 
     fn adapter_added(&mut self, path: &str, properties: &Properties) {
         let address = text(properties, "Address").and_then(|text| text.parse().ok());
         let powered = flag(properties, "Powered").unwrap_or(false);
-        self.adapters.insert(path.to_owned(), Adapter { address, powered });
-        self.choose_adapter();
+        let wanted = self.wanted.devices.iter().any(|device| self.may_use(*device, address));
+        let adapter = Adapter { address, powered, wanted, epoch: self.next_epoch() };
+        self.adapters_changed(|adapters| adapters.extend([(path.to_owned(), adapter)]));
     }
 
     fn adapter_changed(&mut self, path: &str, properties: &Properties) {
-        if let (Some(adapter), Some(powered)) = (self.adapters.get_mut(path), flag(properties, "Powered")) {
-            adapter.powered = powered;
-            self.choose_adapter();
+        let Some(powered) = flag(properties, "Powered") else { return };
+        let epoch = self.next_epoch();
+        self.adapters_changed(|adapters| {
+            if let Some(adapter) = adapters.get_mut(path).filter(|adapter| adapter.powered != powered) {
+                (adapter.powered, adapter.epoch) = (powered, epoch);
+            }
+        });
+    }
+
+    fn next_epoch(&mut self) -> u64 {
+        self.epochs += 1;
+        self.epochs
+    }
+
+    fn adapters_changed(&mut self, change: impl FnOnce(&mut BTreeMap<String, Adapter>)) {
+        let changed = self.adapter.send_if_modified(|state| {
+            let before = state.adapters.clone();
+            change(&mut state.adapters);
+            before != state.adapters
+        });
+        if changed {
+            self.wanted.devices.clone().into_iter().for_each(|device| self.publish(device));
         }
     }
 
-    fn choose_adapter(&mut self) {
-        let fits = |adapter: &Adapter| self.wanted.adapter.is_none_or(|wanted| adapter.address == Some(wanted));
-        let current = self.adapter.borrow().path.clone().filter(|path| self.adapters.contains_key(path));
-        let chosen = current.or_else(|| self.adapters.iter().find(|(_, a)| fits(a)).map(|(path, _)| path.clone()));
-        let powered = chosen.as_ref().is_some_and(|path| self.adapters[path].powered);
-        let moved = self.adapter.send_if_modified(|state| {
-            let before = (state.path.clone(), state.powered);
-            let broke = before.0.is_some() && before.1 && (chosen != before.0 || !powered);
-            state.outages += u64::from(broke);
-            (state.path, state.powered) = (chosen.clone(), powered);
-            before != (chosen, powered)
-        });
-        if moved {
-            self.wanted.devices.clone().into_iter().for_each(|device| self.publish(device));
+    fn may_use(&self, device: DeviceId, adapter: Option<DeviceId>) -> bool {
+        match (self.wanted.pins.get(&device), adapter) {
+            (Some(pin), address) => address == Some(*pin),
+            (None, _) if self.wanted.adapters.is_empty() => true,
+            (None, address) => address.is_some_and(|address| self.wanted.adapters.contains(&address)),
         }
+    }
+
+    /// The object through which the device is reached.
+    fn place(&self, device: DeviceId) -> Option<String> {
+        let state = self.adapter.borrow();
+        let order = self.order(device, &state.adapters);
+        let places = self.objects.iter().filter(|(_, object)| object.device == device).filter_map(|(path, object)| {
+            let adapter = state.adapters.get(path.rsplit_once('/')?.0)?;
+            self.may_use(device, adapter.address).then(|| Place {
+                path,
+                powered: adapter.powered,
+                connected: object.connected,
+                paired: object.paired,
+                unheard: object.unheard,
+                order: order.iter().position(|address| Some(*address) == adapter.address).unwrap_or(order.len()),
+            })
+        });
+        let current = self.devices[&device].borrow().path.clone();
+        choose(places, current.as_deref(), self.held.contains(device)).map(str::to_owned)
+    }
+
+    /// The adapters from the device's own on: they are dealt out in turn.
+    fn order(&self, device: DeviceId, adapters: &BTreeMap<String, Adapter>) -> Vec<DeviceId> {
+        let mut order = self.wanted.adapters.clone();
+        if order.is_empty() {
+            order = adapters.values().filter_map(|adapter| adapter.address).collect();
+            order.sort_unstable();
+        }
+        let place = self.wanted.devices.iter().position(|known| *known == device).unwrap_or_default();
+        let own = place % order.len().max(1);
+        order.rotate_left(own);
+        order
     }
 
     /// Only configured devices are kept; the phones of the ward pass by.
@@ -224,7 +282,8 @@ impl World {
         if let Some(device) = address.filter(|device| self.devices.contains_key(device))
             && !self.objects.contains_key(path)
         {
-            self.objects.insert(path.to_owned(), Object { device, connected: false, resolved: false, paired: false });
+            let object = Object { device, connected: false, resolved: false, paired: false, unheard: 0 };
+            self.objects.insert(path.to_owned(), object);
         }
         let Some(object) = self.objects.get_mut(path) else { return };
         object.connected = flag(properties, "Connected").unwrap_or(object.connected);
@@ -234,8 +293,13 @@ impl World {
         // One that has a bond has no business to pair: should it have lost its own, a person decides.
         let how = self.wanted.pairing.get(&device).copied().filter(|_| !paired).unwrap_or_default();
         self.may_pair.set(path, how);
-        self.publish(device);
         let advertised = ["RSSI", "ManufacturerData", "ServiceData"].iter().any(|name| properties.contains_key(*name));
+        if advertised {
+            for (place, object) in self.objects.iter_mut().filter(|(_, object)| object.device == device) {
+                object.unheard = if place == path { 0 } else { object.unheard.saturating_add(1) };
+            }
+        }
+        self.publish(device);
         if advertised {
             self.devices[&device].send_if_modified(|state| {
                 let here = state.path.as_deref() == Some(path);
@@ -246,10 +310,7 @@ impl World {
     }
 
     fn publish(&self, device: DeviceId) {
-        let adapter = self.adapter.borrow().path.clone();
-        let below = adapter.map(|path| path + "/");
-        let on_adapter = |path: &str| below.as_ref().is_some_and(|below| path.starts_with(below.as_str()));
-        let found = self.objects.iter().find(|(path, object)| object.device == device && on_adapter(path));
+        let found = self.place(device).and_then(|path| self.objects.get_key_value(&path));
         self.devices[&device].send_if_modified(|state| {
             let mut next = DeviceState { losses: state.losses, breaks: state.breaks, heard: state.heard, ..Default::default() };
             if let Some((path, object)) = found {
@@ -303,8 +364,9 @@ mod tests {
     }
 
     fn world(adapter: Option<DeviceId>, may_pair: &MayPair) -> World {
-        let mut world =
-            World::new(Wanted { adapter, devices: vec![STRAP], pairing: [(STRAP, Bond::JustWorks)].into() }, may_pair.clone());
+        let adapters = adapter.into_iter().collect();
+        let wanted = Wanted { adapters, pins: BTreeMap::new(), devices: vec![STRAP], pairing: [(STRAP, Bond::JustWorks)].into() };
+        let mut world = World::new(wanted, may_pair.clone(), Held::default());
         world.apply(Change::Owner(Some(":1.5".to_owned())));
         world
     }
@@ -346,14 +408,69 @@ mod tests {
         let (adapter_state, device) = (world.watch_adapter(), world.watch_device(STRAP));
         world.apply(adapter("hci0", "66:66:66:66:66:66"));
         world.apply(strap(STRAP_PATH));
-        assert_eq!((adapter_state.borrow().path.clone(), device.borrow().path.clone()), (None, None));
+        assert_eq!((adapter_state.borrow().usable().count(), device.borrow().path.clone()), (0, None));
         world.apply(adapter("hci1", "00:11:22:33:44:55"));
         let on_it = STRAP_PATH.replace("hci0", "hci1");
         world.apply(strap(&on_it));
-        assert_eq!(adapter_state.borrow().path.as_deref(), Some("/org/bluez/hci1"));
+        assert_eq!(adapter_state.borrow().usable().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), ["/org/bluez/hci1"]);
         assert_eq!(device.borrow().path.as_ref(), Some(&on_it));
         world.apply(Change::Removed { path: "/org/bluez/hci1".to_owned(), interfaces: vec![ADAPTER.to_owned()] });
-        assert_eq!((adapter_state.borrow().outages, device.borrow().losses), (1, 1));
+        assert_eq!((adapter_state.borrow().usable().count(), device.borrow().losses), (0, 1));
+    }
+
+    #[test]
+    fn a_device_goes_on_to_the_next_adapter_and_comes_back_when_nothing_is_under_way() {
+        let (mut world, held) = (world(None, &MayPair::default()), Held::default());
+        world.held = held.clone();
+        let (own, next) = ("00:11:22:33:44:55", "66:66:66:66:66:66");
+        let elsewhere = STRAP_PATH.replace("hci0", "hci1");
+        let state = world.watch_device(STRAP);
+        let path = || state.borrow().path.clone();
+        [adapter("hci0", own), adapter("hci1", next)].into_iter().for_each(|change| world.apply(change));
+        world.apply(strap(&elsewhere));
+        assert_eq!(path().as_deref(), Some(&elsewhere[..]), "where it was heard");
+        held.set(STRAP, true);
+        world.apply(strap(STRAP_PATH));
+        assert_eq!(path().as_deref(), Some(&elsewhere[..]), "a link is made there");
+        held.set(STRAP, false);
+        world.apply(changed(STRAP_PATH, &[("RSSI", (-61i16).into())]));
+        assert_eq!((path().as_deref(), state.borrow().losses), (Some(STRAP_PATH), 1), "its own adapter hears it");
+        for n in 0..4 {
+            world.apply(changed(&elsewhere, &[("RSSI", (-60i16 - n).into())]));
+        }
+        assert_eq!(path().as_deref(), Some(&elsewhere[..]), "its own does not hear it any more");
+        world.apply(changed(STRAP_PATH, &[("RSSI", (-62i16).into())]));
+        let off = Change::Changed {
+            path: "/org/bluez/hci0".to_owned(),
+            interface: ADAPTER.to_owned(),
+            properties: properties(&[("Powered", false.into())]),
+        };
+        held.set(STRAP, true);
+        world.apply(off);
+        assert_eq!(path().as_deref(), Some(&elsewhere[..]), "whatever was under way ended with the power");
+    }
+
+    #[test]
+    fn devices_are_dealt_out_to_the_adapters_and_a_pinned_one_knows_no_other() {
+        let devices: Vec<DeviceId> = (1..=4).map(|n| DeviceId::new([0xC0, 0xFF, 0xEE, 0, 0, n])).collect();
+        let [one, two] = ["00:11:22:33:44:55", "66:66:66:66:66:66"];
+        let pins = [(devices[3], one.parse().unwrap())].into();
+        let wanted = Wanted { adapters: vec![], pins, devices: devices.clone(), pairing: [].into() };
+        let mut world = World::new(wanted, MayPair::default(), Held::default());
+        world.apply(Change::Owner(Some(":1.5".to_owned())));
+        [adapter("hci0", one), adapter("hci1", two)].into_iter().for_each(|change| world.apply(change));
+        for (hci, n) in ["hci1", "hci0"].into_iter().flat_map(|hci| (1..=4).map(move |n| (hci, n))) {
+            let path = format!("/org/bluez/{hci}/dev_C0_FF_EE_00_00_0{n}");
+            world.apply(added(&path, DEVICE, &[("Address", format!("C0:FF:EE:00:00:0{n}").into()), ("RSSI", (-60i16).into())]));
+        }
+        let at = |world: &World| -> Vec<Option<String>> {
+            let adapter = |path: String| path.split('/').nth(3).map(str::to_owned);
+            devices.iter().map(|device| world.watch_device(*device).borrow().path.clone().and_then(adapter)).collect()
+        };
+        let hci = |n: u8| Some(format!("hci{n}"));
+        assert_eq!(at(&world), [hci(0), hci(1), hci(0), hci(0)]);
+        world.apply(Change::Removed { path: "/org/bluez/hci0".to_owned(), interfaces: vec![ADAPTER.to_owned()] });
+        assert_eq!(at(&world), [hci(1), hci(1), hci(1), None]);
     }
 
     #[test]
@@ -366,7 +483,7 @@ mod tests {
         assert_eq!(may_pair.how(STRAP_PATH), Bond::JustWorks);
         world.apply(Change::Owner(None));
         let (adapter_state, device) = (world.watch_adapter().borrow().clone(), world.watch_device(STRAP).borrow().clone());
-        assert!(!adapter_state.running && adapter_state.path.is_none());
+        assert!(!adapter_state.running && adapter_state.adapters.is_empty());
         assert_eq!(may_pair.how(STRAP_PATH), Bond::None);
         assert_eq!((device.path, device.connected, device.losses, device.breaks), (None, false, 1, 1));
     }
