@@ -1,5 +1,5 @@
 //! Octets of a characteristic → what the device said: one file a service. Pure: no I/O, no clock, no panic on any input,
-//! and no allocation beyond the input's length. Lenient by rule: what is odd but readable is decoded and reported as a
+//! and no memory that the input's length does not account for. Lenient by rule: what is odd but readable is decoded and reported as a
 //! [`Warning`]; what is cut short is refused whole, so half a reading never exists.
 
 mod advertisements;
@@ -69,7 +69,7 @@ pub use fields::{Field, Fields};
 pub use glucose::{GlucoseFeature, GlucoseMeasurement};
 pub use glucose_context::GlucoseMeasurementContext;
 pub use glucose_pairs::{GlucosePairs, GlucoseRecord};
-pub use health_sensor::{HealthObservations, Observation, ObservationValue, SampleArray};
+pub use health_sensor::{HealthObservations, Observation, ObservationValue, SampleArray, StoredHealthObservations};
 pub use heart_rate::{BodySensorLocation, Contact, HeartRateMeasurement};
 pub use insulin::{IddStatus, IddStatusChanged};
 pub use mibeacon::{MiBeacon, ScaleS400};
