@@ -2,7 +2,9 @@
 //! [`super::GlucosePairs`] brings the two together.
 
 use super::fields::{Names, named_bits};
-use super::{Cursor, DateTime, Decode, DecodeError, Field, Fields, Measured, Measurement, Number, Numbers, Observed, Status};
+use super::{
+    Absent, Cursor, DateTime, Decode, DecodeError, Field, Fields, Measured, Measurement, Number, Numbers, Observed, Status,
+};
 use crate::reading::{DeviceTime, Flag, Metric, Modality, OutOfRange, Site, Unit};
 
 const OFFSET_PRESENT: u32 = 1 << 0;
@@ -151,21 +153,18 @@ impl GlucoseMeasurement {
 }
 
 impl Measurement for GlucoseMeasurement {
-    /// Every record of a meter is one it had stored, the latest included.
+    /// Every record of a meter is one it had stored, the latest included. One without a concentration is an event, or a result
+    /// without a number where the status says too high or too low: a record the meter has is never passed over in silence.
     fn observed(&self) -> Observed {
-        let value = self.concentration.map(|told| {
-            let (metric, site) = told.sample.metric_and_site();
-            let said = STATUS_MEANS.iter().filter(|(bit, _)| self.says(*bit)).map(|(_, means)| *means);
-            let mut status: Vec<Status> = Vec::new();
-            for means in told.sample.status().into_iter().chain(said) {
-                if !status.contains(&means) {
-                    status.push(means);
-                }
-            }
-            Measured { metric, site, modality: Modality::Spot, value: Numbers::Single(told.glucose, told.unit), status }
-        });
+        let told = self.concentration;
+        let (metric, site) = told.map_or((Metric::Glucose, None), |told| told.sample.metric_and_site());
+        let (number, unit) =
+            told.map_or((Number::Absent(Absent::Missing), Unit::MilligramPerDecilitre), |told| (told.glucose, told.unit));
+        let said = STATUS_MEANS.iter().filter(|(bit, _)| self.says(*bit)).map(|(_, means)| *means);
+        let status = told.and_then(|told| told.sample.status()).into_iter().chain(said).collect();
+        let value = Numbers::Single(number, unit);
         Observed {
-            values: value.into_iter().collect(),
+            values: vec![Measured { metric, site, modality: Modality::Spot, value, status }],
             device_time: self.time().filter(|_| !self.says(TIME_FAULT)),
             base_time: Some(self.base_time.octets.to_vec()),
             sequence: Some(self.sequence.into()),
@@ -275,7 +274,9 @@ mod tests {
     }
 
     #[test]
-    fn a_record_without_a_concentration_is_no_value() {
-        assert_eq!(observed(0x00, &[]).values, []);
+    fn a_record_without_a_concentration_is_not_passed_over_in_silence() {
+        let [value] = &observed(0x00, &[]).values[..] else { panic!("not one value") };
+        assert_eq!(value.value, Numbers::Single(Number::Absent(Absent::Missing), Unit::MilligramPerDecilitre));
+        assert_eq!(observed(0x08, &[0x20, 0x00]).values[0].status, [Status::OutOfRange(OutOfRange::High)]);
     }
 }
