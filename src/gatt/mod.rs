@@ -1,6 +1,6 @@
 //! Octets of a characteristic → what the device said: one file a service. Pure: no I/O, no clock, no panic on any input,
-//! and no memory that the input's length does not account for. Lenient by rule: what is odd but readable is decoded and reported as a
-//! [`Warning`]; what is cut short is refused whole, so half a reading never exists.
+//! and no memory that the input's length does not account for. Lenient by rule: what is odd but readable is decoded and
+//! reported as a [`Warning`]; what is cut short is refused whole, so half a reading never exists.
 
 mod advertisements;
 mod battery;
