@@ -80,6 +80,6 @@ fuzz-smoke: ## Run each fuzz target for FUZZ_SECONDS (3) on the stable compiler
 	@scripts/need.sh $(BUILD_PACKAGES) $(FUZZ_PACKAGES)
 	@scripts/fuzz.sh smoke
 
-long-fuzz: ## Run each decoder under the fuzzer for FUZZ_SECONDS (60), FUZZ_JOBS at a time (half an hour on two cores)
+long-fuzz: ## Run each decoder under the fuzzer for FUZZ_SECONDS (60), FUZZ_JOBS at a time (forty minutes on two cores)
 	@scripts/need.sh $(BUILD_PACKAGES) $(FUZZ_PACKAGES)
 	@scripts/fuzz.sh long

@@ -1,9 +1,10 @@
 //! Every public test vector holds: fields, warnings, errors, lenient and strict. And no input
 //! whatever makes a decoder panic.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use bedrail::gatt::{self, ADVERTISEMENTS, CHARACTERISTICS, Context, DecodeError, Decoded, Warning};
+use bedrail::gatt::{self, ADVERTISEMENTS, CHARACTERISTICS, Context, DecodeError, Decoded, Numbers, Warning};
 use bedrail::reading::Metric;
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -191,4 +192,26 @@ fn everything_that_is_decoded_is_in_the_list_of_devices() {
         let is_metric = Metric::from_name(metric).is_some() || gatt::find(metric).is_ok();
         assert!(!is_name || is_metric, "docs/devices.md names the metric {metric}");
     }
+}
+
+/// A decoder and the table of metrics are written apart: what one gives, the other must know.
+#[test]
+fn every_value_of_a_vector_is_in_a_unit_and_a_part_of_its_metric() {
+    let mut seen = BTreeSet::new();
+    for vector in vectors() {
+        let decoder = gatt::find(&vector.characteristic).expect("a decoder");
+        let [octets] = &vector.segments()[..] else { continue };
+        let Some(Ok((records, _))) = decoder.observe(octets, &Context::default()) else { continue };
+        for measured in records.into_iter().flat_map(|record| record.values) {
+            let row = measured.metric.row();
+            let (Numbers::Single(_, unit) | Numbers::Compound(_, unit)) = measured.value;
+            assert!(row.units.contains(&unit), "{}: {} in {}", vector.id, row.name, unit.ucum());
+            if let Numbers::Compound(parts, _) = measured.value {
+                let known = |part| row.components.iter().any(|component| component.component == part);
+                assert!(parts.iter().all(|(part, _)| known(*part)), "{}", vector.id);
+            }
+            seen.insert(measured.metric);
+        }
+    }
+    assert!(seen.len() >= 24, "only {} metrics come out of the vectors", seen.len());
 }

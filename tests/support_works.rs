@@ -42,6 +42,7 @@ fn the_encoders_write_what_the_specification_says() {
     assert_eq!(octets(Kind::Cuff, 0), "1e5f0032004100ea070b170a1e1b3700010000", "95/50/65, pulse 55");
     assert_eq!(octets(Kind::OximeterContinuous, 0), "0084f3f4f1", "90.0 %, 50.0/min");
     assert_eq!(octets(Kind::OximeterSpot, 0), "0184f3f4f1ea070b170a1e1b");
+    assert_eq!(octets(Kind::Scale, 0), "0e401fea070b170a1e1b01b400dc05", "40.000 kg, 18.0 kg/m2, 1.500 m");
 }
 
 #[test]
@@ -54,7 +55,7 @@ fn a_value_and_its_text_say_the_same() {
 
 #[test]
 fn a_value_does_not_repeat_within_a_hundred() {
-    for kind in [Kind::HeartRateStrap, Kind::Thermometer, Kind::Cuff, Kind::OximeterContinuous] {
+    for kind in [Kind::HeartRateStrap, Kind::Thermometer, Kind::Cuff, Kind::OximeterContinuous, Kind::Scale] {
         let device = VirtualDevice::new(kind, "A4:C1:38:00:00:01", "x");
         let first: HashSet<String> = (0..100).map(|n| device.value(n, 0).values[0].1.clone()).collect();
         assert_eq!(first.len(), 100, "{kind:?}");

@@ -104,6 +104,7 @@ impl Plan {
             VirtualDevice::new(Kind::HeartRateStrap, "A4:C1:38:00:00:01", "strap"),
             VirtualDevice::new(Kind::Thermometer, "A4:C1:38:00:00:03", "thermometer"),
             VirtualDevice::new(Kind::Cuff, "A4:C1:38:00:00:04", "cuff"),
+            VirtualDevice::new(Kind::Scale, "A4:C1:38:00:00:05", "scale"),
         ];
         devices.extend(
             (1..=self.oximeters).map(|n| {

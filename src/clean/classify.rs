@@ -313,6 +313,10 @@ mod tests {
             (Number::NotANumber, NoValue::NotANumber),
             (Number::NotAtThisResolution, NoValue::NotAtThisResolution),
             (Number::Reserved, NoValue::Reserved),
+            (Number::Absent(Absent::Prohibited), NoValue::Reserved),
+            (Number::Absent(Absent::Unsuccessful), NoValue::Invalid),
+            (Number::Absent(Absent::Missing), NoValue::Unavailable),
+            (Number::Absent(Absent::Unknown), NoValue::Unavailable),
         ] {
             assert_eq!(classify(&spo2(number, &[])), Outcome::NoValue(why));
         }
@@ -327,6 +331,7 @@ mod tests {
         };
         assert_eq!(classify(&spo2(Number::PositiveInfinity, &[Status::Flag(Flag::PoorSignal)])), high);
         assert_eq!(class_of(&spo2(Number::NegativeInfinity, &[])), Class::OutOfRange(OutOfRange::Low));
+        assert_eq!(class_of(&spo2(Number::Absent(Absent::Overrun), &[])), Class::OutOfRange(OutOfRange::High));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! unless it is encrypted.
 
 use super::table::Decoder;
-use super::{BthomeAdvertisement, MiBodyScale, XossAdvertisement};
+use super::{BthomeAdvertisement, MiBeacon, MiBodyScale, XossAdvertisement};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Advertisement {
@@ -33,6 +33,7 @@ pub const ADVERTISEMENTS: &[Advertisement] = &[
         name: "mi_body_scale_adv",
         decoder: Decoder::measurement::<MiBodyScale>(),
     },
+    Advertisement { source: Source::ServiceData(0xFE95), name: "mi_beacon", decoder: Decoder::measurement::<MiBeacon>() },
     Advertisement {
         source: Source::Manufacturer(0xFF04),
         name: "xoss_adv",

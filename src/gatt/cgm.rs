@@ -2,7 +2,7 @@
 //! sensor's session. Without that start a record has no time; [`CgmSession`] gives it one.
 
 use super::crc::{Checked, crc16};
-use super::current_time::{dst_minutes, zone_minutes};
+use super::current_time::{add_zone_and_dst, dst_minutes, zone_minutes};
 use super::fields::{Names, named_bits};
 use super::glucose::Sample;
 use super::{
@@ -322,12 +322,8 @@ impl Decode for CgmSessionStartTime {
     }
 
     fn fields(&self) -> Fields {
-        let minutes = |value: Option<i16>| value.map_or(Field::Null, |minutes| Field::Signed(minutes.into()));
-        let fields = Fields::new()
-            .with("time", self.start.field())
-            .with("tz_min", minutes(self.zone_min))
-            .with("dst_min", minutes(self.dst_min));
-        self.checked.add_to(fields)
+        let fields = Fields::new().with("time", self.start.field());
+        self.checked.add_to(add_zone_and_dst(fields, self.zone_min, self.dst_min))
     }
 }
 

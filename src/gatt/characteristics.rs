@@ -12,9 +12,9 @@ use super::{
     EnhancedIntermediateCuffPressure, Gender, GlucoseFeature, GlucoseMeasurement, GlucoseMeasurementContext, HealthObservations,
     HeartRateMeasurement, Height, Humidity, IddStatus, IddStatusChanged, IntermediateCuffPressure, IntermediateTemperature,
     LocalTimeInformation, MeasurementInterval, NoninContinuous, OmronRecord, PlxContinuousMeasurement, PlxFeatures,
-    PlxSpotCheckMeasurement, PmdData, PnpId, RecordAccessControlPoint, ReferenceTimeInformation, RegisteredUser, SystemId,
-    TemperatureMeasurement, TemperatureType, Text, UdiForMedicalDevices, UserControlPoint, UserIndexValue, Weight,
-    WeightMeasurement, WeightScaleFeature,
+    PlxSpotCheckMeasurement, PmdData, PnpId, RecordAccessControlPoint, ReferenceTimeInformation, RegisteredUser,
+    StoredHealthObservations, SystemId, TemperatureMeasurement, TemperatureType, Text, UdiForMedicalDevices, UserControlPoint,
+    UserIndexValue, Weight, WeightMeasurement, WeightScaleFeature,
 };
 
 const READ: Properties = Properties { read: true, notify: false, indicate: false };
@@ -164,7 +164,7 @@ pub const CHARACTERISTICS: &[Characteristic] = &[
         NOTIFY,
         HEALTH_SENSOR,
     ),
-    segmented_records::<HealthObservations>(
+    segmented_records::<StoredHealthObservations>(
         0x2BDD,
         "stored_health_observations",
         "Stored Health Observations",

@@ -1,7 +1,9 @@
 //! What a decoder must be told that the octets do not say: whether a checksum is sent, and the key of what is encrypted.
 
-/// Everything is optional; a decoder that needs something says so in its error.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+use std::fmt;
+
+/// Everything is optional; a decoder that needs something says so in its error. The key does not print.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Context {
     /// The device's feature characteristic announces a checksum at the end of every value.
     pub e2e_crc: bool,
@@ -9,6 +11,13 @@ pub struct Context {
     pub key: Option<[u8; 16]>,
     /// The device's address, most significant octet first, as printed.
     pub mac: Option<[u8; 6]>,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = self.key.map(|_| "<key>");
+        f.debug_struct("Context").field("e2e_crc", &self.e2e_crc).field("key", &key).field("mac", &self.mac).finish()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,5 +73,7 @@ mod tests {
             let message = context.set(key, value).expect_err(value).to_string();
             assert!(!message.contains(value), "{message}");
         }
+        context.set("key", &"7b".repeat(16)).expect("a key");
+        assert!(!format!("{context:?}").contains("123"), "0x7b is 123");
     }
 }

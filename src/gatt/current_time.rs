@@ -55,9 +55,13 @@ impl Decode for LocalTimeInformation {
     }
 
     fn fields(&self) -> Fields {
-        let minutes = |value: Option<i16>| value.map_or(Field::Null, |minutes| Field::Signed(minutes.into()));
-        Fields::new().with("tz_min", minutes(self.zone_min)).with("dst_min", minutes(self.dst_min))
+        add_zone_and_dst(Fields::new(), self.zone_min, self.dst_min)
     }
+}
+
+pub fn add_zone_and_dst(fields: Fields, zone_min: Option<i16>, dst_min: Option<i16>) -> Fields {
+    let minutes = |value: Option<i16>| value.map_or(Field::Null, |minutes| Field::Signed(minutes.into()));
+    fields.with("tz_min", minutes(zone_min)).with("dst_min", minutes(dst_min))
 }
 
 /// Quarters of an hour from UTC, −12 h to +14 h; −128 is unknown.

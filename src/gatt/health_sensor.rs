@@ -31,7 +31,7 @@ const MAX_DEPTH: u8 = 2;
 /// Unit codes are those of this partition of the nomenclature.
 const DIMENSIONS: u32 = 4 << 16;
 
-/// Live (2B8B) and Stored Health Observations (2BDD), put together from their segments: one observation, or a bundle.
+/// Live Health Observations (2B8B), put together from their segments: one observation, or a bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthObservations(pub Observation);
 
@@ -291,6 +291,26 @@ impl Records for HealthObservations {
     }
 }
 
+/// Stored Health Observations (2BDD): the same, out of the device's memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredHealthObservations(pub HealthObservations);
+
+impl Decode for StoredHealthObservations {
+    fn decode(cursor: &mut Cursor<'_>) -> Result<Self, DecodeError> {
+        HealthObservations::decode(cursor).map(Self)
+    }
+
+    fn fields(&self) -> Fields {
+        self.0.fields()
+    }
+}
+
+impl Records for StoredHealthObservations {
+    fn records(&self) -> Vec<Observed> {
+        self.0.records().into_iter().map(|observed| Observed { stored: true, ..observed }).collect()
+    }
+}
+
 impl Observation {
     fn observed(&self, time: Option<ElapsedTime>, patient: Option<u8>) -> Option<Observed> {
         let (metric, value) = match &self.value {
@@ -360,6 +380,7 @@ mod tests {
         let records = value.records();
         let metrics: Vec<_> = records.iter().map(|record| record.values[0].metric).collect();
         assert_eq!(metrics, [Metric::Spo2, Metric::PulseRateOximeter], "4711 is in no table");
+        assert!(StoredHealthObservations(value).records().iter().all(|record| record.stored));
         for record in records {
             assert_eq!((record.user, record.base_time.as_deref()), (Some(2), Some(&TIME[..])));
             assert_eq!(record.device_time.map(|time| time.to_string()).as_deref(), Some("2026-11-03T06:46:40"));

@@ -1,6 +1,6 @@
 //! Octets of a characteristic → what the device said: one file a service. Pure: no I/O, no clock, no panic on any input,
-//! and no allocation beyond the input's length. Lenient by rule: what is odd but readable is decoded and reported as a
-//! [`Warning`]; what is cut short is refused whole, so half a reading never exists.
+//! and no memory that the input's length does not account for. Lenient by rule: what is odd but readable is decoded and
+//! reported as a [`Warning`]; what is cut short is refused whole, so half a reading never exists.
 
 mod advertisements;
 mod battery;
@@ -24,10 +24,12 @@ mod error;
 mod fields;
 mod float;
 mod glucose;
+mod glucose_context;
 mod glucose_pairs;
 mod health_sensor;
 mod heart_rate;
 mod insulin;
+mod mibeacon;
 mod nonin;
 mod observed;
 mod omron;
@@ -66,11 +68,13 @@ pub use environment::{AirPressure, AmbientTemperature, Humidity};
 pub use error::{DecodeError, SegmentFault, Warning};
 pub use fields::{Field, Fields};
 pub use float::{Medfloat16, Medfloat32};
-pub use glucose::{GlucoseFeature, GlucoseMeasurement, GlucoseMeasurementContext};
+pub use glucose::{GlucoseFeature, GlucoseMeasurement};
+pub use glucose_context::GlucoseMeasurementContext;
 pub use glucose_pairs::{GlucosePairs, GlucoseRecord};
-pub use health_sensor::{HealthObservations, Observation, ObservationValue, SampleArray};
+pub use health_sensor::{HealthObservations, Observation, ObservationValue, SampleArray, StoredHealthObservations};
 pub use heart_rate::{BodySensorLocation, Contact, HeartRateMeasurement};
 pub use insulin::{IddStatus, IddStatusChanged};
+pub use mibeacon::{MiBeacon, ScaleS400};
 pub use nonin::NoninContinuous;
 pub use observed::{Absent, Measured, Number, Numbers, Observed, Status};
 pub use omron::OmronRecord;

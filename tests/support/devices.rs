@@ -14,6 +14,7 @@ use super::room::Devices;
 pub const HEART_RATE: Uuid = uuid16(0x2a37);
 pub const TEMPERATURE: Uuid = uuid16(0x2a1c);
 pub const BLOOD_PRESSURE: Uuid = uuid16(0x2a35);
+pub const WEIGHT: Uuid = uuid16(0x2a9d);
 pub const SPOT_CHECK: Uuid = uuid16(0x2a5e);
 pub const CONTINUOUS: Uuid = uuid16(0x2a5f);
 /// Of Nonin's own service, which no standard describes.
@@ -32,6 +33,7 @@ pub enum Kind {
     OximeterSpot,
     /// With a maker's service in place of the standard one.
     OximeterVendor,
+    Scale,
 }
 
 /// Where a device lets its clock be read.
@@ -80,7 +82,7 @@ pub struct Emission {
 
 impl VirtualDevice {
     pub fn new(kind: Kind, address: &str, name: &str) -> Self {
-        let clock = if matches!(kind, Kind::Cuff | Kind::OximeterSpot) { Clock::CurrentTime } else { Clock::None };
+        let clock = if matches!(kind, Kind::Cuff | Kind::OximeterSpot | Kind::Scale) { Clock::CurrentTime } else { Clock::None };
         let serial = address.replace(':', "");
         Self {
             kind,
@@ -110,6 +112,7 @@ impl VirtualDevice {
             Kind::Thermometer => "thermometer",
             Kind::Cuff => "blood-pressure",
             Kind::OximeterContinuous | Kind::OximeterSpot | Kind::OximeterVendor => "pulse-oximeter",
+            Kind::Scale => "weight-scale",
         }
     }
 
@@ -121,12 +124,13 @@ impl VirtualDevice {
             Kind::OximeterContinuous => CONTINUOUS,
             Kind::OximeterSpot => SPOT_CHECK,
             Kind::OximeterVendor => NONIN,
+            Kind::Scale => WEIGHT,
         }
     }
 
     /// It keeps what nobody took and sends it on the next subscription; the others stream.
     pub fn keeps(&self) -> bool {
-        matches!(self.kind, Kind::Thermometer | Kind::Cuff | Kind::OximeterSpot)
+        matches!(self.kind, Kind::Thermometer | Kind::Cuff | Kind::OximeterSpot | Kind::Scale)
     }
 
     pub fn spec(&self) -> DeviceSpec {
@@ -137,6 +141,7 @@ impl VirtualDevice {
             Kind::OximeterContinuous => (uuid16(0x1822), &["notify"]),
             Kind::OximeterSpot => (uuid16(0x1822), &["indicate"]),
             Kind::OximeterVendor => (NONIN_SERVICE, &["notify"]),
+            Kind::Scale => (uuid16(0x181d), &["indicate"]),
         };
         let encrypted = self.security != Security::Open;
         let own = CharacteristicSpec { uuid: self.characteristic(), encrypted, ..CharacteristicSpec::new(0, flags, &[]) };
@@ -206,6 +211,7 @@ impl VirtualDevice {
             Kind::OximeterContinuous => oximeter(n, None),
             Kind::OximeterSpot => oximeter(n, Some(time)),
             Kind::OximeterVendor => nonin(n),
+            Kind::Scale => weighing(n, time),
         };
         Emission { characteristic: self.characteristic(), octets, values }
     }
@@ -272,6 +278,25 @@ fn nonin(n: i32) -> Made {
     let values =
         [("spo2", saturation.to_string()), ("pulse_rate.oximeter", pulse.to_string()), ("pulse_amplitude_index", amplitude)];
     (octets, values.to_vec())
+}
+
+/// 2A9D: steps of 5 g, with time, user 1, body mass index and height.
+fn weighing(n: i32, time: [u8; 7]) -> Made {
+    let (steps, bmi, height) = (8_000 + n * 37 % 12_000, 180 + n * 7 % 150, 1_500 + n * 11 % 450);
+    let mut octets = vec![0b1110];
+    let field = |value: i32| u16::try_from(value).expect("below 65535").to_le_bytes();
+    octets.extend(field(steps));
+    octets.extend(time);
+    octets.push(1);
+    octets.extend(field(bmi));
+    octets.extend(field(height));
+    let thousandths = |value: i32| format!("{}.{:03}", value / 1_000, value % 1_000);
+    let values = vec![
+        ("body_weight", thousandths(steps * 5)),
+        ("bmi", format!("{}.{}", bmi / 10, bmi % 10)),
+        ("body_height", thousandths(height)),
+    ];
+    (octets, values)
 }
 
 /// IEEE 11073 SFLOAT: exponent in the upper 4 bits, mantissa in the lower 12, both two's complement.
