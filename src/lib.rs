@@ -13,6 +13,7 @@ pub mod deliver;
 pub mod gatt;
 pub mod monitor;
 pub mod net;
+pub mod procedure;
 pub mod profile;
 pub mod radio;
 pub mod reading;
