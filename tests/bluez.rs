@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bedrail::radio::{
-    Bond, Deadlines, EVENT_QUEUE, Heard, InformationField, Pace, Priority, RadioDevice, RadioError, RadioEvent, RadioHealth,
-    RadioSettings, Requests, Sharing, run,
+    Bond, Deadlines, Durable, EVENT_QUEUE, Heard, InformationField, Pace, Priority, RadioDevice, RadioError, RadioEvent,
+    RadioHealth, RadioSettings, Requests, Sharing, run,
 };
 use bedrail::reading::{DeviceId, DeviceTime, SecurityLevel};
 use futures::StreamExt;
@@ -55,6 +55,7 @@ fn wanted(device: &VirtualDevice) -> RadioDevice {
         bond: Bond::None,
         priority: Priority::Normal,
         streams: true,
+        retrieve: None,
         expect_every: None,
     }
 }
@@ -100,6 +101,7 @@ fn settings(devices: Vec<RadioDevice>, pace: Pace) -> RadioSettings {
         clock_decoder: clock,
         deadlines: impatient(),
         pace,
+        durable: Durable::default(),
         requests: Requests::default(),
     }
 }
@@ -193,7 +195,7 @@ impl Radio {
             RadioEvent::Information { field, text, .. } => self.information.push((field, text)),
             RadioEvent::Adapter { usable: false, detail } => self.outages.push(detail),
             RadioEvent::Health(health) => self.health = *health,
-            RadioEvent::Ready { .. } | RadioEvent::Bond { .. } | RadioEvent::Adapter { .. } => {}
+            RadioEvent::Ready { .. } | RadioEvent::Bond { .. } | RadioEvent::Retrieved { .. } | RadioEvent::Adapter { .. } => {}
         }
     }
 

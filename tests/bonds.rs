@@ -9,8 +9,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use bedrail::radio::{
-    Bond, BondState, Deadlines, EVENT_QUEUE, Pace, Priority, RadioDevice, RadioError, RadioEvent, RadioSettings, RequestError,
-    Requests, Sharing, What, run,
+    Bond, BondState, Deadlines, Durable, EVENT_QUEUE, Pace, Priority, RadioDevice, RadioError, RadioEvent, RadioSettings,
+    RequestError, Requests, Sharing, What, run,
 };
 use bedrail::reading::{DeviceId, SecurityLevel};
 use tokio::sync::mpsc;
@@ -54,6 +54,7 @@ fn wanted(device: &VirtualDevice, bond: Bond) -> RadioDevice {
         clock: vec![],
         bond,
         adapter: None,
+        retrieve: None,
         expect_every: None,
         priority: Priority::Normal,
         streams: false,
@@ -109,6 +110,7 @@ impl Radio {
             deadlines,
             pace: Pace::default(),
             sharing: Sharing::default(),
+            durable: Durable::default(),
             requests: requests.clone(),
         };
         let (sender, events) = mpsc::channel(EVENT_QUEUE);

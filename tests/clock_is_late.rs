@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use bedrail::collect::{ClockReport, CollectSettings, CollectStatus, CollectedDevice, Collector, RetainSettings, Windows};
 use bedrail::gatt::sig_uuid;
-use bedrail::radio::{BootClock, Heard, RadioEvent};
+use bedrail::radio::{BootClock, Durable, Heard, RadioEvent};
 use bedrail::reading::{Anchors, Body, BootMillis, ClockQuality, DeviceId, Record, SecurityLevel, Seq, SiteKey, Timestamp};
 use bedrail::store::key::DataKey;
 use bedrail::store::{OPEN, READ_LIMIT, Store, prepare};
@@ -114,6 +114,7 @@ impl Bench {
                 condensed: [].into(),
                 longest_window: Duration::ZERO,
             },
+            durable: Durable::default(),
         };
         let windows = Windows::new(
             "gw-test".to_owned(),

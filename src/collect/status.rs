@@ -114,6 +114,13 @@ pub enum DeviceState {
     BondLost,
 }
 
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retrieved {
+    /// `complete`, `silent`, `refused`, `busy`, `not_writable`, `endless` or `stopped`.
+    pub outcome: String,
+    pub records: u32,
+}
+
 impl DeviceState {
     pub const fn name(self) -> &'static str {
         match self {
@@ -137,6 +144,9 @@ pub struct DeviceStatus {
     /// `none`, `bonding`, `bonded`, `refused` or `lost`.
     #[serde(default)]
     pub bond: String,
+    /// What came of asking it for its stored records the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retrieved: Option<Retrieved>,
     /// How the link was protected when the last value came over it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security: Option<SecurityLevel>,

@@ -14,15 +14,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::trouble::{Missed, Reaction, Ring, Trouble, decide};
 use super::{
-    AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, Retain, RetainSettings, StoreStatus, Taken,
-    Windows, take,
+    AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, Retain, RetainSettings, Retrieved,
+    StoreStatus, Taken, Windows, take,
 };
 use crate::monitor::machine::Process;
 use crate::profile::Profile;
-use crate::radio::{BondState, BootClock, Heard, InformationField, RadioEvent};
+use crate::radio::{BondState, BootClock, Durable, Heard, InformationField, RadioEvent};
 use crate::reading::{Anchor, Anchors, Body, ClockQuality, DeviceId, Metric, Stamp, Value};
 use crate::store::ballast::Ballast;
-use crate::store::{Damage, MAX_RECORDS, Store, StoreError};
+use crate::store::{Damage, Draft, MAX_RECORDS, Store, StoreError};
 
 /// Windows are made and the status is renewed once a second.
 const TICK: Duration = Duration::from_secs(1);
@@ -56,6 +56,8 @@ pub struct CollectSettings {
     pub commit_records: usize,
     pub devices: Vec<CollectedDevice>,
     pub retain: RetainSettings,
+    /// What is durable of what devices number, for whoever asks them for more.
+    pub durable: Durable,
 }
 
 #[derive(Clone, Debug)]
@@ -214,6 +216,11 @@ impl Collector {
             RadioEvent::Ready { device } => self.state(device, DeviceState::Connected, None),
             RadioEvent::Lost { device, reason } => self.lost(device, reason),
             RadioEvent::Bond { device, state } => self.bond(device, state),
+            RadioEvent::Retrieved { device, outcome } => {
+                if let Some(device) = self.device(device) {
+                    device.retrieved = Some(Retrieved { outcome: outcome.name().to_owned(), records: outcome.records() });
+                }
+            }
             RadioEvent::Information { device, field, text } => {
                 if let Some(device) = self.device(device) {
                     device.information.insert(information_name(field).to_owned(), text);
@@ -296,7 +303,7 @@ impl Collector {
         let now = self.stamp();
         let mut drafts = self.ring.front(COMMIT);
         let taken = drafts.len();
-        let sources: Vec<DeviceId> = drafts.iter().map(|draft| draft.device).collect();
+        let sources: Vec<(DeviceId, Option<u32>)> = drafts.iter().map(|draft| (draft.device, sequence(draft))).collect();
         if let Some(trouble) = &self.trouble {
             drafts.extend(self.ring.gaps(trouble.gap_reason(), now, &self.anchors));
         }
@@ -310,7 +317,10 @@ impl Collector {
         self.recovered()?;
         self.write_back_while_there_is_room()?;
         self.status.commits += 1;
-        for (record, source) in appended.records.iter().zip(sources) {
+        for (record, (source, sequence)) in appended.records.iter().zip(sources) {
+            if let Some(sequence) = sequence {
+                self.settings.durable.note(source, sequence);
+            }
             match record {
                 Some(_) => self.status.durable += 1,
                 None => self.device(source).into_iter().for_each(|device| device.duplicates += 1),
@@ -573,6 +583,14 @@ fn count(counts: &mut BTreeMap<String, u64>, name: &str) {
         *n += 1;
     } else if counts.len() < MAX_REASONS {
         counts.insert(name.to_owned(), 1);
+    }
+}
+
+/// The number the device gave it.
+const fn sequence(draft: &Draft) -> Option<u32> {
+    match &draft.body {
+        Body::Reading(reading) => reading.sequence,
+        _ => None,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::api;
 use crate::collect::{CollectSettings, CollectStatus, CollectedDevice, Collector, Missed, RetainSettings, Windows, watch_clock};
 use crate::config::{Bond, Priority, Settings};
 use crate::gatt;
-use crate::radio::{self, BootClock, Deadlines, Pace, RadioDevice, RadioSettings, Requests, Sharing};
+use crate::radio::{self, BootClock, Deadlines, Durable, Pace, RadioDevice, RadioSettings, Requests, Sharing};
 use crate::reading::METRICS;
 use crate::store::Store;
 
@@ -38,7 +38,9 @@ pub fn start(
     let windows = Windows::new(gateway.id.clone(), lengths, zones, gateway.timezone.clone(), settings.store.horizon, &store)?;
     let (publish, status) = watch::channel(CollectStatus::default());
     let ring = bell::ringer(gateway.runtime_dir.join(bell::NAME));
-    let collector = Collector::new(collect_settings(settings), store, windows, boot, publish, ring).map_err(collect_error)?;
+    let durable = Durable::default();
+    let collector = Collector::new(collect_settings(settings, durable.clone()), store, windows, boot, publish, ring)
+        .map_err(collect_error)?;
     let collector = collector.after(missed);
 
     let path = gateway.runtime_dir.join(api::COLLECT_SOCKET);
@@ -55,7 +57,7 @@ pub fn start(
     let writer_stop = CancellationToken::new();
     let radio_done = writer_stop.clone();
     let requests = Requests::default();
-    let radio_settings = radio_settings(settings, &keys.passkeys, requests);
+    let radio_settings = radio_settings(settings, &keys.passkeys, requests, durable);
     tasks.spawn(async move {
         let result = radio::run(radio_settings, heard, radio_stop).await;
         radio_done.cancel();
@@ -78,7 +80,7 @@ fn collect_error(error: crate::collect::CollectError) -> DaemonError {
     }
 }
 
-fn collect_settings(settings: &Settings) -> CollectSettings {
+fn collect_settings(settings: &Settings, durable: Durable) -> CollectSettings {
     let device = |device: &crate::config::DeviceSettings| CollectedDevice {
         id: device.id,
         name: device.name.clone(),
@@ -92,6 +94,7 @@ fn collect_settings(settings: &Settings) -> CollectSettings {
         commit_records: settings.store.commit_records,
         devices: settings.devices.iter().map(device).collect(),
         retain: retain_settings(settings),
+        durable,
     }
 }
 
@@ -109,7 +112,7 @@ fn retain_settings(settings: &Settings) -> RetainSettings {
     }
 }
 
-fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests) -> RadioSettings {
+fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests, durable: Durable) -> RadioSettings {
     let device = |device: &crate::config::DeviceSettings| {
         let kind = gatt::device_kinds().iter().find(|kind| kind.name == device.kind.name());
         let (clock, read) = kind.map_or(&[][..], |kind| kind.read).iter().partition(|uuid| CLOCKS.contains(uuid));
@@ -134,6 +137,7 @@ fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests) 
                 Priority::High => radio::Priority::High,
             },
             streams: device.kind.streams(),
+            retrieve: kind.and_then(|kind| kind.retrieve),
             expect_every: device.expect_every.or_else(|| device.kind.expect_every()),
         }
     };
@@ -144,6 +148,7 @@ fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests) 
         clock_decoder: gatt::device_clock,
         deadlines: Deadlines::default(),
         pace: Pace::default(),
+        durable,
         requests,
     }
 }

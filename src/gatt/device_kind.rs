@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::sig_uuid;
+use super::{Width, sig_uuid};
 
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceKind {
@@ -13,6 +13,8 @@ pub struct DeviceKind {
     pub subscribe: &'static [Uuid],
     /// Read once after connecting, where the device has them, in this order.
     pub read: &'static [Uuid],
+    /// It keeps records that are asked for.
+    pub retrieve: Option<Width>,
 }
 
 /// The clock first: the shorter after connecting, the better the comparison with the gateway's.
@@ -28,17 +30,22 @@ const AFTER_CONNECT: &[Uuid] = &[
     sig_uuid(0x2A28),
 ];
 
+/// What most do: tell what was measured, and be asked who they are.
+const TELLS: DeviceKind = DeviceKind { name: "", service: sig_uuid(0x1800), subscribe: &[], read: AFTER_CONNECT, retrieve: None };
+
 const DEVICE_KINDS: &[DeviceKind] = &[
-    DeviceKind { name: "heart-rate", service: sig_uuid(0x180D), subscribe: &[sig_uuid(0x2A37)], read: AFTER_CONNECT },
-    DeviceKind { name: "thermometer", service: sig_uuid(0x1809), subscribe: &[sig_uuid(0x2A1C)], read: AFTER_CONNECT },
-    DeviceKind { name: "blood-pressure", service: sig_uuid(0x1810), subscribe: &[sig_uuid(0x2A35)], read: AFTER_CONNECT },
+    DeviceKind { name: "heart-rate", service: sig_uuid(0x180D), subscribe: &[sig_uuid(0x2A37)], ..TELLS },
+    DeviceKind { name: "thermometer", service: sig_uuid(0x1809), subscribe: &[sig_uuid(0x2A1C)], ..TELLS },
+    DeviceKind { name: "blood-pressure", service: sig_uuid(0x1810), subscribe: &[sig_uuid(0x2A35)], ..TELLS },
+    DeviceKind { name: "pulse-oximeter", service: sig_uuid(0x1822), subscribe: &[sig_uuid(0x2A5E), sig_uuid(0x2A5F)], ..TELLS },
+    DeviceKind { name: "weight-scale", service: sig_uuid(0x181D), subscribe: &[sig_uuid(0x2A9D)], ..TELLS },
     DeviceKind {
-        name: "pulse-oximeter",
-        service: sig_uuid(0x1822),
-        subscribe: &[sig_uuid(0x2A5E), sig_uuid(0x2A5F)],
-        read: AFTER_CONNECT,
+        name: "glucose-meter",
+        service: sig_uuid(0x1808),
+        subscribe: &[sig_uuid(0x2A18), sig_uuid(0x2A34)],
+        retrieve: Some(Width::U16),
+        ..TELLS
     },
-    DeviceKind { name: "weight-scale", service: sig_uuid(0x181D), subscribe: &[sig_uuid(0x2A9D)], read: AFTER_CONNECT },
 ];
 
 pub const fn device_kinds() -> &'static [DeviceKind] {

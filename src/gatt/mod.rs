@@ -80,7 +80,7 @@ pub use observed::{Absent, Measured, Number, Numbers, Observed, Status};
 pub use omron::OmronRecord;
 pub use polar::{PmdData, PmdSamples, PulseInterval};
 pub use pulse_oximeter::{PlxContinuousMeasurement, PlxFeatures, PlxSpotCheckMeasurement};
-pub use record_access::{Bound, RecordAccessControlPoint, RecordAccessResult, StoredRecords};
+pub use record_access::{Bound, RecordAccessControlPoint, RecordAccessResult, StoredRecords, Width};
 pub use segment::{Joined, Pushed, SegmentJoiner};
 pub use table::{
     Characteristic, Decoded, Decoder, Properties, UnknownCharacteristic, characteristic, decode, device_clock, find,

@@ -91,6 +91,15 @@ pub enum StoredRecords {
     Between(Bound, Bound),
 }
 
+/// How wide the sequence numbers of the service are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// Glucose, CGM, pulse oximetry.
+    U16,
+    /// Generic health sensors.
+    U32,
+}
+
 /// An end of a span of records. Sequence numbers have the width of their service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {

@@ -2,4 +2,4 @@
 
 mod retrieve;
 
-pub use retrieve::{Action, Event, Outcome, Retrieve, Width};
+pub use retrieve::{Action, Event, Outcome, Retrieve};

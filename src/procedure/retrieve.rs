@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::gatt::{Bound, RecordAccessControlPoint, RecordAccessResult, StoredRecords, read};
+use crate::gatt::{Bound, RecordAccessControlPoint, RecordAccessResult, StoredRecords, Width, read};
 
 /// Since the last record, or since the question (Glucose Profile 1.0: the attribute protocol's own limit).
 const SILENCE: Duration = Duration::from_secs(30);
@@ -19,15 +19,6 @@ const BUSY_TRIES: u32 = 6;
 /// More records than any device stores: one that sends without end is stopped.
 const MAX_RECORDS: u32 = 100_000;
 
-/// How wide the sequence numbers of the service are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Width {
-    /// Glucose, CGM, pulse oximetry.
-    U16,
-    /// Generic health sensors.
-    U32,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// Everything is subscribed.
@@ -36,8 +27,8 @@ pub enum Event<'a> {
     Written(bool),
     /// A value of the control point.
     Answer(&'a [u8]),
-    /// A stored record came.
-    Record,
+    /// A stored record came, with its number where it has one.
+    Record(Option<u32>),
     /// Time passed.
     Tick,
     /// Whoever is in charge wants the device for something else.
@@ -70,6 +61,14 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// How many records came.
+    pub const fn records(self) -> u32 {
+        match self {
+            Outcome::Complete(records) | Outcome::Silent(records) => records,
+            _ => 0,
+        }
+    }
+
     pub const fn name(self) -> &'static str {
         match self {
             Outcome::Complete(_) => "complete",
@@ -108,6 +107,8 @@ enum Ask {
     /// From the one behind the last durable.
     From(u32),
     All,
+    /// Nothing came from there on: is what is there older, or numbered anew?
+    Newest(u32),
 }
 
 #[derive(Debug)]
@@ -117,12 +118,14 @@ pub struct Retrieve {
     last: Option<u32>,
     state: State,
     records: u32,
+    /// Of the newest record, where that was asked for.
+    newest: Option<u32>,
     busy: u32,
 }
 
 impl Retrieve {
     pub const fn new(width: Width, last: Option<u32>) -> Self {
-        Self { width, last, state: State::Idle, records: 0, busy: 0 }
+        Self { width, last, state: State::Idle, records: 0, newest: None, busy: 0 }
     }
 
     pub fn poll(&mut self, now: Instant, event: Event<'_>) -> Vec<Action> {
@@ -130,9 +133,14 @@ impl Retrieve {
             (State::Idle, Event::Begin) => self.ask(now, self.first()),
             (State::Idle | State::Ended, Event::Stop) => self.end(Outcome::Stopped),
             (State::Idle | State::Ended, _) => vec![],
-            (State::Asking { .. } | State::Aborting { .. }, Event::Record) => self.record(now),
+            (State::Asking { asked: Ask::Newest(_), .. }, Event::Record(number)) => {
+                self.newest = number;
+                vec![]
+            }
+            (State::Asking { .. } | State::Aborting { .. }, Event::Record(_)) => self.record(now),
             (State::Asking { asked, .. }, Event::Answer(octets)) => self.answered(now, asked, octets),
             (State::Asking { asked: Ask::From(_), .. }, Event::Written(false)) => self.ask(now, Ask::All),
+            (State::Asking { asked: Ask::Newest(_), .. }, Event::Written(false)) => self.end(Outcome::Complete(0)),
             (State::Asking { .. }, Event::Written(false)) => self.end(Outcome::NotWritable),
             (State::Asking { asked, since }, Event::Tick) if now >= since + SILENCE => self.silent(now, asked),
             (State::Asking { .. }, Event::Stop) => self.abort(now, Outcome::Stopped),
@@ -167,6 +175,7 @@ impl Retrieve {
         self.state = State::Asking { asked: ask, since: now };
         let records = match (ask, self.width) {
             (Ask::All, _) => StoredRecords::All,
+            (Ask::Newest(_), _) => StoredRecords::Last,
             (Ask::From(first), Width::U16) => StoredRecords::From(Bound::Sequence16(first as u16)),
             (Ask::From(first), Width::U32) => StoredRecords::From(Bound::Sequence32(first)),
         };
@@ -190,6 +199,14 @@ impl Retrieve {
             return vec![];
         };
         match (result, asked) {
+            (_, Ask::Newest(from)) if result != RecordAccessResult::Busy => match self.newest {
+                // Its memory was cleared, or its battery out: what it has now nobody has.
+                Some(newest) if newest < from.saturating_sub(1) => self.ask(now, Ask::All),
+                _ => self.end(Outcome::Complete(0)),
+            },
+            (RecordAccessResult::Success | RecordAccessResult::NoRecordsFound, Ask::From(from)) if self.records == 0 => {
+                self.ask(now, Ask::Newest(from))
+            }
             (RecordAccessResult::Success | RecordAccessResult::NoRecordsFound, _) => self.end(Outcome::Complete(self.records)),
             (RecordAccessResult::NotSupported, Ask::From(_)) => self.ask(now, Ask::All),
             (RecordAccessResult::Busy, ask) => {
@@ -210,6 +227,7 @@ impl Retrieve {
     fn silent(&mut self, now: Instant, asked: Ask) -> Vec<Action> {
         match asked {
             Ask::From(_) if self.records == 0 => self.ask(now, Ask::All),
+            Ask::Newest(_) => self.abort(now, Outcome::Complete(0)),
             _ => self.abort(now, Outcome::Silent(self.records)),
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use btleplug::api::{Central as _, CharPropFlags, Characteristic, Manager as _, Peripheral as _};
+use btleplug::api::{Central as _, CharPropFlags, Characteristic, Manager as _, Peripheral as _, WriteType};
 use btleplug::platform::{Adapter, Manager, Peripheral, PeripheralId};
 use futures::{Stream, StreamExt};
 use tokio::sync::Mutex;
@@ -71,6 +71,8 @@ pub struct Found {
     pub tells: bool,
     /// It does so by indications alone, each acknowledged.
     pub indicates_only: bool,
+    /// It takes what is written to it, and says so.
+    pub writable: bool,
     characteristic: Characteristic,
 }
 
@@ -92,6 +94,7 @@ impl Handle {
                 readable: has(CharPropFlags::READ),
                 tells: has(CharPropFlags::NOTIFY) || has(CharPropFlags::INDICATE),
                 indicates_only: has(CharPropFlags::INDICATE) && !has(CharPropFlags::NOTIFY),
+                writable: has(CharPropFlags::WRITE),
                 characteristic,
             }
         };
@@ -100,6 +103,11 @@ impl Handle {
 
     pub async fn read(&self, found: &Found) -> Result<Vec<u8>, CentralError> {
         Ok(self.peripheral.read(&found.characteristic).await?)
+    }
+
+    /// With response. What may be written is decided by whoever calls: `procedure` makes nothing but questions.
+    pub async fn write(&self, found: &Found, octets: &[u8]) -> Result<(), CentralError> {
+        Ok(self.peripheral.write(&found.characteristic, octets, WriteType::WithResponse).await?)
     }
 
     pub async fn subscribe(&self, found: &Found) -> Result<(), CentralError> {

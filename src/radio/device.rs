@@ -18,6 +18,7 @@ use super::bluez::Bus;
 use super::bond::{Bond, BondState, BondWatch};
 use super::central::{Central, CentralError, Found, Handle};
 use super::event::RadioEvent;
+use super::fetch::{self, Durable};
 use super::pairing::{self, PairError, UnderWay};
 use super::place::Held;
 use super::queue::Standing;
@@ -44,6 +45,7 @@ pub struct Shared {
     pub turns: Turns,
     pub may_pair: MayPair,
     pub held: Held,
+    pub durable: Durable,
     pub events: mpsc::Sender<RadioEvent>,
     pub clock_decoder: ClockDecoder,
     pub deadlines: Deadlines,
@@ -289,7 +291,11 @@ impl Device {
             }
             Outcome::Subscribed(handle, found) => {
                 let (device, facts, events) = (self.device.clone(), self.facts.clone(), self.shared.events.clone());
-                *reads = Some(Box::pin(values::read(handle, device, found, facts, events)));
+                let durable = self.shared.durable.clone();
+                *reads = Some(Box::pin(async move {
+                    values::read(handle.clone(), device.clone(), found.clone(), facts.clone(), events.clone()).await;
+                    fetch::stored(handle, device, found, facts, durable, events).await;
+                }));
                 Event::Subscribed
             }
         }

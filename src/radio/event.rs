@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::bond::BondState;
+use crate::procedure::Outcome;
 use crate::reading::{BootMillis, DeviceId, DeviceTime, SecurityLevel};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,11 @@ pub enum RadioEvent {
     Bond {
         device: DeviceId,
         state: BondState,
+    },
+    /// The device was asked for what it stored.
+    Retrieved {
+        device: DeviceId,
+        outcome: Outcome,
     },
     /// A fact of the Device Information service, read after connecting.
     Information {

@@ -5,7 +5,9 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::bond::Bond;
+use super::fetch::Durable;
 use super::requests::Requests;
+use crate::gatt::Width;
 use crate::reading::{DeviceId, DeviceTime};
 
 /// Turns the value of a clock characteristic into a time; `None` when it says none.
@@ -20,6 +22,8 @@ pub struct RadioSettings {
     pub clock_decoder: ClockDecoder,
     pub deadlines: Deadlines,
     pub pace: Pace,
+    /// What is durable of what devices number.
+    pub durable: Durable,
     /// What people ask of it comes through here.
     pub requests: Requests,
 }
@@ -40,6 +44,8 @@ pub struct RadioDevice {
     pub priority: Priority,
     /// It goes on telling values while it is connected; others are done once they have told what was measured.
     pub streams: bool,
+    /// It keeps records that are asked for after connecting, and how it numbers them.
+    pub retrieve: Option<Width>,
     /// While it is connected a value comes at least this often; `None` for a device that tells only what was measured.
     pub expect_every: Option<Duration>,
 }

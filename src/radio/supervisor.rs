@@ -58,6 +58,7 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
         turns: turns.clone(),
         may_pair,
         held,
+        durable: settings.durable.clone(),
         events: inside.clone(),
         clock_decoder: settings.clock_decoder,
         deadlines: settings.deadlines,

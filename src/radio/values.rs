@@ -27,11 +27,13 @@ pub struct Known {
     pub clock: Option<(DeviceTime, BootMillis)>,
     pub indicates_only: BTreeSet<Uuid>,
     pub security: SecurityLevel,
+    /// Where a procedure under way listens in.
+    pub tap: Option<mpsc::Sender<(Uuid, Vec<u8>)>>,
 }
 
 impl Default for Known {
     fn default() -> Self {
-        Self { clock: None, indicates_only: BTreeSet::new(), security: SecurityLevel::None }
+        Self { clock: None, indicates_only: BTreeSet::new(), security: SecurityLevel::None, tap: None }
     }
 }
 
@@ -84,6 +86,11 @@ pub async fn hand_on(
     };
     let mut values = pin!(values);
     while let Some((characteristic, octets)) = values.next().await {
+        let tap = facts.lock().tap.clone();
+        if let Some(tap) = tap {
+            // Whoever listened may just have ended.
+            let _ = tap.send((characteristic, octets.clone())).await;
+        }
         // BlueZ may tell values before this connection subscribed: it renews what the last one had. They count.
         if !device.subscribe.contains(&characteristic) {
             continue;

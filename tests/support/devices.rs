@@ -15,6 +15,8 @@ pub const HEART_RATE: Uuid = uuid16(0x2a37);
 pub const TEMPERATURE: Uuid = uuid16(0x2a1c);
 pub const BLOOD_PRESSURE: Uuid = uuid16(0x2a35);
 pub const WEIGHT: Uuid = uuid16(0x2a9d);
+pub const GLUCOSE: Uuid = uuid16(0x2a18);
+pub const RECORD_ACCESS: Uuid = uuid16(0x2a52);
 pub const SPOT_CHECK: Uuid = uuid16(0x2a5e);
 pub const CONTINUOUS: Uuid = uuid16(0x2a5f);
 /// Of Nonin's own service, which no standard describes.
@@ -34,6 +36,7 @@ pub enum Kind {
     /// With a maker's service in place of the standard one.
     OximeterVendor,
     Scale,
+    GlucoseMeter,
 }
 
 /// Where a device lets its clock be read.
@@ -113,6 +116,7 @@ impl VirtualDevice {
             Kind::Cuff => "blood-pressure",
             Kind::OximeterContinuous | Kind::OximeterSpot | Kind::OximeterVendor => "pulse-oximeter",
             Kind::Scale => "weight-scale",
+            Kind::GlucoseMeter => "glucose-meter",
         }
     }
 
@@ -125,6 +129,7 @@ impl VirtualDevice {
             Kind::OximeterSpot => SPOT_CHECK,
             Kind::OximeterVendor => NONIN,
             Kind::Scale => WEIGHT,
+            Kind::GlucoseMeter => GLUCOSE,
         }
     }
 
@@ -142,6 +147,7 @@ impl VirtualDevice {
             Kind::OximeterSpot => (uuid16(0x1822), &["indicate"]),
             Kind::OximeterVendor => (NONIN_SERVICE, &["notify"]),
             Kind::Scale => (uuid16(0x181d), &["indicate"]),
+            Kind::GlucoseMeter => (uuid16(0x1808), &["notify"]),
         };
         let encrypted = self.security != Security::Open;
         let own = CharacteristicSpec { uuid: self.characteristic(), encrypted, ..CharacteristicSpec::new(0, flags, &[]) };
@@ -161,6 +167,10 @@ impl VirtualDevice {
             ServiceSpec { uuid: uuid16(0x180f), characteristics: battery },
             ServiceSpec { uuid: uuid16(0x180a), characteristics: information },
         ];
+        if self.kind == Kind::GlucoseMeter {
+            services[0].characteristics.push(CharacteristicSpec::new(0x2a34, &["notify"], &[]));
+            services[0].characteristics.push(CharacteristicSpec::new(0x2a52, &["write", "indicate"], &[]));
+        }
         match self.clock {
             Clock::None => {}
             Clock::CurrentTime => {
@@ -212,6 +222,7 @@ impl VirtualDevice {
             Kind::OximeterSpot => oximeter(n, Some(time)),
             Kind::OximeterVendor => nonin(n),
             Kind::Scale => weighing(n, time),
+            Kind::GlucoseMeter => glucose(n, time),
         };
         Emission { characteristic: self.characteristic(), octets, values }
     }
@@ -266,6 +277,14 @@ fn oximeter(n: i32, time: Option<[u8; 7]>) -> Made {
     octets.extend(time.into_iter().flatten());
     let tenths = |value: i32| format!("{}.{}", value / 10, value % 10);
     (octets, vec![("spo2", tenths(saturation)), ("pulse_rate.oximeter", tenths(pulse))])
+}
+
+/// 2A18: number, time, kg/L of capillary plasma from a finger. A mg/dL is 10^-5 kg/L.
+fn glucose(n: i32, time: [u8; 7]) -> Made {
+    let milligrams = 60 + n * 37 % 300;
+    let number = u16::try_from(n).expect("it is small").to_le_bytes();
+    let octets = [&[0b10][..], &number, &time, &medfloat16(milligrams, -5), &[0x12]].concat();
+    (octets, vec![("glucose", milligrams.to_string())])
 }
 
 /// Nonin's ten octets: percent, beats and hundredths of a percent, most significant octet first.

@@ -27,11 +27,16 @@ impl Meter {
             return (vec![], Some(vec![6, 0, 1, 10]));
         }
         let from = match request {
-            [1, 1] => 0,
+            [1, 1 | 6] => 0,
             [1, 3, 1, low, high] if self.counts => u16::from_le_bytes([*low, *high]),
             [1, 3, ..] => return (vec![], self.answers.then(|| vec![6, 0, 1, 4])),
             other => panic!("never asked for: {other:?}"),
         };
+        if request == [1, 6] {
+            let newest: Vec<u16> = self.stored.last().copied().into_iter().collect();
+            let code = if newest.is_empty() { 6 } else { 1 };
+            return (newest, Some(vec![6, 0, 1, code]));
+        }
         let found: Vec<u16> = self.stored.iter().copied().filter(|number| *number >= from).collect();
         if let Some(after) = self.breaks_after {
             return (found.into_iter().take(after).collect(), None);
@@ -58,7 +63,7 @@ fn run(meter: &mut Meter, last: Option<u32>) -> (Vec<u16>, Outcome) {
         actions = retrieve.poll(now, Event::Written(true));
         let (records, answer) = meter.asked(&request);
         for record in records {
-            assert_eq!(retrieve.poll(now, Event::Record), []);
+            assert_eq!(retrieve.poll(now, Event::Record(Some(record.into()))), []);
             came.push(record);
         }
         if let Some(answer) = answer {
@@ -72,7 +77,8 @@ fn run(meter: &mut Meter, last: Option<u32>) -> (Vec<u16>, Outcome) {
 fn it_asks_from_the_first_record_that_is_not_durable() {
     assert_eq!(run(&mut Meter::new(1..=9), None), ((1..=9).collect(), Outcome::Complete(9)));
     assert_eq!(run(&mut Meter::new(1..=9), Some(6)), (vec![7, 8, 9], Outcome::Complete(3)));
-    assert_eq!(run(&mut Meter::new(1..=9), Some(9)), (vec![], Outcome::Complete(0)));
+    // The newest comes once more, to see that nothing was numbered anew.
+    assert_eq!(run(&mut Meter::new(1..=9), Some(9)), (vec![9], Outcome::Complete(0)));
     assert_eq!(run(&mut Meter::new([]), None), (vec![], Outcome::Complete(0)));
 }
 
@@ -85,6 +91,12 @@ fn a_meter_that_cannot_count_or_does_not_answer_is_asked_for_everything() {
     }
     // At the end of the numbers nobody knows what comes next.
     assert_eq!(run(&mut Meter::new([0, 1]), Some(65_535)), (vec![0, 1], Outcome::Complete(2)));
+}
+
+#[test]
+fn a_meter_that_began_its_numbers_anew_is_asked_for_everything() {
+    assert_eq!(run(&mut Meter::new(0..=2), Some(500)), (vec![2, 0, 1, 2], Outcome::Complete(3)));
+    assert_eq!(run(&mut Meter::new([]), Some(500)), (vec![], Outcome::Complete(0)));
 }
 
 #[test]
@@ -106,7 +118,7 @@ fn the_silence_counts_from_the_last_record() {
     let (mut retrieve, begun) = (Retrieve::new(Width::U16, None), Instant::now());
     retrieve.poll(begun, Event::Begin);
     for second in (20..=200).step_by(20) {
-        assert_eq!(retrieve.poll(begun + Duration::from_secs(second), Event::Record), []);
+        assert_eq!(retrieve.poll(begun + Duration::from_secs(second), Event::Record(None)), []);
     }
     let last = begun + Duration::from_secs(200);
     assert_eq!(retrieve.poll(last + SILENCE - Duration::from_millis(1), Event::Tick), []);
@@ -117,7 +129,7 @@ fn the_silence_counts_from_the_last_record() {
 fn whoever_sends_without_end_is_stopped() {
     let (mut retrieve, now) = (Retrieve::new(Width::U16, None), Instant::now());
     retrieve.poll(now, Event::Begin);
-    let stopped = (0..=MAX_RECORDS).find_map(|_| retrieve.poll(now, Event::Record).pop());
+    let stopped = (0..=MAX_RECORDS).find_map(|_| retrieve.poll(now, Event::Record(None)).pop());
     assert_eq!(stopped, Some(Action::Write(vec![3, 0])));
     assert_eq!(retrieve.poll(now, Event::Answer(&[6, 0, 3, 1])), [Action::Done(Outcome::Endless)]);
 }
@@ -164,7 +176,7 @@ proptest! {
             let event = match &step {
                 Step::Written(taken) => Event::Written(*taken),
                 Step::Answer(octets) => Event::Answer(octets),
-                Step::Record => Event::Record,
+                Step::Record => Event::Record(None),
                 Step::Stop => Event::Stop,
                 Step::Wait(seconds) => {
                     now += Duration::from_secs(*seconds);
@@ -183,7 +195,7 @@ proptest! {
         prop_assert_eq!(actions.iter().filter(|action| matches!(action, Action::Done(_))).count(), 1);
         for action in actions {
             if let Action::Write(octets) = action {
-                prop_assert!(octets == [3, 0] || octets == [1, 1] || octets.starts_with(&[1, 3, 1]), "{octets:?}");
+                prop_assert!(octets == [3, 0] || octets == [1, 1] || octets == [1, 6] || octets.starts_with(&[1, 3, 1]), "{octets:?}");
             }
         }
     }

@@ -77,6 +77,7 @@ async fn run(connection: &Connection, shared: &Shared, call: &Call, message: &Me
         (DEVICE, "Disconnect") => disconnect(shared, call).await,
         (DEVICE, "Pair") => pair(connection, shared, call).await,
         (DEVICE, "CancelPairing") => Ok(Answer::Nothing),
+        (CHARACTERISTIC, "WriteValue") => write(&mut shared.lock(), call, message),
         (CHARACTERISTIC, "StopNotify") => stop_notify(&mut shared.lock(), call),
         (CHARACTERISTIC, member) => characteristic(connection, shared, call, member).await,
         (DESCRIPTOR, "ReadValue") => Ok(Answer::Octets(vec![1, 0])),
@@ -304,14 +305,30 @@ async fn characteristic(connection: &Connection, shared: &Shared, call: &Call, m
             world.set(&call.path, CHARACTERISTIC, [("Value", variant(octets.clone()))]);
             Ok(Answer::Octets(octets))
         }
-        "WriteValue" => {
-            if !has("write") && !has("write-without-response") {
-                return error(NOT_PERMITTED, "Write not permitted");
-            }
-            Ok(Answer::Nothing)
-        }
         _ => error("org.freedesktop.DBus.Error.UnknownMethod", member),
     }
+}
+
+/// The device answers by itself, after BlueZ has.
+fn write(world: &mut World, call: &Call, message: &Message) -> Outcome {
+    let Some((address, spec)) = characteristic_of(world, &call.path) else { return error(FAILED, "no such value") };
+    if !world.device_is(&address, "Connected") {
+        return error(FAILED, "Not connected");
+    }
+    if !spec.flags.iter().any(|flag| flag.starts_with("write")) {
+        return error(NOT_PERMITTED, "Write not permitted");
+    }
+    let answering = world.devices[&address].answering.get(&spec.uuid).cloned();
+    let written = message.body().deserialize::<(Vec<u8>, HashMap<String, OwnedVariant>)>();
+    if let (Some(answering), Ok((octets, _))) = (answering, written) {
+        let told = answering(&octets);
+        world.later(move |world| {
+            for (uuid, octets) in told {
+                world.notify(&address, uuid, &octets);
+            }
+        });
+    }
+    Ok(Answer::Nothing)
 }
 
 fn stop_notify(world: &mut World, call: &Call) -> Outcome {

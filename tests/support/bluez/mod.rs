@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use uuid::Uuid;
 
 pub use self::spec::{AdapterSpec, Behaviour, CharacteristicSpec, DeviceSpec, Forgot, ServiceSpec, abort_by_local, uuid16};
-pub use self::world::{Call, LiveValue};
+pub use self::world::{Answering, Call, LiveValue};
 
 use self::serve::{Daemon, Ending, Shared};
 use self::world::{ADAPTER, BATTERY, Device, World, adapter_path, variant};
@@ -70,6 +70,7 @@ impl FakeBluez {
             connecting: None,
             link: 0,
             live_values: Default::default(),
+            answering: Default::default(),
             spec,
         };
         self.shared.lock().devices.insert(device.spec.address.clone(), device);
@@ -132,6 +133,12 @@ impl FakeBluez {
     pub fn set_live_value(&self, address: &str, characteristic: Uuid, value: LiveValue) {
         let mut world = self.shared.lock();
         world.devices.get_mut(address).expect("add_device came first").live_values.insert(characteristic, value);
+    }
+
+    /// What the device tells, right after the answer, when something is written to a characteristic of it.
+    pub fn set_answering(&self, address: &str, characteristic: Uuid, answering: Answering) {
+        let mut world = self.shared.lock();
+        world.devices.get_mut(address).expect("add_device came first").answering.insert(characteristic, answering);
     }
 
     /// `Battery1.Percentage`, for a device whose spec has a battery.

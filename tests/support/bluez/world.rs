@@ -23,6 +23,8 @@ pub const OBJECT_MANAGER: &str = "org.freedesktop.DBus.ObjectManager";
 
 pub type Properties = BTreeMap<String, OwnedVariant>;
 pub type Interfaces = BTreeMap<String, Properties>;
+/// What a device tells when something is written to it.
+pub type Answering = Arc<dyn Fn(&[u8]) -> Vec<(Uuid, Vec<u8>)> + Send + Sync>;
 pub type LiveValue = Arc<dyn Fn() -> Vec<u8> + Send + Sync>;
 
 /// A method call somebody made, for assertions.
@@ -58,6 +60,7 @@ pub struct Device {
     /// Counts links, so that a late step of an old one does not touch the next.
     pub link: u64,
     pub live_values: BTreeMap<Uuid, LiveValue>,
+    pub answering: BTreeMap<Uuid, Answering>,
 }
 
 #[derive(Default)]
