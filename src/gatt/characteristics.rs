@@ -9,10 +9,10 @@ use super::{
     BloodPressureFeature, BloodPressureMeasurement, BloodPressureRecord, BodyCompositionFeature, BodyCompositionMeasurement,
     BodySensorLocation, CgmFeature, CgmMeasurement, CgmSessionRunTime, CgmSessionStartTime, CgmSpecificOpsControlPoint,
     CgmStatus, CurrentTime, DatabaseChangeIncrement, DateOfBirth, DateTime, ElapsedTime, EnhancedBloodPressureMeasurement,
-    EnhancedIntermediateCuffPressure, Gender, GlucoseFeature, GlucoseMeasurement, GlucoseMeasurementContext, HealthObservations,
-    HeartRateMeasurement, Height, Humidity, IddStatus, IddStatusChanged, IntermediateCuffPressure, IntermediateTemperature,
-    LocalTimeInformation, MeasurementInterval, NoninContinuous, OmronRecord, PlxContinuousMeasurement, PlxFeatures,
-    PlxSpotCheckMeasurement, PmdData, PnpId, RecordAccessControlPoint, ReferenceTimeInformation, RegisteredUser,
+    EnhancedIntermediateCuffPressure, Gender, GhsControlPoint, GlucoseFeature, GlucoseMeasurement, GlucoseMeasurementContext,
+    HealthObservations, HeartRateMeasurement, Height, Humidity, IddStatus, IddStatusChanged, IntermediateCuffPressure,
+    IntermediateTemperature, LocalTimeInformation, MeasurementInterval, NoninContinuous, OmronRecord, PlxContinuousMeasurement,
+    PlxFeatures, PlxSpotCheckMeasurement, PmdData, PnpId, RecordAccessControlPoint, ReferenceTimeInformation, RegisteredUser,
     StoredHealthObservations, SystemId, TemperatureMeasurement, TemperatureType, Text, UdiForMedicalDevices, UserControlPoint,
     UserIndexValue, Weight, WeightMeasurement, WeightScaleFeature,
 };
@@ -171,6 +171,7 @@ pub const CHARACTERISTICS: &[Characteristic] = &[
         NOTIFY,
         HEALTH_SENSOR,
     ),
+    plain::<GhsControlPoint>(0x2BF4, "ghs_control_point", "GHS Control Point", INDICATE, HEALTH_SENSOR),
     plain::<IddStatus>(0x2B21, "idd_status", "IDD Status", READ_INDICATE, INSULIN),
     plain::<IddStatusChanged>(0x2B20, "idd_status_changed", "IDD Status Changed", READ_INDICATE, INSULIN),
     Characteristic {
