@@ -4,8 +4,8 @@
 #![no_main]
 
 use bedrail::gatt::{
-    BodyCompositionMeasurement, BodyCompositionParts, GlucoseMeasurement, GlucoseMeasurementContext, GlucosePairs,
-    GlucoseRecord, RECORD_PREFIX, SegmentJoiner, read,
+    BodyCompositionMeasurement, BodyCompositionParts, GlucoseMeasurement, GlucoseMeasurementContext, GlucosePairs, GlucoseRecord,
+    RECORD_PREFIX, SegmentJoiner, read,
 };
 use bedrail::reading::BootMillis;
 use libfuzzer_sys::fuzz_target;
@@ -47,11 +47,13 @@ fn glucose(steps: &[u8]) {
     let mut pairs = GlucosePairs::default();
     let (mut given, mut got) = (0, 0);
     let count = |records: &[GlucoseRecord]| -> usize {
-        let parts = |record: &GlucoseRecord| if let GlucoseRecord::Paired(a, b) = record {
-            assert_eq!(a.sequence, b.sequence);
-            2
-        } else {
-            1
+        let parts = |record: &GlucoseRecord| {
+            if let GlucoseRecord::Paired(a, b) = record {
+                assert_eq!(a.sequence, b.sequence);
+                2
+            } else {
+                1
+            }
         };
         records.iter().inspect(|record| drop(record.observed())).map(parts).sum()
     };
