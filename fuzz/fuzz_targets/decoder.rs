@@ -84,11 +84,7 @@ fn observed(name: &str, decoder: Decoder, octets: &[u8], context: &Context, read
 
 fn context(told: u8) -> Context {
     let of_key = told & KEY != 0;
-    Context {
-        e2e_crc: told & CRC != 0,
-        key: of_key.then_some(seeds::KEY),
-        mac: of_key.then_some(seeds::MAC),
-    }
+    Context { e2e_crc: told & CRC != 0, key: of_key.then_some(seeds::KEY), mac: of_key.then_some(seeds::MAC) }
 }
 
 /// A length, then so many octets, as long as there are any.

@@ -4,8 +4,8 @@
 #![no_main]
 
 use bedrail::gatt::{
-    BodyCompositionMeasurement, BodyCompositionParts, GlucoseMeasurement, GlucoseMeasurementContext, GlucosePairs,
-    GlucoseRecord, RECORD_PREFIX, SegmentJoiner, read,
+    BodyCompositionMeasurement, BodyCompositionParts, GlucoseMeasurement, GlucoseMeasurementContext, GlucosePairs, GlucoseRecord,
+    RECORD_PREFIX, SegmentJoiner, read,
 };
 use bedrail::reading::BootMillis;
 use libfuzzer_sys::fuzz_target;
@@ -46,27 +46,33 @@ fn segments<const PREFIX: usize>(steps: &[u8]) {
 fn glucose(steps: &[u8]) {
     let mut pairs = GlucosePairs::default();
     let (mut given, mut got) = (0, 0);
-    let count = |records: &[GlucoseRecord]| -> usize {
-        let parts = |record: &GlucoseRecord| if let GlucoseRecord::Paired(a, b) = record {
-            assert_eq!(a.sequence, b.sequence);
-            2
-        } else {
-            1
+    let count = |records: &[(u16, GlucoseRecord)]| -> usize {
+        let parts = |(along, record): &(u16, GlucoseRecord)| {
+            let (sequence, parts) = match record {
+                GlucoseRecord::Paired(a, b) => {
+                    assert_eq!(a.sequence, b.sequence);
+                    (a.sequence, 2)
+                }
+                GlucoseRecord::Measured(measurement) => (measurement.sequence, 1),
+                GlucoseRecord::Context(context) => (context.sequence, 1),
+            };
+            assert_eq!(*along, sequence);
+            parts
         };
-        records.iter().inspect(|record| drop(record.observed())).map(parts).sum()
+        records.iter().inspect(|(_, record)| drop(record.observed())).map(parts).sum()
     };
     each(steps, |now, octets| {
         let [kind, octets @ ..] = octets else { return };
         let done = if kind & 1 == 0 {
             let Ok((measurement, _)) = read::<GlucoseMeasurement>(octets) else { return };
-            pairs.measured(now, measurement)
+            pairs.measured(now, measurement.sequence, measurement)
         } else {
             let Ok((context, _)) = read::<GlucoseMeasurementContext>(octets) else { return };
-            pairs.context(now, context)
+            pairs.context(now, context.sequence, context)
         };
         given += 1;
         got += count(&done);
-        assert!(given - got <= GlucosePairs::MAX_WAITING);
+        assert!(given - got <= GlucosePairs::<u16>::MAX_WAITING);
     });
     got += count(&pairs.finish());
     assert_eq!(given, got, "everything comes out once");
@@ -78,8 +84,8 @@ fn body_composition(steps: &[u8]) {
     each(steps, |now, octets| {
         let Ok((measurement, _)) = read::<BodyCompositionMeasurement>(octets) else { return };
         given += measurement.parts.len();
-        got += parts.push(now, measurement).iter().map(|done| done.parts.len()).sum::<usize>();
+        got += parts.push(now, (), measurement).iter().map(|((), done)| done.parts.len()).sum::<usize>();
     });
-    got += parts.finish().map_or(0, |last| last.parts.len());
+    got += parts.finish().map_or(0, |((), last)| last.parts.len());
     assert_eq!(given, got, "everything comes out once");
 }

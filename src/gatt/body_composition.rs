@@ -133,31 +133,43 @@ impl Measurement for BodyCompositionMeasurement {
     }
 }
 
-/// Puts the indications of one measurement together: at most one is waiting, and never longer than [`Self::WAIT_MS`].
-#[derive(Clone, Debug, Default)]
-pub struct BodyCompositionParts {
-    first: Option<(BootMillis, BodyCompositionMeasurement)>,
+/// Puts the indications of one measurement together: at most one is waiting, and never longer than [`Self::WAIT_MS`]. `T` is
+/// what goes along with an indication, such as how it was heard: two together have that of the first.
+#[derive(Clone, Debug)]
+pub struct BodyCompositionParts<T> {
+    first: Option<(BootMillis, T, BodyCompositionMeasurement)>,
 }
 
-impl BodyCompositionParts {
+impl<T> Default for BodyCompositionParts<T> {
+    fn default() -> Self {
+        Self { first: None }
+    }
+}
+
+impl<T> BodyCompositionParts<T> {
     /// The second indication follows the confirmation of the first, within a connection interval or two; 5 s are many.
     pub const WAIT_MS: u64 = 5_000;
 
     /// Takes an indication; gives back what is complete by now, oldest first: at most two measurements.
-    pub fn push(&mut self, now: BootMillis, measurement: BodyCompositionMeasurement) -> Vec<BodyCompositionMeasurement> {
+    pub fn push(
+        &mut self,
+        now: BootMillis,
+        along: T,
+        measurement: BodyCompositionMeasurement,
+    ) -> Vec<(T, BodyCompositionMeasurement)> {
         let mut done: Vec<_> = self.due(now).into_iter().collect();
         if !measurement.multiple_packets {
             done.extend(self.finish());
-            done.push(measurement);
+            done.push((along, measurement));
             return done;
         }
         match self.first.take() {
-            None => self.first = Some((now, measurement)),
-            Some((_, first)) => match first.joined(&measurement) {
-                Some(joined) => done.push(joined),
+            None => self.first = Some((now, along, measurement)),
+            Some((_, of_first, first)) => match first.joined(&measurement) {
+                Some(joined) => done.push((of_first, joined)),
                 None => {
-                    done.push(first);
-                    self.first = Some((now, measurement));
+                    done.push((of_first, first));
+                    self.first = Some((now, along, measurement));
                 }
             },
         }
@@ -165,14 +177,14 @@ impl BodyCompositionParts {
     }
 
     /// What has waited too long goes as it is.
-    pub fn due(&mut self, now: BootMillis) -> Option<BodyCompositionMeasurement> {
-        let waited = self.first.as_ref().is_some_and(|(since, _)| now.0.saturating_sub(since.0) > Self::WAIT_MS);
+    pub fn due(&mut self, now: BootMillis) -> Option<(T, BodyCompositionMeasurement)> {
+        let waited = self.first.as_ref().is_some_and(|(since, ..)| now.0.saturating_sub(since.0) > Self::WAIT_MS);
         if waited { self.finish() } else { None }
     }
 
     /// The link is gone: nothing will follow.
-    pub fn finish(&mut self) -> Option<BodyCompositionMeasurement> {
-        self.first.take().map(|(_, measurement)| measurement)
+    pub fn finish(&mut self) -> Option<(T, BodyCompositionMeasurement)> {
+        self.first.take().map(|(_, along, measurement)| (along, measurement))
     }
 }
 
@@ -258,9 +270,9 @@ mod tests {
     #[test]
     fn two_indications_of_one_measurement_are_one_record() {
         let mut parts = BodyCompositionParts::default();
-        assert_eq!(parts.push(BootMillis(1_000), muscle(1)), []);
-        let joined = parts.push(BootMillis(1_100), weight(1));
-        let [joined] = &joined[..] else { panic!("not one: {joined:?}") };
+        assert_eq!(parts.push(BootMillis(1_000), "first", muscle(1)), []);
+        let joined = parts.push(BootMillis(1_100), "second", weight(1));
+        let [("first", joined)] = &joined[..] else { panic!("not one: {joined:?}") };
         let metrics: Vec<_> = joined.observed().values.iter().map(|value| value.metric).collect();
         assert_eq!(metrics, [Metric::BodyFatPercent, Metric::MusclePercent, Metric::BodyWeight]);
         assert_eq!(joined.observed().user, Some(1));
@@ -270,22 +282,23 @@ mod tests {
     #[test]
     fn indications_that_contradict_each_other_stay_apart() {
         let mut parts = BodyCompositionParts::default();
-        parts.push(BootMillis(0), muscle(1));
-        assert_eq!(parts.push(BootMillis(1), weight(2)), [muscle(1)], "two users");
-        assert_eq!(parts.push(BootMillis(2), weight(2)), [weight(2)], "the same part twice");
+        parts.push(BootMillis(0), 0, muscle(1));
+        assert_eq!(parts.push(BootMillis(1), 1, weight(2)), [(0, muscle(1))], "two users");
+        assert_eq!(parts.push(BootMillis(2), 2, weight(2)), [(1, weight(2))], "the same part twice");
         let other_fat = packet(1 << 4, 221, 2, &[0x90, 0x01]);
-        assert_eq!(parts.push(BootMillis(3), other_fat.clone()), [weight(2)], "another body fat");
-        assert_eq!(parts.finish(), Some(other_fat));
+        assert_eq!(parts.push(BootMillis(3), 3, other_fat.clone()), [(2, weight(2))], "another body fat");
+        assert_eq!(parts.finish(), Some((3, other_fat)));
     }
 
     #[test]
     fn a_half_nobody_completes_goes_alone_and_late() {
         let mut parts = BodyCompositionParts::default();
-        parts.push(BootMillis(0), muscle(1));
-        assert_eq!(parts.due(BootMillis(BodyCompositionParts::WAIT_MS)), None);
-        let later = BootMillis(BodyCompositionParts::WAIT_MS + 1);
-        assert_eq!(parts.push(later, weight(1)), [muscle(1)]);
+        let wait = BodyCompositionParts::<u8>::WAIT_MS;
+        parts.push(BootMillis(0), 0, muscle(1));
+        assert_eq!(parts.due(BootMillis(wait)), None);
+        let later = BootMillis(wait + 1);
+        assert_eq!(parts.push(later, 1, weight(1)), [(0, muscle(1))]);
         let whole = read::<BodyCompositionMeasurement>(&[0, 0, 0xDC, 0]).expect("a measurement").0;
-        assert_eq!(parts.push(later, whole.clone()), [weight(1), whole], "a whole one waits for nobody");
+        assert_eq!(parts.push(later, 2, whole.clone()), [(1, weight(1)), (2, whole)], "a whole one waits for nobody");
     }
 }

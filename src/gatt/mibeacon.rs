@@ -240,4 +240,19 @@ mod tests {
         }
         assert_eq!(error(&[0x40, 0x30, 0, 0, 0], &context()), "unsupported");
     }
+
+    proptest::proptest! {
+        /// What was decrypted is as little to be trusted as what is in the clear: whoever has the key can seal anything.
+        #[test]
+        fn no_object_of_a_scale_makes_it_panic(octets in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40)) {
+            for octets in [octets.clone(), [&[0x16, 0x6E, 9][..], &octets].concat()] {
+                let context = Context::default();
+                let mut cursor = Cursor::new(&octets, &context);
+                let mut beacon = MiBeacon { product: 0, counter: 0, scale: None, others: Vec::new() };
+                while cursor.left() > 0 && beacon.object(&mut cursor).is_ok() {}
+                proptest::prop_assert!(beacon.others.len() <= octets.len());
+                beacon.observed();
+            }
+        }
+    }
 }
