@@ -104,3 +104,17 @@ fn profile_list_names_what_a_device_can_name() {
     let rows: Value = serde_json::from_str(&ran(true).1).unwrap();
     assert_eq!(rows.as_array().unwrap().len(), bedrail::profile::SHIPPED.len());
 }
+
+#[test]
+fn what_a_profile_may_write_is_what_the_docs_list() {
+    let page = std::fs::read_to_string("docs/profiles.md").unwrap();
+    let section = page.split("## What a profile may write").nth(1).unwrap().split("\n## ").next().unwrap();
+    for row in bedrail::profile::WRITABLE {
+        let short = format!("{:04X}", row.characteristic.as_u128() >> 96);
+        assert!(section.contains(&short), "{short}: {}", row.what);
+        for prefix in row.prefixes {
+            let octets: Vec<String> = prefix.iter().map(|octet| format!("{octet:02x}")).collect();
+            assert!(section.contains(&format!("`{}`", octets.join(" "))), "{octets:?}: {}", row.what);
+        }
+    }
+}

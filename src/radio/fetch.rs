@@ -100,6 +100,8 @@ async fn run(
         actions = tokio::select! {
             value = tapped.recv() => match value {
                 Some((CONTROL_POINT, octets)) => retrieve.poll(Instant::now(), Event::Answer(&octets)),
+                // What is read shows up in the stream as well, and is no record.
+                Some((uuid, _)) if !device.subscribe.contains(&uuid) => vec![],
                 Some((uuid, octets)) => {
                     let number = observe(uuid, &octets).and_then(Result::ok).and_then(|(records, _)| records.last()?.sequence);
                     retrieve.poll(Instant::now(), Event::Record(number))
