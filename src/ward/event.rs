@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::reading::{DeviceId, SubjectKey, Timestamp, UserIndex};
+use crate::reading::{DeviceId, RecordId, SubjectKey, Timestamp, UserIndex};
 
 /// One entry of the append-only ward log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +26,10 @@ pub enum EventSource {
     Command,
     Import,
     Scan,
+    /// A feed that says when it happened.
     Adt,
+    /// A feed that says only when somebody typed it.
+    AdtKeyed,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +61,80 @@ pub enum Change {
     Vacate {
         bed: String,
     },
+    /// A visit begins, in a bed if one is named. Unlike [`Change::Occupy`] it says nothing of who else lies there: two who
+    /// were never told apart are a conflict, not a guess.
+    Admit {
+        subject: SubjectKey,
+        bed: Option<String>,
+    },
+    /// The patient moves to this bed.
+    Transfer {
+        subject: SubjectKey,
+        bed: String,
+    },
+    /// The visit ends: the patient leaves the bed, and every pairing with the patient ends.
+    Discharge {
+        subject: SubjectKey,
+    },
+    /// The patient's last such event up to this time never happened.
+    Cancel {
+        subject: SubjectKey,
+        of: Movement,
+    },
+    /// Two patients change places, each to the bed named with them.
+    Swap {
+        first: (SubjectKey, String),
+        second: (SubjectKey, String),
+    },
+    /// Two keys are one person, who is known by the second from now on.
+    Merge {
+        from: SubjectKey,
+        into: SubjectKey,
+    },
+    /// The next few readings of a device that is nobody's belong to this patient.
+    Spot {
+        device: DeviceId,
+        subject: SubjectKey,
+        for_ms: i64,
+        readings: u16,
+    },
+    /// A person says whose these records are, or that they are nobody's. `from` and `to`: between which times the device
+    /// measured them, both included.
+    Name {
+        device: DeviceId,
+        records: Vec<RecordId>,
+        subject: Option<SubjectKey>,
+        from: Timestamp,
+        to: Timestamp,
+    },
+}
+
+/// What can be cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Movement {
+    Admit,
+    Transfer,
+    Discharge,
+}
+
+impl Change {
+    /// The patients it names.
+    pub fn subjects(&self) -> Vec<&SubjectKey> {
+        match self {
+            Change::Pair { subject, .. }
+            | Change::Occupy { subject, .. }
+            | Change::Admit { subject, .. }
+            | Change::Transfer { subject, .. }
+            | Change::Discharge { subject }
+            | Change::Cancel { subject, .. }
+            | Change::Spot { subject, .. } => vec![subject],
+            Change::Swap { first, second } => vec![&first.0, &second.0],
+            Change::Merge { from, into } => vec![from, into],
+            Change::Name { subject, .. } => subject.iter().collect(),
+            Change::Unpair { .. } | Change::Place { .. } | Change::Unplace { .. } | Change::Vacate { .. } => Vec::new(),
+        }
+    }
 }
 
 /// Why a record may not go yet. The words are those of config, commands, topics and docs.
