@@ -4,6 +4,7 @@ mod ask;
 pub mod assign;
 pub mod check;
 pub mod dead_letters;
+pub mod decide;
 pub mod decode;
 pub mod fleet;
 pub mod key;
@@ -47,6 +48,9 @@ enum Command {
     Unassign(assign::UnassignArgs),
     /// Show who is assigned to what
     Assignments(assign::AssignmentsArgs),
+    /// Corrections that wait for a person: list, accept, refuse
+    #[command(subcommand)]
+    Decide(decide::DecideCommand),
     /// Identifiers of patients
     #[command(subcommand)]
     Patient(patient::PatientCommand),
@@ -98,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Assign(args) => assign::assign(args),
         Command::Unassign(args) => assign::unassign(args),
         Command::Assignments(args) => assign::assignments(args),
+        Command::Decide(command) => decide::run(command),
         Command::Patient(command) => patient::run(command),
         Command::Route(command) => route::run(command),
         Command::DeadLetters(command) => dead_letters::run(command),

@@ -1,6 +1,7 @@
 //! Where people's requests are carried out: who measures whom, who is who, and which route may send. It owns `ward.db`,
 //! keeps the folded ward that all routes follow, and audits what it does.
 
+mod decisions;
 mod letters;
 mod routes;
 mod ward;
@@ -68,6 +69,8 @@ pub enum DeskRequest {
     Patients,
     SetPatient { key: SubjectKey, document: Phi<Vec<u8>>, actor: String },
     ForgetPatient { key: SubjectKey, actor: String },
+    Decisions,
+    Decide { route: String, seq: Seq, accept: bool, actor: String },
     Routes,
     PauseRoute { name: String, reason: String, actor: String },
     ResumeRoute { name: String, actor: String },
@@ -100,9 +103,9 @@ pub enum DeskError {
     #[error("this changes whose {count} readings are ({hours}); if that is meant, repeat it with --yes {count}")]
     NeedsYes { count: u64, hours: String },
     #[error(
-        "{count} of these readings were already sent to a chart by route \"{route}\"; they can't be taken back yet, so the past stays as it is: leave out the time to begin now"
+        "nothing that waits for a decision on route \"{route}\" begins with record {seq}; `bedrail decide list` shows what does"
     )]
-    AlreadySent { count: u64, route: String },
+    NothingToDecide { route: String, seq: Seq },
     #[error("the identifiers are {0} octets; a document of at most 65,536 octets is kept")]
     IdentityTooLarge(usize),
     #[error("the identifiers are not a JSON object")]
@@ -190,6 +193,8 @@ impl Desk {
             DeskRequest::Patients => self.patients(),
             DeskRequest::SetPatient { key, document, actor } => self.set_patient(&key, &document, &actor),
             DeskRequest::ForgetPatient { key, actor } => self.forget_patient(&key, &actor),
+            DeskRequest::Decisions => self.decisions(),
+            DeskRequest::Decide { route, seq, accept, actor } => self.decide(&route, seq, accept, &actor).await,
             DeskRequest::Routes => self.routes(),
             DeskRequest::PauseRoute { name, reason, actor } => self.pause(&name, Some(reason), &actor).await,
             DeskRequest::ResumeRoute { name, actor } => self.pause(&name, None, &actor).await,
