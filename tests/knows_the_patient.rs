@@ -254,6 +254,38 @@ fn a_route_that_asks_leaves_a_chart_as_it_is_until_a_person_decides() {
 }
 
 #[test]
+fn a_person_says_whose_held_values_are_or_that_they_are_nobodys() {
+    let mut rig = rig(&[cuff()], PATIENTS);
+    rig.start(Shape::OneProcess);
+    rig.wait_until_heard(SOON);
+    let count = measure(&mut rig, "cuff", 1);
+    wait_until_held(&rig, json!({ "no_assignment": count }));
+    // A hold is listed once it is on the card.
+    assert!(wait_until(SOON, || rig.ask_json(&["held", "list"]).as_array().is_some_and(|runs| !runs.is_empty())));
+    let held = rig.ask_json(&["held", "list"]);
+    let runs = held.as_array().unwrap();
+    assert!(runs[0]["why"].as_str().unwrap().starts_with("nobody is assigned"), "{held}");
+    let first = |run: &Value| run["first"].to_string();
+    let said = rig.refused(&["held", "assign", "chart", &first(&runs[0]), "p-berta"], 1);
+    assert!(said.contains("nobody is known as"), "{said}");
+    let said = rig.refused(&["held", "discard", "chart", "999999"], 1);
+    assert!(said.contains("`bedrail held list`"), "{said}");
+    rig.ask(&["held", "assign", "chart", &first(&runs[0]), "p-bert"]);
+    let charted = runs[0]["records"].as_u64().unwrap() as usize;
+    let chart = rig.wait_for_records(CHART, SOON, |chart| chart.len() == charted);
+    assert_eq!(subjects(&chart), only("p-bert"));
+    for run in &runs[1..] {
+        rig.ask(&["held", "discard", "chart", &first(run)]);
+    }
+    wait_until_held(&rig, json!({}));
+    assert_eq!(rig.route_status("chart")["tally"]["discarded"].as_u64().unwrap_or(0), (count - charted) as u64);
+    assert_eq!(rig.records_under(CHART).len(), charted);
+    let actions: BTreeSet<String> = rig.audit_trail().into_iter().map(|(action, _)| action).collect();
+    assert!(actions.contains("held assign"), "{actions:?}");
+    rig.stop();
+}
+
+#[test]
 fn a_change_of_the_past_can_be_confirmed_while_the_device_goes_on_measuring() {
     let mut rig = rig(&[strap()], PATIENTS);
     rig.start(Shape::OneProcess);

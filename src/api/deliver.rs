@@ -37,6 +37,8 @@ pub fn router(state: DeliverState) -> Router {
         .route("/v1/routes/{name}/pause", post(pause_route))
         .route("/v1/routes/{name}/resume", post(resume_route))
         .route("/v1/routes/{name}/replay", post(replay_route))
+        .route("/v1/held", get(held))
+        .route("/v1/held/{route}/{seq}", post(name_held))
         .route("/v1/decisions", get(decisions))
         .route("/v1/decisions/{route}/{seq}", post(decide))
         .route("/v1/dead-letters", get(dead_letters))
@@ -172,6 +174,26 @@ async fn replay_route(
 
 async fn drop_route(State(state): State<DeliverState>, Actor(actor): Actor, Path(name): Path<String>) -> Response {
     state.ask(DeskRequest::DropRoute { name, actor }).await
+}
+
+async fn held(State(state): State<DeliverState>) -> Response {
+    state.ask(DeskRequest::Held).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NameBody {
+    /// Absent: nobody's.
+    patient: Option<SubjectKey>,
+}
+
+async fn name_held(
+    State(state): State<DeliverState>,
+    Actor(actor): Actor,
+    Path((route, seq)): Path<(String, u64)>,
+    Json(NameBody { patient }): Json<NameBody>,
+) -> Response {
+    state.ask(DeskRequest::NameHeld { route, seq: Seq(seq), patient, actor }).await
 }
 
 async fn decisions(State(state): State<DeliverState>) -> Response {

@@ -7,6 +7,7 @@ pub mod dead_letters;
 pub mod decide;
 pub mod decode;
 pub mod fleet;
+pub mod held;
 pub mod key;
 pub mod patient;
 pub mod route;
@@ -48,6 +49,9 @@ enum Command {
     Unassign(assign::UnassignArgs),
     /// Show who is assigned to what
     Assignments(assign::AssignmentsArgs),
+    /// What may not go yet, and why: list, assign, discard
+    #[command(subcommand)]
+    Held(held::HeldCommand),
     /// Corrections that wait for a person: list, accept, refuse
     #[command(subcommand)]
     Decide(decide::DecideCommand),
@@ -102,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Assign(args) => assign::assign(args),
         Command::Unassign(args) => assign::unassign(args),
         Command::Assignments(args) => assign::assignments(args),
+        Command::Held(command) => held::run(command),
         Command::Decide(command) => decide::run(command),
         Command::Patient(command) => patient::run(command),
         Command::Route(command) => route::run(command),

@@ -211,6 +211,48 @@ impl HoldReason {
         }
     }
 
+    /// In the words of a ward.
+    pub const fn words(self) -> &'static str {
+        match self {
+            HoldReason::NoAssignment => "nobody is assigned to the device or its bed at that time",
+            HoldReason::BeforeAssignment => "measured before anybody was assigned to the device",
+            HoldReason::AfterDischarge => "measured after the visit ended",
+            HoldReason::Conflict => "two patients claim it: two in one bed, or a pairing that the bed contradicts",
+            HoldReason::Edge => "measured so near to a change of patient that it may be either's",
+            HoldReason::OutsideSpot => "no scan covers it",
+            HoldReason::StaleFeed => "the feed that says who lies there is silent",
+            HoldReason::NoClock => "the gateway did not know the time",
+            HoldReason::AmbiguousTime => "the device's clock does not say for certain when",
+            HoldReason::Late => "it came later than the destination expects",
+            HoldReason::UnknownUser => "a user of the device whom nobody has named",
+            HoldReason::DeviceMismatch => "another device than the config names",
+            HoldReason::IdentityMismatch => "the patient found there has another second identifier",
+            HoldReason::PatientUnknown => "the patient's identifiers are not on file",
+            HoldReason::Questionable => "the value itself is in doubt",
+            HoldReason::OutcomeUnknown => "it may have arrived or not",
+            HoldReason::AwaitingDecision => "it stands in a chart it does not belong to; see `bedrail decide list`",
+            HoldReason::Unheard => "nobody listens to its topic",
+            HoldReason::Forbidden => "the destination does not allow its topic",
+        }
+    }
+
+    /// Whether a person may release it by saying whose it is.
+    pub const fn asks_whose(self) -> bool {
+        matches!(
+            self,
+            HoldReason::NoAssignment
+                | HoldReason::BeforeAssignment
+                | HoldReason::AfterDischarge
+                | HoldReason::Conflict
+                | HoldReason::Edge
+                | HoldReason::OutsideSpot
+                | HoldReason::StaleFeed
+                | HoldReason::NoClock
+                | HoldReason::AmbiguousTime
+                | HoldReason::UnknownUser
+        )
+    }
+
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.name() == name)
     }

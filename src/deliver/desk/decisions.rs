@@ -15,13 +15,12 @@ impl Desk {
         for route in self.store.routes()? {
             let placements = Placements::new(self.store.bound(route.n)?);
             for run in self.store.held(route.n)?.into_iter().filter(|run| run.reason == HoldReason::AwaitingDecision) {
-                let named = self.settings.devices.iter().find(|(_, id)| **id == run.device);
                 let stands = run.stream.and_then(|stream| placements.of(&stream, run.first)?.subject.clone());
                 entries.push(json!({
                     "route": route.name,
                     "first": run.first,
                     "records": run.count,
-                    "device": named.map_or_else(|| run.device.to_string(), |(name, _)| name.clone()),
+                    "device": self.name_of(run.device),
                     "metric": run.stream.map(|stream| stream.metric.name()),
                     "stands_with": stands,
                 }));

@@ -2,6 +2,7 @@
 //! keeps the folded ward that all routes follow, and audits what it does.
 
 mod decisions;
+mod held;
 mod letters;
 mod routes;
 mod ward;
@@ -22,7 +23,7 @@ use crate::config::Bind;
 use crate::radio::BootClock;
 use crate::reading::{DeviceId, Seq, SubjectKey, Timestamp, UserIndex};
 use crate::store::{AuditEntry, Store, StoreError, WardStore};
-use crate::ward::{Change, Phi, Wanted, Ward, WardEvent};
+use crate::ward::{Change, HoldReason, Phi, Wanted, Ward, WardEvent};
 
 /// The ward's config is applied as soon as the clock is known; it is looked at this often until then.
 const TICK: Duration = Duration::from_secs(1);
@@ -69,6 +70,8 @@ pub enum DeskRequest {
     Patients,
     SetPatient { key: SubjectKey, document: Phi<Vec<u8>>, actor: String },
     ForgetPatient { key: SubjectKey, actor: String },
+    Held,
+    NameHeld { route: String, seq: Seq, patient: Option<SubjectKey>, actor: String },
     Decisions,
     Decide { route: String, seq: Seq, accept: bool, actor: String },
     Routes,
@@ -102,6 +105,12 @@ pub enum DeskError {
     TooLongAgo { at: Timestamp, limit: Duration },
     #[error("this changes whose {count} readings are ({hours}); if that is meant, repeat it with --yes {count}")]
     NeedsYes { count: u64, hours: String },
+    #[error("nothing that is held on route \"{route}\" begins with record {seq}; `bedrail held list` shows what does")]
+    NotHeld { route: String, seq: Seq },
+    #[error("these wait for another reason than whose they are: {}", .0.words())]
+    NotAQuestionOfWhose(HoldReason),
+    #[error("more than 1,000 records are held there; an assignment with --from says it for all")]
+    TooManyHeld,
     #[error(
         "nothing that waits for a decision on route \"{route}\" begins with record {seq}; `bedrail decide list` shows what does"
     )]
@@ -193,6 +202,8 @@ impl Desk {
             DeskRequest::Patients => self.patients(),
             DeskRequest::SetPatient { key, document, actor } => self.set_patient(&key, &document, &actor),
             DeskRequest::ForgetPatient { key, actor } => self.forget_patient(&key, &actor),
+            DeskRequest::Held => self.held(),
+            DeskRequest::NameHeld { route, seq, patient, actor } => self.name_held(&route, seq, patient, &actor),
             DeskRequest::Decisions => self.decisions(),
             DeskRequest::Decide { route, seq, accept, actor } => self.decide(&route, seq, accept, &actor).await,
             DeskRequest::Routes => self.routes(),
