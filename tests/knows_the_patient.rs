@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -165,10 +165,124 @@ fn back_date(rig: &Rig, begin: &str, nobodys: usize, annas: usize, after: usize)
     assert!(lanes.iter().all(|lane| *lane == "backlog"), "{lanes:?}");
     wait_until_held(rig, json!({ "no_assignment": after }));
 
-    refused("p-bert", &["--from", begin, "--yes", &(nobodys + annas).to_string()], "already sent to a chart by route \"chart\"");
-    let unassign = rig.refused(&["unassign", "--device", "strap", "--at", begin], 1);
-    assert!(unassign.contains("already sent"), "{unassign}");
     assert_eq!(subjects(&rig.records_under(CHART)), only("p-anna"));
+}
+
+/// Of each record in a chart, the subjects under which it stands, by the rule a receiver files by.
+fn standing(chart: &[Message]) -> BTreeMap<String, BTreeSet<String>> {
+    let text = |message: &Message, field: &str| message.payload[field].as_str().unwrap_or("-").to_owned();
+    let mut filed: BTreeMap<(String, String), (u64, bool, String)> = BTreeMap::new();
+    for message in chart {
+        let at = (text(message, "record"), text(message, "placement"));
+        let (version, retract) = (message.payload["version"].as_u64().unwrap(), message.payload["op"] == "retract");
+        let known = filed.get(&at).map(|(version, retract, _)| (*version, *retract));
+        if known.is_none_or(|known| known < (version, retract)) {
+            filed.insert(at, (version, retract, text(message, "subject")));
+        }
+    }
+    let mut standing: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for ((record, _), (_, retracted, subject)) in filed {
+        let of = standing.entry(record).or_default();
+        if !retracted {
+            of.insert(subject);
+        }
+    }
+    standing
+}
+
+fn everything_stands_with(chart: &[Message], count: usize, subject: &str) -> bool {
+    let standing = standing(chart);
+    standing.len() == count && standing.values().all(|of| *of == BTreeSet::from([subject.to_owned()]))
+}
+
+#[test]
+fn what_went_to_a_wrong_chart_is_taken_back_and_sent_to_the_right_one_and_back_again() {
+    let mut rig = rig(&[strap()], PATIENTS);
+    rig.start(Shape::OneProcess);
+    rig.wait_until_heard(SOON);
+    rig.ask(&["assign", "--device", "strap", "p-anna"]);
+    std::thread::sleep(CLEAR_OF_THE_EDGE);
+    let begin = time(Duration::ZERO);
+    std::thread::sleep(CLEAR_OF_THE_EDGE);
+    let count = measure(&mut rig, "strap", 5);
+    rig.wait_for_records(CHART, SOON, |chart| everything_stands_with(chart, count, "p-anna"));
+    std::thread::sleep(NEARLY_NOW);
+    let yes = count.to_string();
+    rig.ask(&["assign", "--device", "strap", "p-bert", "--from", &begin, "--yes", &yes]);
+    rig.wait_for_records(CHART, SOON, |chart| everything_stands_with(chart, count, "p-bert"));
+    rig.ask(&["assign", "--device", "strap", "p-anna", "--from", &begin, "--yes", &yes]);
+    let chart = rig.wait_for_records(CHART, SOON, |chart| everything_stands_with(chart, count, "p-anna"));
+    assert_eq!(chart.len(), 5 * count, "put, retract, put, retract, put of each, and nothing twice");
+    let retracts = chart.iter().filter(|message| message.payload["op"] == "retract");
+    assert!(retracts.clone().all(|message| message.payload.get("value").is_none()));
+    assert_eq!(retracts.count(), 2 * count);
+    rig.ask(&["unassign", "--device", "strap", "--at", &begin, "--yes", &yes]);
+    rig.wait_for_records(CHART, SOON, |chart| standing(chart).values().all(BTreeSet::is_empty));
+    wait_until_held(&rig, json!({ "no_assignment": count }));
+    rig.stop();
+}
+
+#[test]
+fn a_route_that_asks_leaves_a_chart_as_it_is_until_a_person_decides() {
+    let mut rig = Rig::new(env!("CARGO_BIN_EXE_bedrail"), &[strap()], "", "");
+    let keys = format!("{CHART_KEYS}\nretract = \"ask\"");
+    rig.configure(&rig.route("chart", &keys), PATIENTS);
+    rig.start(Shape::OneProcess);
+    rig.wait_until_heard(SOON);
+    rig.ask(&["assign", "--device", "strap", "p-anna"]);
+    std::thread::sleep(CLEAR_OF_THE_EDGE);
+    let begin = time(Duration::ZERO);
+    std::thread::sleep(CLEAR_OF_THE_EDGE);
+    let count = measure(&mut rig, "strap", 4);
+    rig.wait_for_records(CHART, SOON, |chart| everything_stands_with(chart, count, "p-anna"));
+    std::thread::sleep(NEARLY_NOW);
+    rig.ask(&["assign", "--device", "strap", "p-bert", "--from", &begin, "--yes", &count.to_string()]);
+    wait_until_held(&rig, json!({ "awaiting_decision": count }));
+    let entries = rig.ask_json(&["decide", "list"]);
+    let entries = entries.as_array().unwrap();
+    assert!(entries.iter().all(|entry| entry["stands_with"] == "p-anna"), "{entries:?}");
+    assert_eq!(entries.iter().map(|entry| entry["records"].as_u64().unwrap()).sum::<u64>(), count as u64);
+    assert!(everything_stands_with(&rig.records_under(CHART), count, "p-anna"));
+    let said = rig.refused(&["decide", "accept", "chart", "999999"], 1);
+    assert!(said.contains("`bedrail decide list`"), "{said}");
+    for entry in entries {
+        rig.ask(&["decide", "accept", "chart", &entry["first"].to_string()]);
+    }
+    rig.wait_for_records(CHART, SOON, |chart| everything_stands_with(chart, count, "p-bert"));
+    assert_eq!(rig.ask_json(&["decide", "list"]), json!([]));
+    rig.stop();
+}
+
+#[test]
+fn a_person_says_whose_held_values_are_or_that_they_are_nobodys() {
+    let mut rig = rig(&[cuff()], PATIENTS);
+    rig.start(Shape::OneProcess);
+    rig.wait_until_heard(SOON);
+    let count = measure(&mut rig, "cuff", 1);
+    wait_until_held(&rig, json!({ "no_assignment": count }));
+    // A hold is listed once it is on the card.
+    assert!(wait_until(SOON, || rig.ask_json(&["held", "list"]).as_array().is_some_and(|runs| !runs.is_empty())));
+    let held = rig.ask_json(&["held", "list"]);
+    let runs = held.as_array().unwrap();
+    assert!(runs[0]["why"].as_str().unwrap().starts_with("nobody is assigned"), "{held}");
+    let first = |run: &Value| run["first"].to_string();
+    let said = rig.refused(&["held", "assign", "chart", &first(&runs[0]), "p-berta"], 1);
+    assert!(said.contains("nobody is known as"), "{said}");
+    let said = rig.refused(&["held", "discard", "chart", "999999"], 1);
+    assert!(said.contains("`bedrail held list`"), "{said}");
+    rig.ask(&["held", "assign", "chart", &first(&runs[0]), "p-bert"]);
+    let charted = runs[0]["records"].as_u64().unwrap() as usize;
+    let chart = rig.wait_for_records(CHART, SOON, |chart| chart.len() == charted);
+    assert_eq!(subjects(&chart), only("p-bert"));
+    for run in &runs[1..] {
+        rig.ask(&["held", "discard", "chart", &first(run)]);
+    }
+    wait_until_held(&rig, json!({}));
+    assert_eq!(rig.route_status("chart")["tally"]["discarded"].as_u64().unwrap_or(0), (count - charted) as u64);
+    assert_eq!(rig.records_under(CHART).len(), charted);
+    let actions: BTreeSet<String> = rig.audit_trail().into_iter().map(|(action, _)| action).collect();
+    assert!(actions.contains("held assign"), "{actions:?}");
+    rig.stop();
 }
 
 #[test]

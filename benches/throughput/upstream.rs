@@ -273,6 +273,7 @@ fn settings(window: usize) -> RouteSettings {
         when: When::AtOnce,
         daily_bytes: None,
         receipt_within: None,
+        retract: bedrail::config::Retract::Auto,
         devices: devices(),
         default_zone: TimeZone::UTC,
         preferences: BTreeMap::new(),

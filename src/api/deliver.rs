@@ -37,6 +37,10 @@ pub fn router(state: DeliverState) -> Router {
         .route("/v1/routes/{name}/pause", post(pause_route))
         .route("/v1/routes/{name}/resume", post(resume_route))
         .route("/v1/routes/{name}/replay", post(replay_route))
+        .route("/v1/held", get(held))
+        .route("/v1/held/{route}/{seq}", post(name_held))
+        .route("/v1/decisions", get(decisions))
+        .route("/v1/decisions/{route}/{seq}", post(decide))
         .route("/v1/dead-letters", get(dead_letters))
         .route("/v1/dead-letters/{route}/{seq}", get(dead_letter))
         .route("/v1/dead-letters/{route}/retry", post(retry_letters))
@@ -170,6 +174,45 @@ async fn replay_route(
 
 async fn drop_route(State(state): State<DeliverState>, Actor(actor): Actor, Path(name): Path<String>) -> Response {
     state.ask(DeskRequest::DropRoute { name, actor }).await
+}
+
+async fn held(State(state): State<DeliverState>) -> Response {
+    state.ask(DeskRequest::Held).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NameBody {
+    /// Absent: nobody's.
+    patient: Option<SubjectKey>,
+}
+
+async fn name_held(
+    State(state): State<DeliverState>,
+    Actor(actor): Actor,
+    Path((route, seq)): Path<(String, u64)>,
+    Json(NameBody { patient }): Json<NameBody>,
+) -> Response {
+    state.ask(DeskRequest::NameHeld { route, seq: Seq(seq), patient, actor }).await
+}
+
+async fn decisions(State(state): State<DeliverState>) -> Response {
+    state.ask(DeskRequest::Decisions).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DecideBody {
+    accept: bool,
+}
+
+async fn decide(
+    State(state): State<DeliverState>,
+    Actor(actor): Actor,
+    Path((route, seq)): Path<(String, u64)>,
+    Json(DecideBody { accept }): Json<DecideBody>,
+) -> Response {
+    state.ask(DeskRequest::Decide { route, seq: Seq(seq), accept, actor }).await
 }
 
 #[derive(Deserialize)]

@@ -4,8 +4,10 @@ mod ask;
 pub mod assign;
 pub mod check;
 pub mod dead_letters;
+pub mod decide;
 pub mod decode;
 pub mod fleet;
+pub mod held;
 pub mod key;
 pub mod patient;
 pub mod profile;
@@ -51,6 +53,12 @@ enum Command {
     Unassign(assign::UnassignArgs),
     /// Show who is assigned to what
     Assignments(assign::AssignmentsArgs),
+    /// What may not go yet, and why: list, assign, discard
+    #[command(subcommand)]
+    Held(held::HeldCommand),
+    /// Corrections that wait for a person: list, accept, refuse
+    #[command(subcommand)]
+    Decide(decide::DecideCommand),
     /// Identifiers of patients
     #[command(subcommand)]
     Patient(patient::PatientCommand),
@@ -103,6 +111,8 @@ pub fn main() -> ExitCode {
         Command::Assign(args) => assign::assign(args),
         Command::Unassign(args) => assign::unassign(args),
         Command::Assignments(args) => assign::assignments(args),
+        Command::Held(command) => held::run(command),
+        Command::Decide(command) => decide::run(command),
         Command::Patient(command) => patient::run(command),
         Command::Route(command) => route::run(command),
         Command::DeadLetters(command) => dead_letters::run(command),

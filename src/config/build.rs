@@ -150,6 +150,7 @@ fn route(document: &Document, section: &Section, gateway: &str) -> RouteSettings
         per_patient: route.need("per_patient"),
         min_coverage: route.need("min_coverage"),
         questionable: route.need("questionable"),
+        retract: route.need("retract"),
         filter: FilterSettings {
             metrics: route.need("filter.metrics"),
             devices: route.need("filter.devices"),

@@ -6,7 +6,9 @@
 use Kind::{Address, Agreement, Boolean, Carry, Free, History, List, Metric, Name, Patient, Percent, Secret, Text, Time};
 use Kind::{OneTopic, Path, Topic, Url, When, WindowLength, Zone};
 
-use super::settings::{Bind, Bond, Compression, Environment, Mode, Order, Priority, Protocol, Questionable, Start, Unheard, Use};
+use super::settings::{
+    Bind, Bond, Compression, Environment, Mode, Order, Priority, Protocol, Questionable, Retract, Start, Unheard, Use,
+};
 use super::value::Kind;
 
 #[derive(Clone, Copy, Debug)]
@@ -265,6 +267,12 @@ pub const KEYS: &[Key] = &[
         r#""send""#,
         "Values the device or bedrail doubts: flagged, or held.",
     ),
+    key(
+        "route[].retract",
+        words(Retract::WORDS),
+        r#""auto""#,
+        "What went to a wrong chart: taken back where it is little and recent, or asked, or never.",
+    ),
     key("route[].filter.metrics", List(&Metric), "[]", "Only these metrics; empty: all."),
     key("route[].filter.devices", List(&Text), "[]", "Only these devices, by name; empty: all."),
     key("route[].filter.beds", List(&Text), "[]", "Only these beds, by id; empty: all."),
@@ -348,7 +356,6 @@ pub const KEYS: &[Key] = &[
     ),
     // Routes of kinds to come.
     later("route[].map.*", Free, CHART, "Unit and label of a metric at the destination."),
-    later("route[].retract", words(&["auto", "ask", "never"]), CHART, "What to do with what went to a wrong chart."),
     later("route[].late", words(&["send", "hold"]), CHART, "Values older than the destination expects."),
     later("route[].delay", duration(0, HOUR), CHART, "Settle time before charting."),
     later("route[].value", words(&["median-sample"]), CHART, "Which value speaks for a window."),

@@ -186,6 +186,7 @@ pub struct RouteSettings {
     /// Least coverage, in percent, at which a window may speak for a patient.
     pub min_coverage: u8,
     pub questionable: Questionable,
+    pub retract: Retract,
     pub filter: FilterSettings,
     pub target: Target,
 }
@@ -355,6 +356,8 @@ words! {
     /// Where a new route begins in the log.
     Start { Now = "now", Oldest = "oldest" }
     Questionable { Send = "send", Hold = "hold" }
+    /// What is done about what went to a wrong chart; `never` where it can't be taken back.
+    Retract { Auto = "auto", Ask = "ask", Never = "never" }
 }
 
 impl DeviceKind {

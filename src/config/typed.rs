@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use super::secret::SecretRef;
 use super::settings::{
     Agreement, Bind, Bond, Carry, Compression, DeviceKind, Environment, History, Mode, Order, Priority, Protocol, Questionable,
-    RouteKind, Settle, Start, Unheard, Use, When,
+    Retract, RouteKind, Settle, Start, Unheard, Use, When,
 };
 use super::value::{Value, agreement, carry, duration, percent, size, when, window_length_s, zone};
 use crate::reading::{DeviceId, Metric, SubjectKey, Timestamp};
@@ -55,6 +55,7 @@ from_text! {
     Start => Start::from_name;
     Priority => Priority::from_name;
     Questionable => Questionable::from_name;
+    Retract => Retract::from_name;
 }
 
 /// Whole numbers, sizes and percentages.

@@ -176,6 +176,7 @@ fn route_settings(settings: &Settings, route: &config::RouteSettings, mqtt: &Mqt
         default_zone: settings.gateway.timezone.clone(),
         preferences: preferences.collect(),
         min_coverage_permille: u16::from(route.min_coverage) * 10,
+        retract: route.retract,
     }
 }
 

@@ -76,6 +76,8 @@ pub enum Settled {
     Cut,
     /// Another stream speaks for the patient, or none covers enough.
     NotChosen,
+    /// A person said that it is nobody's.
+    Discarded,
 }
 
 impl Settled {
@@ -86,6 +88,7 @@ impl Settled {
             Settled::History => "history",
             Settled::Cut => "cut",
             Settled::NotChosen => "not_chosen",
+            Settled::Discarded => "discarded",
         }
     }
 }
@@ -157,10 +160,18 @@ fn subject_if_known(record: &Record, known: &Known<'_>) -> Option<SubjectKey> {
 
 fn bind_to_patient(record: &Record, rules: &Rules, known: &Known<'_>) -> Decision {
     if let (Body::Window(window), Some(stream)) = (&record.body, record.stream) {
-        let edges = known.ward.edges(stream.device, stream.user, window.from, window.to);
-        if !edges.is_empty() {
+        let end = window.start.plus_ms(i64::from(window.length_s) * 1_000);
+        let edges = known.ward.edges(stream.device, stream.user, window.start, end);
+        // A side whose ends are no edges any more is made anew as well.
+        let is_end = |at: &Timestamp| *at == window.start || *at == end || edges.contains(at);
+        if !is_end(&window.from) || !is_end(&window.to) || edges.iter().any(|at| window.from < *at && *at < window.to) {
             return Decision::Cut(edges);
         }
+    }
+    match known.ward.named(&record.id) {
+        None => {}
+        Some(None) => return Decision::Settle(Settled::Discarded),
+        Some(Some(binding)) => return Decision::Send { subject: Some(binding.subject.clone()), binding: Some(binding) },
     }
     match bind(record, known) {
         Ok(binding) if rules.per_patient && matches!(record.body, Body::Window(_)) => Decision::Choose(binding),

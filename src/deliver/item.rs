@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::reading::{ChartId, DeliveryId, DeviceId, Instant, Op, Placement, Record, Seq, SubjectKey, Timestamp, WallTime};
+use crate::reading::{
+    Body, ChartId, DeliveryId, DeviceId, Instant, Op, Placement, Record, Retraction, Seq, SubjectKey, Timestamp, WallTime,
+};
 
 /// Which of a route's two queues a record travels in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -57,6 +59,10 @@ pub struct Item {
 
 impl Item {
     pub fn delivery(&self) -> DeliveryId {
+        if let Body::Retraction(retraction) = &self.record.body {
+            let Retraction { of, version, placement, .. } = retraction;
+            return DeliveryId { record: *of, placement: *placement, version: *version, op: Op::Retract };
+        }
         DeliveryId { record: self.record.id, placement: self.placement, version: self.record.version, op: self.op }
     }
 }

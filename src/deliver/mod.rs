@@ -2,6 +2,7 @@
 
 mod announce;
 mod budget;
+mod correct;
 mod decide;
 mod desk;
 mod destination;
@@ -9,6 +10,7 @@ mod fault;
 mod held;
 mod item;
 pub mod mqtt;
+mod placed;
 mod plan;
 mod rate;
 mod receipts;
@@ -20,12 +22,14 @@ mod stand;
 mod status;
 
 pub use announce::Announcements;
+pub use correct::{AUTO_AGE_MS, AUTO_RECORDS, HORIZON_MS, Verdict as Correction, judge, stays};
 pub use decide::{Carry, Decision, Known, Rules, Settled, decide};
 pub use desk::{Desk, DeskError, DeskInputs, DeskRequest, DeskRoute, DeskSettings, LetterPlace, Target};
 pub use destination::{Capabilities, Destination, Happened, NotSent, Sent, Verdict};
 pub use fault::{Fault, FaultClass};
 pub use held::Source;
 pub use item::{Choice, DeviceLabel, Item, Lane};
+pub use placed::Placements;
 pub use plan::{Planner, Token};
 pub use retry::Backoff;
 pub use route::{

@@ -68,6 +68,13 @@ impl Receipts {
         }
     }
 
+    /// All that was taken and not confirmed, which waits no longer.
+    pub fn forget_all(&mut self) -> Vec<Seq> {
+        let taken = self.waiting.iter().filter(|(_, waiting)| waiting.taken.is_some()).map(|(seq, _)| *seq).collect();
+        self.clear();
+        taken
+    }
+
     /// The connection ended: everything unconfirmed goes again.
     pub fn clear(&mut self) {
         self.waiting.clear();

@@ -249,8 +249,8 @@ impl Store {
         routes::held(&self.connection, route)
     }
 
-    pub fn bound_now(&self, route: i64) -> Result<Vec<BoundRow>, StoreError> {
-        routes::bound_now(&self.connection, route)
+    pub fn bound(&self, route: i64) -> Result<Vec<BoundRow>, StoreError> {
+        routes::bound(&self.connection, route)
     }
 
     pub fn tally(&self, route: i64) -> Result<BTreeMap<String, u64>, StoreError> {
@@ -291,6 +291,9 @@ impl Store {
         self.write(|tx, streams, minter| {
             for entry in &change.audit {
                 audit::audit(tx, &minter.site_key, entry)?;
+            }
+            if !change.append.is_empty() {
+                log::append(tx, minter, streams, change.append.clone())?;
             }
             routes::apply(tx, streams, route, change)
         })

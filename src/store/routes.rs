@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::letters::{self, DeadRow};
 use super::runs::{OPEN, Runs};
-use super::{AuditEntry, StoreError, damage, log::Streams};
+use super::{AuditEntry, Draft, StoreError, damage, log::Streams};
 use crate::deliver::Lane;
 use crate::reading::{DeviceId, Placement, Seq, StreamKey, SubjectKey};
 use crate::ward::HoldReason;
@@ -56,7 +56,11 @@ pub struct RouteChange {
     pub release: Vec<Held>,
     /// Rows as they are now; a longer run replaces the one with the same beginning.
     pub hold: Vec<Held>,
+    /// Rows of bindings that are gone; applied before `bind`.
+    pub unbind: Vec<(StreamKey, Seq)>,
     pub bind: Vec<BoundRow>,
+    /// Records that come into being with it: retractions.
+    pub append: Vec<Draft>,
     /// Dead letters that are pending again.
     pub retry: Vec<Seq>,
     /// Dead letters, or such as were pending again, whose rows are no longer wanted; applied before `dead`.
@@ -73,8 +77,8 @@ pub struct RouteChange {
 impl RouteChange {
     /// Whether nothing but the lanes may have changed.
     pub fn is_empty(&self) -> bool {
-        let Self { lanes: _, release, hold, bind, retry, forget, dead, tally, audit, marks } = self;
-        let rows = release.is_empty() && hold.is_empty() && bind.is_empty();
+        let Self { lanes: _, release, hold, unbind, bind, append, retry, forget, dead, tally, audit, marks } = self;
+        let rows = release.is_empty() && hold.is_empty() && unbind.is_empty() && bind.is_empty() && append.is_empty();
         rows && retry.is_empty()
             && forget.is_empty()
             && dead.is_empty()
@@ -103,16 +107,22 @@ pub struct Held {
     pub count: u64,
 }
 
-/// From `first` on, this stream's records went to this subject: written only when the subject changes, before the first send.
+/// From `first` to `last` this stream's records went to this subject: written only when the subject changes, before the first
+/// send. Records that were never sent may lie between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BoundRow {
     pub stream: StreamKey,
     pub first: Seq,
+    /// [`OPEN`] while it goes on.
+    pub last: Seq,
+    /// `None`: taken back, and nowhere now.
     pub subject: Option<SubjectKey>,
     pub rule: String,
     /// Numbers of the ward events it rests on.
     pub evidence: Vec<u64>,
     pub placement: Placement,
+    /// To whom they went before, and were taken back from.
+    pub past: Vec<SubjectKey>,
 }
 
 /// Registers a route; a new one owns what is appended after `head`, or everything there is when `oldest`.
@@ -194,6 +204,14 @@ pub(super) fn apply(tx: &Transaction<'_>, streams: &mut Streams, route: i64, cha
     }
     for held in &change.hold {
         write_held(tx, streams, route, held)?;
+    }
+    for (stream, first) in &change.unbind {
+        let stream = streams.number(tx, stream.device, Some(stream))?;
+        tx.prepare_cached("DELETE FROM bound WHERE route = ? AND stream = ? AND first = ?")?.execute(params![
+            route,
+            stream,
+            first.0 as i64
+        ])?;
     }
     for bound in &change.bind {
         write_bound(tx, streams, route, bound)?;
@@ -284,28 +302,25 @@ pub(super) fn held(connection: &Connection, route: i64) -> Result<Vec<Held>, Sto
 
 fn write_bound(tx: &Transaction<'_>, streams: &mut Streams, route: i64, bound: &BoundRow) -> Result<(), StoreError> {
     let stream = streams.number(tx, bound.stream.device, Some(&bound.stream))?;
-    tx.prepare_cached("UPDATE bound SET last = ? WHERE route = ? AND stream = ? AND last IS NULL")?.execute(params![
-        bound.first.0 as i64 - 1,
-        route,
-        stream
-    ])?;
-    tx.prepare_cached("INSERT OR REPLACE INTO bound VALUES(?, ?, ?, NULL, ?, ?, ?, ?)")?.execute(params![
+    tx.prepare_cached("INSERT OR REPLACE INTO bound VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)")?.execute(params![
         route,
         stream,
         bound.first.0 as i64,
+        (bound.last != OPEN).then_some(bound.last.0 as i64),
         bound.subject.as_ref().map(SubjectKey::as_str),
         bound.rule,
         postcard::to_stdvec(&bound.evidence).expect("numbers encode"),
-        bound.placement.0
+        bound.placement.0,
+        postcard::to_stdvec(&bound.past).expect("keys encode"),
     ])?;
     Ok(())
 }
 
-/// The open end of every stream's bindings on a route: who its last records went to.
-pub(super) fn bound_now(connection: &Connection, route: i64) -> Result<Vec<BoundRow>, StoreError> {
+/// To whom the records of a route went.
+pub(super) fn bound(connection: &Connection, route: i64) -> Result<Vec<BoundRow>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT stream.key, first, subject, rule, evidence, placement FROM bound JOIN stream ON stream.n = bound.stream
-         WHERE route = ? AND last IS NULL",
+        "SELECT stream.key, first, subject, rule, evidence, placement, last, past FROM bound
+         JOIN stream ON stream.n = bound.stream WHERE route = ?",
     )?;
     let mut rows = statement.query([route])?;
     let mut all = Vec::new();
@@ -319,6 +334,8 @@ pub(super) fn bound_now(connection: &Connection, route: i64) -> Result<Vec<Bound
             rule: row.get(3)?,
             evidence: postcard::from_bytes(row.get_ref(4)?.as_blob().unwrap_or_default()).unwrap_or_default(),
             placement: Placement(row.get(5)?),
+            last: row.get::<_, Option<i64>>(6)?.map_or(OPEN, |last| Seq(last as u64)),
+            past: postcard::from_bytes(row.get_ref(7)?.as_blob().unwrap_or_default()).unwrap_or_default(),
         });
     }
     Ok(all)

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use super::{StoreError, db, frame, key};
 
 /// The schema this bedrail reads and writes; an older one is migrated, a newer one refused.
-pub const VERSION: i64 = 1;
+pub const VERSION: i64 = 2;
 
 /// `bedrail.db`: the log and what each route still has to do with it. No patient is named in it.
 const LOG: &str = "
@@ -41,7 +41,7 @@ CREATE TABLE held(route INTEGER NOT NULL, stream INTEGER NOT NULL, reason TEXT N
 CREATE TABLE attempt(route INTEGER NOT NULL, message TEXT NOT NULL, runs BLOB NOT NULL, hash BLOB NOT NULL,
     tries INTEGER NOT NULL, not_before INTEGER NOT NULL, PRIMARY KEY(route, message)) WITHOUT ROWID;
 CREATE TABLE bound(route INTEGER NOT NULL, stream INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER,
-    subject TEXT, rule TEXT NOT NULL, evidence BLOB NOT NULL, placement BLOB NOT NULL,
+    subject TEXT, rule TEXT NOT NULL, evidence BLOB NOT NULL, placement BLOB NOT NULL, past BLOB NOT NULL,
     PRIMARY KEY(route, stream, first)) WITHOUT ROWID;
 CREATE TABLE dead(route INTEGER NOT NULL, seq INTEGER NOT NULL, record BLOB NOT NULL, version INTEGER NOT NULL,
     reason TEXT NOT NULL, detail TEXT NOT NULL, PRIMARY KEY(route, seq)) WITHOUT ROWID;
@@ -70,7 +70,7 @@ pub enum Database {
 type Migration = fn(&Transaction<'_>, Database) -> Result<(), StoreError>;
 
 /// Forward only, each in one transaction: a crash leaves the old schema or the new one.
-const MIGRATIONS: &[(i64, Migration)] = &[(0, frames_get_checksums_and_pending_gets_lanes)];
+const MIGRATIONS: &[(i64, Migration)] = &[(0, frames_get_checksums_and_pending_gets_lanes), (1, bindings_get_a_past)];
 
 /// Creates the schema in an empty file or brings an older one up; `true` when it created.
 pub fn bring_up(connection: &mut Connection, which: Database, path: &Path) -> Result<bool, StoreError> {
@@ -134,12 +134,21 @@ fn frames_get_checksums_and_pending_gets_lanes(tx: &Transaction<'_>, which: Data
     Ok(())
 }
 
+/// Schema 1 knew only where a record went last.
+fn bindings_get_a_past(tx: &Transaction<'_>, which: Database) -> Result<(), StoreError> {
+    if which == Database::Log {
+        tx.execute_batch("ALTER TABLE bound ADD COLUMN past BLOB NOT NULL DEFAULT x''")?;
+    }
+    Ok(())
+}
+
 /// A row as a salvage finds it in a file of an older schema, as the migrations would have made it.
 pub fn bring_up_row(table: &str, columns: &mut Vec<Value>) {
     match (table, columns.as_slice()) {
         ("frame", [.., Value::Blob(_), Value::Blob(body)]) if columns.len() == 8 => {
             columns.push(Value::Blob(frame::checksum(body).to_vec()));
         }
+        ("bound", [_, _, _, _, _, _, _, _]) => columns.push(Value::Blob(Vec::new())),
         ("pending", [_, _, _, _]) => columns.insert(1, Value::Integer(0)),
         _ => {}
     }
@@ -170,7 +179,7 @@ impl Database {
                 ("pending", "iiiii"),
                 ("held", "iitiii"),
                 ("attempt", "itbbii"),
-                ("bound", "iiiITtbb"),
+                ("bound", "iiiITtbbb"),
                 ("dead", "iibitt"),
                 ("audit", "rbiIttttb"),
             ],

@@ -77,7 +77,7 @@ impl WardStore {
         let tx = db::begin(&mut self.connection)?;
         let mut numbered = Vec::with_capacity(events.len());
         for (at, learned, source, operator, change) in events {
-            if let Change::Pair { subject, .. } | Change::Occupy { subject, .. } = &change {
+            for subject in change.subjects() {
                 tx.execute("INSERT OR IGNORE INTO patient VALUES(?, 0, 0)", [subject.as_str()])?;
             }
             let source_name = serde_json::to_value(source).expect("a source is a word");

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::fold::Timeline;
-use super::{EventSource, HoldReason, Ward};
-use crate::reading::{DeviceId, SubjectKey, Timestamp, UserIndex, WallTime};
+use super::fold::{Interval, Timeline};
+use super::{Change, EventSource, HoldReason, Spot, Ward};
+use crate::reading::{DeviceId, RecordId, SubjectKey, Timestamp, UserIndex, WallTime};
 
 /// By what right a reading was bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -16,6 +16,10 @@ pub enum Rule {
     DevicePairing,
     UserPairing,
     Bed,
+    /// A scan, for the next few readings.
+    Spot,
+    /// A person said so of this very record.
+    Person,
 }
 
 impl Rule {
@@ -24,6 +28,8 @@ impl Rule {
             Rule::DevicePairing => "device_pairing",
             Rule::UserPairing => "user_pairing",
             Rule::Bed => "bed",
+            Rule::Spot => "spot",
+            Rule::Person => "person",
         }
     }
 }
@@ -65,13 +71,31 @@ impl Ward {
             return Err(self.reason(device, user, at.at, unbound));
         }
         let near = |(edge, source): &(Timestamp, EventSource)| {
-            let reach_ms = i64::from(at.uncertainty_ms) + guard_ms(*source);
-            at.at.plus_ms(-reach_ms) < *edge && *edge <= at.at.plus_ms(reach_ms)
+            let (early_ms, late_ms) = self.guards.of(*source);
+            let off_ms = i64::from(at.uncertainty_ms);
+            at.at.plus_ms(-off_ms - late_ms) < *edge && *edge <= at.at.plus_ms(off_ms + early_ms)
         };
         if self.turns(device).iter().filter(|turn| near(turn)).any(|(edge, _)| self.changes_at(device, user, *edge)) {
             return Err(HoldReason::Edge);
         }
-        resolved.map_err(|unbound| self.reason(device, user, at.at, unbound))
+        let binding = resolved.map_err(|unbound| self.reason(device, user, at.at, unbound))?;
+        if self.is_stale(&binding, at.at) { Err(HoldReason::StaleFeed) } else { Ok(binding) }
+    }
+
+    /// What a person said of this very record: whose it is, or nobody's. It outranks all that is known of the device.
+    pub fn named(&self, record: &RecordId) -> Option<Option<Binding>> {
+        let (subject, evidence) = self.named.get(record)?;
+        let bind = |subject: &SubjectKey| Binding {
+            subject: self.known_as(subject).clone(),
+            rule: Rule::Person,
+            evidence: vec![evidence.n],
+        };
+        Some(subject.as_ref().map(bind))
+    }
+
+    /// The scan under which a device measures at this time.
+    pub fn spot(&self, device: DeviceId, at: Timestamp) -> Option<&Interval<Spot>> {
+        self.spots.get(&device)?.at(at)
     }
 
     /// Binds a window, or a side of one, as a whole: its span has exact ends, so only a change inside it is an edge.
@@ -85,7 +109,8 @@ impl Ward {
         if !self.edges(device, user, from, to).is_empty() {
             return Err(HoldReason::Edge);
         }
-        self.resolve(device, user, from).map_err(|unbound| self.reason(device, user, from, unbound))
+        let binding = self.resolve(device, user, from).map_err(|unbound| self.reason(device, user, from, unbound))?;
+        if self.is_stale(&binding, to.plus_ms(-1)) { Err(HoldReason::StaleFeed) } else { Ok(binding) }
     }
 
     /// The times strictly inside the span at which the binding changes: where a window is cut.
@@ -108,25 +133,41 @@ impl Ward {
     }
 
     fn devices(&self) -> impl Iterator<Item = DeviceId> {
-        self.pairings.keys().map(|(device, _)| *device).chain(self.places.keys().copied())
+        let paired = self.pairings.keys().map(|(device, _)| *device).chain(self.spots.keys().copied());
+        let named = self.events().iter().filter_map(|event| match event.change {
+            Change::Name { device, .. } => Some(device),
+            _ => None,
+        });
+        paired.chain(self.places.keys().copied()).chain(named)
     }
 
+    /// An explicit pairing, else the bed. A pairing that the bed contradicts, or two people in the bed, is for a person.
     fn resolve(&self, device: DeviceId, user: Option<UserIndex>, at: Timestamp) -> Result<Binding, Unbound> {
-        let pairing = self.by_pairing(device, user, at)?;
-        let bed = self.by_bed(device, at);
-        match (pairing, bed) {
-            (Some(pairing), Some(bed)) if pairing.subject != bed.subject => Err(Unbound::Conflict),
-            (Some(pairing), _) => Ok(pairing),
-            (None, Some(bed)) => Ok(bed),
-            (None, None) => Err(Unbound::Nobody),
+        let pairing = match self.by_spot(device, at) {
+            Some(spot) => Some(spot),
+            None => self.by_pairing(device, user, at)?,
+        };
+        let mut in_bed = self.by_bed(device, at);
+        match pairing {
+            Some(pairing) if in_bed.is_empty() || in_bed.iter().any(|bed| bed.subject == pairing.subject) => Ok(pairing),
+            Some(_) => Err(Unbound::Conflict),
+            None if in_bed.len() > 1 => Err(Unbound::Conflict),
+            None => in_bed.pop().ok_or(Unbound::Nobody),
         }
+    }
+
+    fn by_spot(&self, device: DeviceId, at: Timestamp) -> Option<Binding> {
+        let spot = self.spot(device, at)?;
+        let subject = self.known_as(&spot.value.subject).clone();
+        Some(Binding { subject, rule: Rule::Spot, evidence: vec![spot.began.n] })
     }
 
     /// A device whose user slots are paired one by one is nobody else's: not the general pairing's, not the bed's.
     fn by_pairing(&self, device: DeviceId, user: Option<UserIndex>, at: Timestamp) -> Result<Option<Binding>, Unbound> {
         let of = |user: Option<UserIndex>, rule: Rule| {
             let interval = self.pairings.get(&(device, user))?.at(at)?;
-            Some(Binding { subject: interval.value.clone(), rule, evidence: vec![interval.began.n] })
+            let subject = self.known_as(&interval.value).clone();
+            Some(Binding { subject, rule, evidence: vec![interval.began.n] })
         };
         let by_user = self.pairings.range((device, Some(0))..=(device, Some(UserIndex::MAX)));
         let by_user_now = by_user.into_iter().any(|(_, timeline)| timeline.at(at).is_some());
@@ -143,11 +184,22 @@ impl Ward {
         }
     }
 
-    fn by_bed(&self, device: DeviceId, at: Timestamp) -> Option<Binding> {
-        let place = self.places.get(&device)?.at(at)?;
-        let occupant = self.beds.get(&place.value)?.at(at)?;
-        let evidence = vec![place.began.n, occupant.began.n];
-        Some(Binding { subject: occupant.value.clone(), rule: Rule::Bed, evidence })
+    /// Everybody who lies in the device's bed, each person once.
+    fn by_bed(&self, device: DeviceId, at: Timestamp) -> Vec<Binding> {
+        let Some(place) = self.places.get(&device).and_then(|places| places.at(at)) else { return Vec::new() };
+        let mut people: Vec<Binding> = Vec::new();
+        for occupant in self.occupants(&place.value).filter(|occupant| holds(occupant, at)) {
+            let subject = self.known_as(&occupant.value);
+            if !people.iter().any(|known| known.subject == *subject) {
+                let evidence = vec![place.began.n, occupant.began.n];
+                people.push(Binding { subject: subject.clone(), rule: Rule::Bed, evidence });
+            }
+        }
+        people
+    }
+
+    fn occupants(&self, bed: &str) -> impl Iterator<Item = &Interval<SubjectKey>> {
+        self.beds.get(bed).into_iter().flatten()
     }
 
     fn reason(&self, device: DeviceId, user: Option<UserIndex>, at: Timestamp, unbound: Unbound) -> HoldReason {
@@ -157,8 +209,30 @@ impl Ward {
             Unbound::Nobody if self.first_assignment(device, user).is_some_and(|first| at < first) => {
                 HoldReason::BeforeAssignment
             }
+            Unbound::Nobody if self.ended_with_the_visit(device, user, at) => HoldReason::AfterDischarge,
             Unbound::Nobody => HoldReason::NoAssignment,
         }
+    }
+
+    /// Whether what last tied the device to a patient ended because that visit did.
+    fn ended_with_the_visit(&self, device: DeviceId, user: Option<UserIndex>, at: Timestamp) -> bool {
+        let own = [user, None].into_iter().filter_map(|user| self.pairings.get(&(device, user))?.last_begun(at));
+        let pairings = own.map(|interval| (interval.to, interval.discharged));
+        let spots = self.spots.get(&device).and_then(|spots| spots.last_begun(at)).map(|spot| (spot.to, spot.discharged));
+        let place = self.places.get(&device).and_then(|places| places.at(at));
+        let occupants = place.into_iter().flat_map(|place| self.occupants(&place.value));
+        let occupants = occupants.map(|occupant| (occupant.to, occupant.discharged));
+        let ended = pairings.chain(spots).chain(occupants).filter_map(|(to, discharged)| Some((to?, discharged)));
+        ended.filter(|(to, _)| *to <= at).max().is_some_and(|(_, discharged)| discharged)
+    }
+
+    /// A bed that a silent feed filled may have another in it by now.
+    fn is_stale(&self, binding: &Binding, at: Timestamp) -> bool {
+        let by_feed = |event: &super::WardEvent| matches!(event.source, EventSource::Adt | EventSource::AdtKeyed);
+        let rests_on = |event: &super::WardEvent| binding.evidence.contains(&event.n);
+        binding.rule == Rule::Bed
+            && self.feed_silent_since.is_some_and(|since| since <= at)
+            && self.events().iter().any(|event| rests_on(event) && by_feed(event))
     }
 
     fn who(&self, device: DeviceId, user: Option<UserIndex>, at: Timestamp) -> Who {
@@ -172,29 +246,50 @@ impl Ward {
     /// Every time at which something about this device, or about a bed it ever stood at, began or ended.
     fn turns(&self, device: DeviceId) -> Vec<(Timestamp, EventSource)> {
         let pairings = self.pairings.range((device, None)..=(device, Some(UserIndex::MAX)));
-        let mut turns: Vec<_> = pairings.flat_map(|(_, timeline)| turns_of(timeline)).collect();
+        let mut turns: Vec<_> = pairings.flat_map(|(_, timeline)| timeline.iter()).flat_map(turns_of).collect();
+        turns.extend(self.spots.get(&device).into_iter().flat_map(Timeline::iter).flat_map(turns_of));
         let Some(places) = self.places.get(&device) else { return turns };
-        turns.extend(turns_of(places));
+        turns.extend(places.iter().flat_map(turns_of));
         let stood_at: BTreeSet<&String> = places.iter().map(|place| &place.value).collect();
-        turns.extend(stood_at.into_iter().filter_map(|bed| self.beds.get(bed)).flat_map(turns_of));
+        turns.extend(stood_at.into_iter().flat_map(|bed| self.occupants(bed)).flat_map(turns_of));
         turns
     }
 }
 
-fn turns_of<T: Clone>(timeline: &Timeline<T>) -> impl Iterator<Item = (Timestamp, EventSource)> {
-    timeline.iter().flat_map(|interval| {
-        let ended = interval.to.zip(interval.ended).map(|(at, evidence)| (at, evidence.source));
-        std::iter::once((interval.from, interval.began.source)).chain(ended)
-    })
+fn holds<T>(interval: &Interval<T>, at: Timestamp) -> bool {
+    interval.from <= at && interval.to.is_none_or(|to| at < to)
 }
 
-/// How far the time of an event of this source may be off: a person who gives a command or scans a code does it there and
-/// then, and the config says the time it means. A feed is typed later; two minutes is what it gets where it carries a time
-/// of its own.
-const fn guard_ms(source: EventSource) -> i64 {
-    match source {
-        EventSource::Config | EventSource::Command | EventSource::Import | EventSource::Scan => 0,
-        EventSource::Adt => 120_000,
+fn turns_of<T>(interval: &Interval<T>) -> impl Iterator<Item = (Timestamp, EventSource)> + use<T> {
+    let ended = interval.to.map(|to| (to, interval.ended.unwrap_or(interval.began).source));
+    std::iter::once((interval.from, interval.began.source)).chain(ended)
+}
+
+/// How far the time of an event may be off, by who said it. A person who gives a command or scans a code does it there and
+/// then, and the config and a census say the time they mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guards {
+    /// Of a feed that carries the time of the event: both ways.
+    pub with_event_time_ms: i64,
+    /// Of one that carries the time of typing: people type late, and sometimes in advance.
+    pub keyed_before_ms: i64,
+    pub keyed_after_ms: i64,
+}
+
+impl Default for Guards {
+    fn default() -> Self {
+        Self { with_event_time_ms: 120_000, keyed_before_ms: 30 * 60_000, keyed_after_ms: 5 * 60_000 }
+    }
+}
+
+impl Guards {
+    /// How much earlier, and how much later, than it says it may have been.
+    const fn of(self, source: EventSource) -> (i64, i64) {
+        match source {
+            EventSource::Config | EventSource::Command | EventSource::Import | EventSource::Scan => (0, 0),
+            EventSource::Adt => (self.with_event_time_ms, self.with_event_time_ms),
+            EventSource::AdtKeyed => (self.keyed_before_ms, self.keyed_after_ms),
+        }
     }
 }
 
@@ -208,9 +303,16 @@ fn changes_of(device: DeviceId, before: &Ward, after: &Ward) -> Vec<Affected> {
     users.extend((0..=UserIndex::MAX).map(Some).find(|user| !users.contains(user)));
     let mut turns: BTreeSet<Timestamp> = BTreeSet::from([Timestamp(i64::MIN)]);
     turns.extend(both.iter().flat_map(|ward| ward.turns(device)).map(|(at, _)| at));
+    let named = named_anew(device, before, after);
+    turns.extend(named.iter().flat_map(|(from, to)| [*from, *to]));
     let differs = |at: Timestamp| {
-        let outcome = |ward: &Ward, user| ward.who(device, user, at).map_err(|unbound| ward.reason(device, user, at, unbound));
-        users.iter().any(|user| outcome(before, *user) != outcome(after, *user))
+        // A merge gives somebody another key, and moves nothing.
+        let outcome = |ward: &Ward, user| match ward.who(device, user, at) {
+            Ok(subject) => Ok(after.known_as(&subject).clone()),
+            Err(unbound) => Err(ward.reason(device, user, at, unbound)),
+        };
+        named.iter().any(|(from, to)| *from <= at && at < *to)
+            || users.iter().any(|user| outcome(before, *user) != outcome(after, *user))
     };
     let mut affected: Vec<Affected> = Vec::new();
     let mut turns = turns.into_iter().peekable();
@@ -223,4 +325,14 @@ fn changes_of(device: DeviceId, before: &Ward, after: &Ward) -> Vec<Affected> {
         }
     }
     affected
+}
+
+/// Between which times a device measured what a person has said something of since.
+fn named_anew(device: DeviceId, before: &Ward, after: &Ward) -> Vec<(Timestamp, Timestamp)> {
+    let said = after.events().iter().filter_map(|event| match &event.change {
+        Change::Name { device: of, records, from, to, .. } if *of == device => Some((records, *from, to.plus_ms(1))),
+        _ => None,
+    });
+    let differs = |records: &[RecordId]| records.iter().any(|record| before.named(record) != after.named(record));
+    said.filter(|(records, _, _)| differs(records)).map(|(_, from, to)| (from, to)).collect()
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::fold::{Evidence, Timeline, Topic, topic};
+use super::fold::{Interval, Timeline, Topic, topic};
 use super::{Change, EventSource, Ward};
 use crate::reading::{DeviceId, SubjectKey, Timestamp, UserIndex};
 
@@ -28,8 +28,11 @@ pub enum Standing {
 /// An event in the past comes only from a `from` that somebody wrote: whether it may still move what was sent is the
 /// caller's to check, with [`Ward::changes`].
 pub fn sync(ward: &Ward, wanted: &[Wanted], now: Timestamp) -> Vec<(Timestamp, Change)> {
-    let wanted: BTreeMap<Topic, (Change, Option<Timestamp>)> =
-        wanted.iter().map(|w| (w.standing.change(), w.from)).map(|(change, from)| (topic(&change), (change, from))).collect();
+    let wanted: BTreeMap<Topic, (Change, Option<Timestamp>)> = wanted
+        .iter()
+        .map(|w| (w.standing.change(), w.from))
+        .filter_map(|(change, from)| Some((topic(&change)?, (change, from))))
+        .collect();
     let mut events = Vec::new();
     for topic in ward.configured.keys().filter(|topic| !wanted.contains_key(topic)) {
         let lasting = begun_by_config(ward, topic).into_iter().filter(|(_, to)| to.is_none_or(|to| now < to));
@@ -79,14 +82,16 @@ fn begun_by_config(ward: &Ward, topic: &Topic) -> Vec<Span> {
     match topic {
         Topic::Pairing(device, user) => spans(ward.pairings.get(&(*device, *user))),
         Topic::Place(device) => spans(ward.places.get(device)),
-        Topic::Bed(bed) => spans(ward.beds.get(bed)),
+        Topic::Bed(bed) => ward.beds.get(bed).into_iter().flatten().filter_map(span_of_config).collect(),
     }
 }
 
 fn spans<T: Clone>(timeline: Option<&Timeline<T>>) -> Vec<Span> {
-    let by_config = |evidence: Evidence| evidence.source == EventSource::Config;
-    let intervals = timeline.into_iter().flat_map(Timeline::iter);
-    intervals.filter(|interval| by_config(interval.began)).map(|interval| (interval.from, interval.to)).collect()
+    timeline.into_iter().flat_map(Timeline::iter).filter_map(span_of_config).collect()
+}
+
+fn span_of_config<T>(interval: &Interval<T>) -> Option<Span> {
+    (interval.began.source == EventSource::Config).then_some((interval.from, interval.to))
 }
 
 #[cfg(test)]

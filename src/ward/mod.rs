@@ -9,8 +9,8 @@ mod phi;
 #[cfg(test)]
 mod tests;
 
-pub use bind::{Affected, Binding, Rule};
+pub use bind::{Affected, Binding, Guards, Rule};
 pub use config_sync::{Standing, Wanted, sync};
-pub use event::{Change, EventSource, HoldReason, WardEvent};
-pub use fold::{Evidence, Interval, Ward};
+pub use event::{Change, EventSource, HoldReason, Movement, WardEvent};
+pub use fold::{Evidence, Interval, Spot, Ward};
 pub use phi::Phi;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::reading::{ClockQuality, DeviceId, SubjectKey, Timestamp, UserIndex, WallTime};
+use crate::reading::{ClockQuality, DeviceId, RecordId, SubjectKey, Timestamp, UserIndex, WallTime};
 
 const CUFF: DeviceId = DeviceId::new([0xA4, 0xC1, 0x38, 0, 0, 1]);
 const OXIMETER: DeviceId = DeviceId::new([0xA4, 0xC1, 0x38, 0, 0, 2]);
@@ -152,6 +152,202 @@ fn a_transfer_learned_late_touches_the_hours_between_and_no_others() {
     assert_eq!(Ward::changes(&nothing, &before), [first], "what was unassigned is now before its first assignment");
 }
 
+fn told(n: u64, at: i64, source: EventSource, change: Change) -> WardEvent {
+    WardEvent { source, ..event(n, at, change) }
+}
+
+fn admit(who: &str, bed: &str) -> Change {
+    Change::Admit { subject: subject(who), bed: Some(bed.into()) }
+}
+
+fn transfer(who: &str, bed: &str) -> Change {
+    Change::Transfer { subject: subject(who), bed: bed.into() }
+}
+
+fn discharge(who: &str) -> Change {
+    Change::Discharge { subject: subject(who) }
+}
+
+fn cancel(who: &str, of: Movement) -> Change {
+    Change::Cancel { subject: subject(who), of }
+}
+
+#[test]
+fn a_discharge_ends_the_visits_pairings_and_what_comes_later_is_told_apart() {
+    let ward = ward(&[
+        (0, place(OXIMETER, "B")),
+        (0, admit("anna", "B")),
+        (0, pair(CUFF, None, "anna")),
+        (50, discharge("anna")),
+        (90, admit("ben", "B")),
+    ]);
+    assert_eq!(bound(&ward, CUFF, None, 49), Ok("anna".into()));
+    assert_eq!(bound(&ward, OXIMETER, None, 49), Ok("anna".into()), "what is sent late goes to the visit of its time");
+    assert_eq!(bound(&ward, CUFF, None, 50), Err(HoldReason::AfterDischarge));
+    assert_eq!(bound(&ward, OXIMETER, None, 50), Err(HoldReason::AfterDischarge));
+    assert_eq!(bound(&ward, OXIMETER, None, 90), Ok("ben".into()));
+    assert_eq!(bound(&ward, CUFF, None, 90), Err(HoldReason::AfterDischarge));
+}
+
+#[test]
+fn what_is_cancelled_never_happened_and_a_cancellation_told_twice_takes_back_one() {
+    let visit = [(0, place(OXIMETER, "A")), (0, place(CUFF, "B")), (10, admit("anna", "A")), (20, transfer("anna", "B"))];
+    let with = |more: &[(i64, Change)]| ward(&[&visit[..], more].concat());
+    let moved = with(&[]);
+    assert_eq!(
+        (bound(&moved, OXIMETER, None, 30), bound(&moved, CUFF, None, 30)),
+        (Err(HoldReason::NoAssignment), Ok("anna".into()))
+    );
+    let stayed = with(&[(40, cancel("anna", Movement::Transfer)), (40, cancel("anna", Movement::Transfer))]);
+    assert_eq!(
+        (bound(&stayed, OXIMETER, None, 30), bound(&stayed, CUFF, None, 30)),
+        (Ok("anna".into()), Err(HoldReason::NoAssignment))
+    );
+    let never = with(&[(40, cancel("anna", Movement::Admit))]);
+    assert_eq!(
+        (bound(&never, OXIMETER, None, 15), bound(&never, CUFF, None, 30)),
+        (Err(HoldReason::NoAssignment), Ok("anna".into()))
+    );
+    let back = with(&[(50, discharge("anna")), (60, cancel("anna", Movement::Discharge))]);
+    assert_eq!(bound(&back, CUFF, None, 70), Ok("anna".into()));
+    let early = with(&[(15, cancel("anna", Movement::Transfer))]);
+    assert_eq!(bound(&early, CUFF, None, 30), Ok("anna".into()), "it takes back what was before it");
+}
+
+#[test]
+fn two_people_in_one_bed_are_a_conflict_until_somebody_says_who_left() {
+    let both = [(0, place(OXIMETER, "B")), (10, admit("anna", "B")), (20, admit("ben", "B"))];
+    let until = |more: &[(i64, Change)]| ward(&[&both[..], more].concat());
+    assert_eq!(bound(&until(&[]), OXIMETER, None, 19), Ok("anna".into()));
+    assert_eq!(bound(&until(&[]), OXIMETER, None, 20), Err(HoldReason::Conflict));
+    let left = until(&[(20, discharge("anna"))]);
+    assert_eq!(bound(&left, OXIMETER, None, 20), Ok("ben".into()), "typed late, it holds from when it happened");
+    assert_eq!(bound(&until(&[(30, occupy("B", "ben"))]), OXIMETER, None, 30), Ok("ben".into()), "a person's word about the bed");
+    let paired = until(&[(25, pair(OXIMETER, None, "anna"))]);
+    assert_eq!(bound(&paired, OXIMETER, None, 25), Ok("anna".into()), "the bed does not say otherwise");
+    assert_eq!(bound(&until(&[(25, pair(OXIMETER, None, "carl"))]), OXIMETER, None, 25), Err(HoldReason::Conflict));
+}
+
+#[test]
+fn two_sources_that_disagree_are_left_to_a_person() {
+    let ward = Ward::fold(&[
+        told(1, 0, EventSource::Config, place(OXIMETER, "B")),
+        told(2, 0, EventSource::Config, occupy("B", "anna")),
+        told(3, 1_000_000, EventSource::Adt, admit("ben", "B")),
+    ]);
+    assert_eq!(bound(&ward, OXIMETER, None, 500_000), Ok("anna".into()));
+    assert_eq!(bound(&ward, OXIMETER, None, 2_000_000), Err(HoldReason::Conflict));
+}
+
+#[test]
+fn a_swap_is_no_conflict_and_told_twice_is_one() {
+    let swap = Change::Swap { first: (subject("anna"), "B".into()), second: (subject("ben"), "A".into()) };
+    let ward = ward(&[
+        (0, place(OXIMETER, "A")),
+        (0, place(CUFF, "B")),
+        (0, admit("anna", "A")),
+        (0, admit("ben", "B")),
+        (50, swap.clone()),
+        (50, swap),
+    ]);
+    assert_eq!((bound(&ward, OXIMETER, None, 49), bound(&ward, CUFF, None, 49)), (Ok("anna".into()), Ok("ben".into())));
+    assert_eq!((bound(&ward, OXIMETER, None, 50), bound(&ward, CUFF, None, 50)), (Ok("ben".into()), Ok("anna".into())));
+}
+
+#[test]
+fn a_merge_moves_nothing_and_later_events_know_one_person() {
+    let known = [event(1, 0, place(OXIMETER, "A")), event(2, 10, admit("unknown-1", "A")), event(3, 20, admit("anna", "A"))];
+    let merge = Change::Merge { from: subject("unknown-1"), into: subject("anna") };
+    let mut all = known.to_vec();
+    all.push(event(4, 50, merge.clone()));
+    let (before, after) = (Ward::fold(&known), Ward::fold(&all));
+    assert_eq!(bound(&after, OXIMETER, None, 15), Ok("anna".into()));
+    assert_eq!(bound(&after, OXIMETER, None, 30), Ok("anna".into()), "two keys of one person are no conflict");
+    let released = Affected { device: OXIMETER, from: Timestamp(20), to: Timestamp(i64::MAX) };
+    assert_eq!(Ward::changes(&before, &after), [released], "what went to the old key stays");
+    all.push(event(5, 60, discharge("anna")));
+    assert_eq!(bound(&Ward::fold(&all), OXIMETER, None, 60), Err(HoldReason::AfterDischarge), "under either key");
+    let round = Change::Merge { from: subject("anna"), into: subject("unknown-1") };
+    all.push(event(6, 70, round));
+    assert_eq!(bound(&Ward::fold(&all), OXIMETER, None, 15), Ok("anna".into()), "a merge in a circle is none");
+}
+
+#[test]
+fn a_scan_ties_a_device_to_a_patient_until_its_time_is_over_or_the_next_scan() {
+    let spot = |who: &str| Change::Spot { device: CUFF, subject: subject(who), for_ms: 300, readings: 3 };
+    let ward = ward(&[(100, spot("anna")), (250, spot("ben")), (1000, spot("anna")), (1100, discharge("anna"))]);
+    assert_eq!(bound(&ward, CUFF, None, 99), Err(HoldReason::BeforeAssignment));
+    let binding = ward.bind(CUFF, None, around(249, 0)).expect("bound");
+    assert_eq!((binding.subject, binding.rule, binding.evidence), (subject("anna"), Rule::Spot, vec![1]));
+    assert_eq!(bound(&ward, CUFF, None, 250), Ok("ben".into()));
+    assert_eq!(bound(&ward, CUFF, None, 550), Err(HoldReason::NoAssignment), "never the last patient");
+    assert_eq!(ward.bind(CUFF, None, around(549, 2)).map(|b| b.subject), Err(HoldReason::Edge));
+    assert_eq!(bound(&ward, CUFF, None, 1100), Err(HoldReason::AfterDischarge));
+}
+
+#[test]
+fn a_feed_is_believed_as_far_as_it_says_when_it_happened() {
+    let minutes = |n: i64| n * 60_000;
+    let said = |source| {
+        Ward::fold(&[
+            event(1, 0, place(OXIMETER, "B")),
+            event(2, 0, occupy("B", "anna")),
+            told(3, minutes(100), source, Change::Vacate { bed: "B".into() }),
+        ])
+    };
+    let at = |ward: &Ward, minute: i64| bound(ward, OXIMETER, None, minutes(minute));
+    let timed = said(EventSource::Adt);
+    assert_eq!(
+        [97, 99, 101, 103].map(|m| at(&timed, m).err()),
+        [None, Some(HoldReason::Edge), Some(HoldReason::Edge), Some(HoldReason::NoAssignment)]
+    );
+    let keyed = said(EventSource::AdtKeyed);
+    assert_eq!(
+        [69, 71, 104, 106].map(|m| at(&keyed, m).err()),
+        [None, Some(HoldReason::Edge), Some(HoldReason::Edge), Some(HoldReason::NoAssignment)]
+    );
+    let sure = said(EventSource::AdtKeyed).with_guards(Guards { keyed_before_ms: 0, keyed_after_ms: 0, with_event_time_ms: 0 });
+    assert_eq!(at(&sure, 99), Ok("anna".into()));
+    for source in [EventSource::Scan, EventSource::Command] {
+        assert_eq!([99, 100].map(|m| at(&said(source), m).is_ok()), [true, false]);
+    }
+}
+
+#[test]
+fn what_rests_on_a_silent_feed_waits_and_a_pairing_goes_on() {
+    let ward = Ward::fold(&[
+        event(1, 0, place(OXIMETER, "B")),
+        told(2, 0, EventSource::Adt, admit("anna", "B")),
+        event(3, 0, pair(CUFF, None, "anna")),
+    ]);
+    let ward = ward.with_feed_silent_since(Some(Timestamp(1_000_000)));
+    assert_eq!(bound(&ward, OXIMETER, None, 999_999), Ok("anna".into()));
+    assert_eq!(bound(&ward, OXIMETER, None, 1_000_000), Err(HoldReason::StaleFeed));
+    assert_eq!(bound(&ward, CUFF, None, 1_000_000), Ok("anna".into()));
+}
+
+#[test]
+fn what_a_person_says_of_a_record_outranks_all_else_and_touches_its_time() {
+    let (one, other) = (RecordId([1; 16]), RecordId([2; 16]));
+    let name = |who: Option<&str>| Change::Name {
+        device: CUFF,
+        records: vec![one],
+        subject: who.map(subject),
+        from: Timestamp(40),
+        to: Timestamp(40),
+    };
+    let known = [event(1, 0, pair(CUFF, None, "anna")), event(2, 100, name(Some("ben")))];
+    let (before, after) = (Ward::fold(&known[..1]), Ward::fold(&known));
+    let said = after.named(&one).flatten().expect("bound");
+    assert_eq!((said.subject, said.rule, said.evidence), (subject("ben"), Rule::Person, vec![2]));
+    assert_eq!(after.named(&other), None);
+    let affected = Affected { device: CUFF, from: Timestamp(40), to: Timestamp(41) };
+    assert_eq!(Ward::changes(&before, &after), [affected]);
+    let discarded = Ward::fold(&[known[0].clone(), known[1].clone(), event(3, 200, name(None))]);
+    assert_eq!(discarded.named(&one), Some(None));
+    assert_eq!(after, discarded.known_at(2));
+}
+
 /// The second implementation: what holds at an instant, by replaying everything up to it.
 #[derive(Default)]
 struct Snapshot {
@@ -175,6 +371,7 @@ fn snapshot(events: &[WardEvent], at: i64) -> Snapshot {
                 now.beds.insert(bed, subject);
             }
             Change::Vacate { bed } => drop(now.beds.remove(&bed)),
+            other => unreachable!("these histories are of people's commands: {other:?}"),
         }
     }
     now

@@ -109,6 +109,7 @@ impl Play {
             when: When::AtOnce,
             daily_bytes: None,
             receipt_within: None,
+            retract: bedrail::config::Retract::Auto,
             devices: BTreeMap::new(),
             default_zone: TimeZone::UTC,
             preferences: BTreeMap::new(),

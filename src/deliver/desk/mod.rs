@@ -1,6 +1,8 @@
 //! Where people's requests are carried out: who measures whom, who is who, and which route may send. It owns `ward.db`,
 //! keeps the folded ward that all routes follow, and audits what it does.
 
+mod decisions;
+mod held;
 mod letters;
 mod routes;
 mod ward;
@@ -21,7 +23,7 @@ use crate::config::Bind;
 use crate::radio::BootClock;
 use crate::reading::{DeviceId, Seq, SubjectKey, Timestamp, UserIndex};
 use crate::store::{AuditEntry, Store, StoreError, WardStore};
-use crate::ward::{Change, Phi, Wanted, Ward, WardEvent};
+use crate::ward::{Change, HoldReason, Phi, Wanted, Ward, WardEvent};
 
 /// The ward's config is applied as soon as the clock is known; it is looked at this often until then.
 const TICK: Duration = Duration::from_secs(1);
@@ -68,6 +70,10 @@ pub enum DeskRequest {
     Patients,
     SetPatient { key: SubjectKey, document: Phi<Vec<u8>>, actor: String },
     ForgetPatient { key: SubjectKey, actor: String },
+    Held,
+    NameHeld { route: String, seq: Seq, patient: Option<SubjectKey>, actor: String },
+    Decisions,
+    Decide { route: String, seq: Seq, accept: bool, actor: String },
     Routes,
     PauseRoute { name: String, reason: String, actor: String },
     ResumeRoute { name: String, actor: String },
@@ -99,10 +105,16 @@ pub enum DeskError {
     TooLongAgo { at: Timestamp, limit: Duration },
     #[error("this changes whose {count} readings are ({hours}); if that is meant, repeat it with --yes {count}")]
     NeedsYes { count: u64, hours: String },
+    #[error("nothing that is held on route \"{route}\" begins with record {seq}; `bedrail held list` shows what does")]
+    NotHeld { route: String, seq: Seq },
+    #[error("these wait for another reason than whose they are: {}", .0.words())]
+    NotAQuestionOfWhose(HoldReason),
+    #[error("more than 1,000 records are held there; an assignment with --from says it for all")]
+    TooManyHeld,
     #[error(
-        "{count} of these readings were already sent to a chart by route \"{route}\"; they can't be taken back yet, so the past stays as it is: leave out the time to begin now"
+        "nothing that waits for a decision on route \"{route}\" begins with record {seq}; `bedrail decide list` shows what does"
     )]
-    AlreadySent { count: u64, route: String },
+    NothingToDecide { route: String, seq: Seq },
     #[error("the identifiers are {0} octets; a document of at most 65,536 octets is kept")]
     IdentityTooLarge(usize),
     #[error("the identifiers are not a JSON object")]
@@ -190,6 +202,10 @@ impl Desk {
             DeskRequest::Patients => self.patients(),
             DeskRequest::SetPatient { key, document, actor } => self.set_patient(&key, &document, &actor),
             DeskRequest::ForgetPatient { key, actor } => self.forget_patient(&key, &actor),
+            DeskRequest::Held => self.held(),
+            DeskRequest::NameHeld { route, seq, patient, actor } => self.name_held(&route, seq, patient, &actor),
+            DeskRequest::Decisions => self.decisions(),
+            DeskRequest::Decide { route, seq, accept, actor } => self.decide(&route, seq, accept, &actor).await,
             DeskRequest::Routes => self.routes(),
             DeskRequest::PauseRoute { name, reason, actor } => self.pause(&name, Some(reason), &actor).await,
             DeskRequest::ResumeRoute { name, actor } => self.pause(&name, None, &actor).await,

@@ -20,13 +20,16 @@ const MAX_IDENTITY: usize = 64 << 10;
 impl Desk {
     /// A key nobody has spoken of is a slip of the pen, not a new patient.
     pub(super) fn assignment(&self, target: &Target, patient: &SubjectKey) -> Result<Change, DeskError> {
-        if !self.ward_store.patients()?.iter().any(|row| row.key == *patient) {
-            return Err(DeskError::UnknownPatient(patient.clone()));
-        }
+        self.known(patient)?;
         Ok(match target {
             Target::Device { name, user } => Change::Pair { device: self.device(name)?, user: *user, subject: patient.clone() },
             Target::Bed(bed) => Change::Occupy { bed: self.bed(bed)?, subject: patient.clone() },
         })
+    }
+
+    pub(super) fn known(&self, patient: &SubjectKey) -> Result<(), DeskError> {
+        let known = self.ward_store.patients()?.iter().any(|row| row.key == *patient);
+        known.then_some(()).ok_or_else(|| DeskError::UnknownPatient(patient.clone()))
     }
 
     pub(super) fn end(&self, target: &Target) -> Result<Change, DeskError> {
@@ -61,9 +64,6 @@ impl Desk {
         let mut count = 0;
         if back_dated {
             let touched = self.touched(&change, at, now)?;
-            if let Some((route, count)) = self.already_sent(&touched).await? {
-                return Err(DeskError::AlreadySent { count, route });
-            }
             count = self.readings(&touched, now)?;
             if !touched.is_empty() && !self.is_confirmed(&change, at, &touched, yes)? {
                 self.shown = Some((change, at, now));
@@ -168,7 +168,11 @@ impl Desk {
         Ok(())
     }
 
-    fn append(&mut self, events: Vec<(Timestamp, EventSource, String, Change)>, now: Timestamp) -> Result<u64, StoreError> {
+    pub(super) fn append(
+        &mut self,
+        events: Vec<(Timestamp, EventSource, String, Change)>,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
         let events = events.into_iter().map(|(at, source, operator, change)| (at, now, source, operator, change)).collect();
         let appended = self.ward_store.append(events)?;
         let n = appended.last().map_or(0, |event| event.n);
@@ -184,10 +188,7 @@ impl Desk {
         };
         let ward = Ward::fold(&self.events);
         let holds = |from: Timestamp, to: Option<Timestamp>| from <= at && to.is_none_or(|to| at < to);
-        let name = |device: DeviceId| {
-            let named = self.settings.devices.iter().find(|(_, id)| **id == device);
-            named.map_or_else(|| device.to_string(), |(name, _)| name.clone())
-        };
+        let name = |device: DeviceId| self.name_of(device);
         let devices = ward.pairings().filter(|(_, _, i)| holds(i.from, i.to)).map(
             |(device, user, i)| json!({ "device": name(device), "user": user, "patient": i.value, "from": i.from.to_string() }),
         );

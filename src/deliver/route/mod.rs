@@ -2,6 +2,7 @@
 //! what became of it. It runs on a thread of its own, so that reading the log never holds up a connection.
 
 mod answers;
+mod correct;
 mod letters;
 mod upkeep;
 mod work;
@@ -26,12 +27,12 @@ use super::retry::Backoff;
 use super::schedule::Schedule;
 use super::stand::{Stand, Why};
 use super::status::{RouteState, RouteStatus};
-use super::{Destination, DeviceLabel, Fault, FaultClass, Happened, Planner, Rules, Source, Token};
-use crate::config::{History, Order, When};
+use super::{Destination, DeviceLabel, Fault, FaultClass, Happened, Placements, Planner, Rules, Source, Token};
+use crate::config::{History, Order, Retract, When};
 use crate::monitor::Notice;
 use crate::radio::BootClock;
-use crate::reading::{Anchors, Decimal, DeviceId, Metric, Placement, Record, Seq, StreamKey, Timestamp, Unit};
-use crate::store::{BoundRow, EVICTIONS, RouteChange, RouteRow, Store, StoreError};
+use crate::reading::{Anchors, Decimal, DeviceId, Metric, Placement, Record, Seq, Timestamp, Unit};
+use crate::store::{EVICTIONS, RouteChange, RouteRow, Store, StoreError};
 use crate::ward::Ward;
 
 /// The log's head is looked at this often even if no bell rings: a datagram is only a hint.
@@ -77,6 +78,7 @@ pub struct RouteSettings {
     pub default_zone: TimeZone,
     pub preferences: BTreeMap<Metric, StreamPreference>,
     pub min_coverage_permille: u16,
+    pub retract: Retract,
 }
 
 /// What a person asks of a route while it runs.
@@ -94,6 +96,13 @@ pub enum RouteCommand {
         from: Timestamp,
         to: Timestamp,
         done: oneshot::Sender<u64>,
+    },
+    /// A person's word about what waits for it since this record: taken back and sent where it belongs, or left. Answers how
+    /// many that were; `None` where nothing waits.
+    Decide {
+        first: Seq,
+        accept: bool,
+        done: oneshot::Sender<Option<u64>>,
     },
     /// How many of these were already sent: asked before history is changed.
     Sent {
@@ -122,8 +131,12 @@ pub struct Route<D: Destination> {
     held: HeldRuns,
     /// Dead letters that go again: their rows lend the record until it is taken.
     retried: BTreeSet<Seq>,
-    /// Who the last records of each stream went to.
-    bound: BTreeMap<StreamKey, BoundRow>,
+    placements: Placements,
+    /// Sent, and not known to be settled: they may stand at the destination.
+    attempted: BTreeSet<Seq>,
+    /// The last event of the ward that what was sent agrees with.
+    followed: Option<u64>,
+    correction_due: bool,
     change: RouteChange,
     /// What is in flight, for what must be known when its answer comes.
     flying: BTreeMap<Token, (Seq, Record)>,
@@ -182,7 +195,8 @@ impl<D: Destination> Route<D> {
     ) -> Result<Self, StoreError> {
         let planner = Planner::new(settings.order, settings.window, store.lanes(row.n)?);
         let held = HeldRuns::new(store.held(row.n)?);
-        let bound = store.bound_now(row.n)?.into_iter().map(|bound| (bound.stream, bound)).collect();
+        let placements = Placements::new(store.bound(row.n)?);
+        let followed = store.route_mark(row.n, correct::WARD)?;
         let retried = store.retried(row.n)?;
         let evictions = store.mark(EVICTIONS)?.unwrap_or(0);
         let (anchors, head, data_version) = (store.anchors()?, store.head()?, store.data_version()?);
@@ -214,7 +228,10 @@ impl<D: Destination> Route<D> {
             planner,
             held,
             retried,
-            bound,
+            placements,
+            attempted: BTreeSet::new(),
+            followed,
+            correction_due: false,
             change: RouteChange::default(),
             flying: BTreeMap::new(),
             ahead: [VecDeque::new(), VecDeque::new()],
@@ -239,8 +256,11 @@ impl<D: Destination> Route<D> {
     /// Runs until told to stop. Only a store that fails ends it with an error.
     pub async fn run(mut self) -> Result<(), StoreError> {
         let mut backoff = Backoff::default();
-        // Everything held is looked at anew: the ward may have changed while nobody was here.
-        self.recheck_held()?;
+        // The ward may have changed while nobody was here.
+        if self.followed.is_some_and(|n| n < self.inputs.ward.borrow().last_event()) {
+            self.doubt_what_was_under_way();
+        }
+        self.ward_changed()?;
         loop {
             if self.row.paused.is_some() && !self.tells_while_paused() {
                 self.state(RouteState::Paused, self.row.paused.clone());
@@ -354,7 +374,7 @@ impl<D: Destination> Route<D> {
                         return Ok(Left::Paused);
                     }
                 }
-                Ok(()) = self.inputs.ward.changed() => self.recheck_held()?,
+                Ok(()) = self.inputs.ward.changed() => self.ward_changed()?,
                 Ok(()) = self.inputs.bell.changed() => self.look()?,
                 _ = tick.tick() => self.look()?,
             }
@@ -394,7 +414,7 @@ impl<D: Destination> Route<D> {
                         return Ok(true);
                     }
                 }
-                Ok(()) = self.inputs.ward.changed() => self.recheck_held()?,
+                Ok(()) = self.inputs.ward.changed() => self.ward_changed()?,
                 Ok(()) = self.inputs.bell.changed() => self.look()?,
                 _ = tick.tick() => self.look()?,
             }

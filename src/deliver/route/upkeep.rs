@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
+use super::correct::WARD;
 use super::{BUDGET, Moment, Route, RouteCommand, TURN};
 use crate::config::Order;
 use crate::deliver::decide::carries;
@@ -12,6 +13,7 @@ use crate::deliver::receipts::Receipts;
 use crate::deliver::{Decision, Destination, Lane, Planner, RouteState, Why};
 use crate::reading::{DeviceId, Record, Seq, Timestamp};
 use crate::store::{EVICTIONS, READ_LIMIT, StoreError};
+use crate::ward::HoldReason;
 
 /// How often the time of the oldest record owed is looked up.
 const OLDEST_EVERY: Duration = Duration::from_secs(5);
@@ -26,7 +28,7 @@ impl<D: Destination> Route<D> {
     pub(super) fn recheck_held(&mut self) -> Result<(), StoreError> {
         for run in self.held.due_for_recheck() {
             let source = (run.device, run.stream);
-            if self.stand.is_parked(&source) == Some(run.reason) {
+            if self.stand.is_parked(&source) == Some(run.reason) || run.reason == HoldReason::AwaitingDecision {
                 continue;
             }
             if self.planner.lanes().backlog.len() >= Planner::MAX_RUNS {
@@ -76,6 +78,10 @@ impl<D: Destination> Route<D> {
                 self.write()?;
                 let _ = done.send(count);
             }
+            RouteCommand::Decide { first, accept, done } => {
+                let count = self.decide_for(first, accept)?;
+                let _ = done.send(count);
+            }
             RouteCommand::Sent { records, done } => {
                 let _ = done.send(self.count_sent(&records)?);
             }
@@ -94,7 +100,7 @@ impl<D: Destination> Route<D> {
     fn was_sent(&self, seq: Seq, record: &Record) -> bool {
         let lanes = self.planner.lanes();
         let owed = lanes.live.contains(seq) || lanes.backlog.contains(seq);
-        let ever = record.stream.is_some_and(|stream| self.bound.contains_key(&stream));
+        let ever = self.stands_with(seq, record).is_some();
         self.planner.is_in_flight(seq)
             || (ever && carries(record, &self.settings.rules) && !owed && !self.held.covers(seq, record))
     }
@@ -150,8 +156,12 @@ impl<D: Destination> Route<D> {
         self.write_due = None;
         let (release, hold) = self.held.take_changes();
         self.change.hold_on(release, hold);
+        let (unbind, bind) = self.placements.take_changes();
+        self.change.unbind.extend(unbind);
+        self.change.bind.extend(bind);
         let turn = self.schedule.mark().and_then(|at| u64::try_from(at.0).ok()).map(|ms| (TURN, ms));
         let marks = turn.into_iter().chain(self.budget.as_ref().map(|budget| (BUDGET, budget.mark())));
+        let marks = marks.chain(self.followed.filter(|_| !self.correction_due).map(|n| (WARD, n)));
         self.change.marks = marks.filter(|(name, value)| self.marked.get(name) != Some(value)).collect();
         if self.planner.is_dirty() || !self.change.is_empty() {
             self.change.lanes = self.planner.lanes().clone();

@@ -7,7 +7,7 @@ use crate::deliver::decide::decide;
 use crate::deliver::receipts::Receipts;
 use crate::deliver::{Choice, Decision, Destination, Item, Known, Lane, NotSent, Sent, Settled, Source, Verdict, sides};
 use crate::reading::{Body, ChartId, DeviceId, Op, Placement, Record, Seq, SubjectKey};
-use crate::store::{BoundRow, StoreError};
+use crate::store::{OPEN, StoreError};
 use crate::ward::{Binding, HoldReason};
 
 /// Records fetched ahead in each lane: a few windows' worth.
@@ -29,6 +29,9 @@ impl<D: Destination> Route<D> {
     /// Fills the destination's window with what is owed.
     pub(super) fn fill(&mut self) -> Result<(), StoreError> {
         if self.row.paused.is_some() {
+            return Ok(());
+        }
+        if !self.correct_if_due()? {
             return Ok(());
         }
         self.overdue();
@@ -96,6 +99,10 @@ impl<D: Destination> Route<D> {
             (Decision::Send { .. } | Decision::Choose(_), Some(reason)) => Decision::Hold(reason),
             (decision, _) => decision,
         };
+        let decision = match self.settle_doubt(seq, &record, &decision)? {
+            Some(reason) => Decision::Hold(reason),
+            None => decision,
+        };
         if !matches!(decision, Decision::Hold(_)) {
             self.held.passed(lane, &record);
         }
@@ -121,7 +128,10 @@ impl<D: Destination> Route<D> {
                 return Ok(true);
             }
             Decision::Cut(edges) => {
-                sides::make(&mut self.store, &self.anchors, self.boot, &self.settings, &record, &edges)?;
+                // A later side goes with the first one, which is made anew once.
+                if matches!(&record.body, Body::Window(window) if window.from == window.start) {
+                    sides::make(&mut self.store, &self.anchors, self.boot, &self.settings, &record, &edges)?;
+                }
                 self.settle(lane, seq, Settled::Cut.name());
                 self.look()?;
                 return Ok(true);
@@ -178,8 +188,8 @@ impl<D: Destination> Route<D> {
     /// `false`: the destination takes nothing any more.
     fn send(&mut self, outgoing: Outgoing) -> Result<bool, StoreError> {
         let Outgoing { lane, seq, record, binding, subject, choice, probe } = outgoing;
-        let placement = self.place(seq, &record, binding.as_ref())?;
-        if !self.change.bind.is_empty() {
+        let placement = self.place(lane, seq, &record, binding.as_ref())?;
+        if self.placements.is_changed() || !self.change.bind.is_empty() || !self.change.append.is_empty() {
             // Who it is for could not be written yet: it goes when that is on the card.
             return Ok(false);
         }
@@ -190,6 +200,9 @@ impl<D: Destination> Route<D> {
             Ok(sent) => {
                 self.outbox.record_sent();
                 self.receipts.iter_mut().for_each(|receipts| receipts.sent(seq, item.delivery()));
+                if self.settings.rules.bind == Bind::Patient {
+                    self.attempted.insert(seq);
+                }
                 self.flying.insert(token, (seq, item.record));
                 self.stand.sent();
                 self.spent(sent);
@@ -227,7 +240,10 @@ impl<D: Destination> Route<D> {
             lane,
             op: Op::Put,
             placement,
-            chart: ChartId::of(record.id, placement),
+            chart: match &record.body {
+                Body::Retraction(retraction) => ChartId::of(retraction.of, retraction.placement),
+                _ => ChartId::of(record.id, placement),
+            },
             subject,
             gateway: self.settings.gateway.clone(),
             device: device.map(|device| device.label.clone()),
@@ -240,29 +256,35 @@ impl<D: Destination> Route<D> {
     }
 
     /// The placement of a record; for a patient, the change of subject is on the card before the first send under it.
-    fn place(&mut self, seq: Seq, record: &Record, binding: Option<&Binding>) -> Result<Placement, StoreError> {
+    fn place(&mut self, lane: Lane, seq: Seq, record: &Record, binding: Option<&Binding>) -> Result<Placement, StoreError> {
         let (Some(binding), Some(stream)) = (binding, record.stream) else {
             return Ok(self.nowhere);
         };
-        let placement = self.store.site_key().placement(Some(&binding.subject), 0);
-        if self.bound.get(&stream).and_then(|bound| bound.subject.as_ref()) != Some(&binding.subject) {
-            let bound = BoundRow {
-                stream,
-                first: seq,
-                subject: Some(binding.subject.clone()),
-                rule: binding.rule.name().to_owned(),
-                evidence: binding.evidence.clone(),
-                placement,
-            };
-            self.bound.insert(stream, bound.clone());
-            self.change.bind.push(bound);
+        if self.attempted.contains(&seq)
+            && let Some(row) = self.placements.of(&stream, seq).filter(|row| row.subject.is_some())
+        {
+            // The same person, maybe under a key that was merged since: the same delivery again.
+            return Ok(row.placement);
+        }
+        // What follows is owed as well, so nothing of it was sent, up to what may have been.
+        let doubted = self.attempted.range(seq.next()..).next().map_or(OPEN, |doubted| Seq(doubted.0 - 1));
+        let until = self.planner.run_end(lane, seq).min(doubted);
+        let placement = self.placements.place(self.store.site_key(), &stream, seq, until, binding);
+        if self.placements.is_changed() {
             self.write()?;
         }
         Ok(placement)
     }
 
     pub(super) fn decide(&self, record: &Record, lane: Lane) -> Result<Decision, StoreError> {
-        let ward = self.inputs.ward.borrow();
+        if let Body::Retraction(retraction) = &record.body {
+            // It speaks of what one route sent, behind all that may still be on its way there.
+            return Ok(match lane {
+                _ if retraction.route != self.settings.name => Decision::Settle(Settled::Filtered),
+                Lane::Live if self.settings.order == Order::LiveFirst => Decision::Backlog,
+                _ => Decision::Send { binding: None, subject: None },
+            });
+        }
         let newest = match record.body {
             Body::Window(_) => {
                 let sides = self.settings.rules.bind == Bind::Patient;
@@ -270,6 +292,16 @@ impl<D: Destination> Route<D> {
             }
             _ => 0,
         };
+        Ok(self.decide_knowing(record, lane, newest))
+    }
+
+    /// As if no newer version were in the log.
+    pub(super) fn decide_as_newest(&self, record: &Record) -> Result<Decision, StoreError> {
+        Ok(self.decide_knowing(record, Lane::Backlog, record.version))
+    }
+
+    fn decide_knowing(&self, record: &Record, lane: Lane, newest: u32) -> Decision {
+        let ward = self.inputs.ward.borrow();
         let device = self.settings.devices.get(&record.device);
         let known = Known {
             ward: &ward,
@@ -278,7 +310,7 @@ impl<D: Destination> Route<D> {
             history: device.map_or(History::New, |device| device.history),
             newest,
         };
-        Ok(decide(record, lane, &self.settings.rules, &known))
+        decide(record, lane, &self.settings.rules, &known)
     }
 
     /// Compares the streams of one patient: `None` when another one speaks, or none covers enough.

@@ -66,7 +66,7 @@ pub fn look(store: &Store, ward: &WardStore) -> Result<Result<Seen, String>, Sto
         state.lanes = store.lanes(route.n)?;
         state.paused = route.paused;
         state.held = store.held(route.n)?;
-        state.bound = store.bound_now(route.n)?;
+        state.bound = store.bound(route.n)?;
         state.dead = store.dead_count(route.n)?;
         state.tally = store.tally(route.n)?;
     }

@@ -109,10 +109,12 @@ pub fn bound() -> BoundRow {
     BoundRow {
         stream: stream(STRAP),
         first: Seq(21),
+        last: bedrail::store::OPEN,
         subject: Some(subject()),
         rule: "pair".into(),
         evidence: vec![1],
         placement: site_key().placement(Some(&subject()), 0),
+        past: vec![],
     }
 }
 
