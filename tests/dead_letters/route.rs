@@ -189,6 +189,7 @@ fn start(dir: &std::path::Path, far: &Arc<Mutex<Far>>) -> Running {
         when: When::AtOnce,
         daily_bytes: None,
         receipt_within: None,
+        retract: bedrail::config::Retract::Auto,
         devices: BTreeMap::new(),
         default_zone: TimeZone::UTC,
         preferences: BTreeMap::new(),
