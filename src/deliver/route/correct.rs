@@ -20,7 +20,10 @@ impl<D: Destination> Route<D> {
     /// The ward says something new: what was sent is looked at, then what is held.
     pub(super) fn ward_changed(&mut self) -> Result<(), StoreError> {
         self.correction_due = self.settings.rules.bind == Bind::Patient;
-        self.correct_if_due()?;
+        // A paused route takes nothing back either: the ward may be what is wrong. When it is resumed it looks.
+        if self.row.paused.is_none() {
+            self.correct_if_due()?;
+        }
         self.recheck_held()
     }
 
