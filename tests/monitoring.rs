@@ -31,6 +31,7 @@ fn ward(devices: u8, s: u64) -> Snapshot {
         listened_from: BootMillis(3_600_000),
         // Each sends once a second.
         heard: Some(BootMillis(at.0 - u64::from(n) * 50)),
+        bond: Some("bonded"),
         heard_before: None,
         last_reading_at: Some(now.plus_ms(-i64::from(n) * 50)),
         battery_percent: Some(90 - n % 3 - (s / 1_800).min(30) as u8),
@@ -226,7 +227,7 @@ fn cpu_and_rate_are_of_the_time_since_the_last_report() {
 /// One thing wrong with a ward that is well otherwise, and what it is called.
 type Fault = (ConditionName, &'static str, fn(&mut Snapshot));
 
-const FAULTS: [Fault; 14] = [
+const FAULTS: [Fault; 15] = [
     (ConditionName::StoreDamaged, "", |s| s.collect.as_mut().unwrap().store_damaged = true),
     (ConditionName::DiskReadOnly, "", |s| s.collect.as_mut().unwrap().disk = "read_only"),
     (ConditionName::DiskNearFull, "", |s| s.collect.as_mut().unwrap().disk = "near_full"),
@@ -245,6 +246,9 @@ const FAULTS: [Fault; 14] = [
     (ConditionName::DeviceSilent, "oximeter-00", |s| {
         s.devices[0].heard = Some(BootMillis(s.at.0.saturating_sub(86_400_000)));
         s.now = None;
+    }),
+    (ConditionName::BondLost, "oximeter-00", |s| {
+        (s.devices[0].state, s.devices[0].bond) = (Some("bond_lost"), Some("lost"));
     }),
     (ConditionName::BatteryLow, "oximeter-00", |s| s.devices[0].battery_percent = Some(20)),
 ];
@@ -322,6 +326,34 @@ fn under_a_clock_that_is_unknown_a_condition_is_raised_and_dated_later() {
     later.devices[0].battery_percent = Some(1);
     assert_eq!(conditions.look(&later), []);
     assert_eq!(conditions.raised().next().unwrap().1.since, well(0).now, "when it was, not when it was known");
+}
+
+#[test]
+fn a_lost_bond_stays_raised_over_a_restart_until_it_works_or_is_forgotten() {
+    let key = Key { name: ConditionName::BondLost, subject: "oximeter-00".to_owned() };
+    let told = |state: Option<&'static str>, bond: Option<&'static str>| {
+        let raised = (key.clone(), Raised { level: 1, since: well(0).now });
+        let mut conditions = Conditions::new(THRESHOLDS, [raised]);
+        let mut snapshot = well(60);
+        (snapshot.devices[0].state, snapshot.devices[0].bond) = (state, bond);
+        let transitions = conditions.look(&snapshot);
+        assert!(transitions.iter().all(|transition| transition.key == key && transition.to.is_none()), "{transitions:?}");
+        transitions.len()
+    };
+    for (state, bond) in [
+        (None, None),
+        (Some("waiting"), Some("none")),
+        (Some("waiting"), Some("bonded")),
+        (Some("lost"), Some("bonded")),
+        (Some("bond_lost"), Some("lost")),
+    ] {
+        assert_eq!(told(state, bond), 0, "{state:?} {bond:?} is no sign that the device has its bond");
+    }
+    for (state, bond) in
+        [("connected", "bonded"), ("connected", "none"), ("lost", "none"), ("lost", "bonding"), ("lost", "refused")]
+    {
+        assert_eq!(told(Some(state), Some(bond)), 1, "{state} {bond}");
+    }
 }
 
 #[test]

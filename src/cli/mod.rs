@@ -6,6 +6,7 @@ pub mod check;
 pub mod dead_letters;
 pub mod decide;
 pub mod decode;
+pub mod devices;
 pub mod fleet;
 pub mod held;
 pub mod key;
@@ -45,6 +46,8 @@ enum Command {
     Profile(profile::ProfileCommand),
     /// Show the gateway, its devices and its routes
     Status(status::StatusArgs),
+    /// Show the configured devices: state, bond, battery, last reading
+    Devices(devices::DevicesArgs),
     /// Show all gateways of a broker, the worst first
     Fleet(fleet::FleetArgs),
     /// Say whom a device or a bed belongs to from now on
@@ -107,6 +110,7 @@ pub fn main() -> ExitCode {
         Command::Decode(args) => decode::run(args),
         Command::Profile(command) => profile::run(command),
         Command::Status(args) => status::run(args),
+        Command::Devices(args) => devices::run(args),
         Command::Fleet(args) => fleet::run(args),
         Command::Assign(args) => assign::assign(args),
         Command::Unassign(args) => assign::unassign(args),

@@ -112,7 +112,7 @@ impl Collector {
             name: device.name.clone(),
             kind: device.kind.clone(),
             address: device.id.to_string(),
-            bond: bond_name(&BondState::None).to_owned(),
+            bond: BondState::None.name().to_owned(),
             ..DeviceStatus::default()
         });
         let status = CollectStatus {
@@ -541,7 +541,7 @@ impl Collector {
     /// What is wrong with its bond says more than how the last link ended.
     fn lost(&mut self, device: DeviceId, reason: String) {
         let Some(status) = self.device(device) else { return };
-        let keeps = status.state == DeviceState::BondLost || status.bond == bond_name(&BondState::Refused(String::new()));
+        let keeps = status.state == DeviceState::BondLost || status.bond == BondState::Refused(String::new()).name();
         if !keeps {
             (status.state, status.detail) = (DeviceState::Lost, Some(reason));
         }
@@ -549,7 +549,7 @@ impl Collector {
 
     fn bond(&mut self, device: DeviceId, bond: BondState) {
         let Some(status) = self.device(device) else { return };
-        bond_name(&bond).clone_into(&mut status.bond);
+        bond.name().clone_into(&mut status.bond);
         match bond {
             BondState::Lost(remedy) => {
                 tracing::warn!(device = %device, remedy, "bond lost");
@@ -591,16 +591,6 @@ const fn sequence(draft: &Draft) -> Option<u32> {
     match &draft.body {
         Body::Reading(reading) => reading.sequence,
         _ => None,
-    }
-}
-
-const fn bond_name(bond: &BondState) -> &'static str {
-    match bond {
-        BondState::None => "none",
-        BondState::Bonding => "bonding",
-        BondState::Bonded => "bonded",
-        BondState::Refused(_) => "refused",
-        BondState::Lost(_) => "lost",
     }
 }
 

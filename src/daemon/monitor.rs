@@ -19,7 +19,7 @@ use crate::monitor::{
     Board, CertificateFacts, CollectFacts, ConditionName, Conditions, DeviceFacts, Key, ListedCondition, Notices, Raised,
     RouteFacts, Snapshot, Thresholds, Topics, Transition, certificate,
 };
-use crate::radio::BootClock;
+use crate::radio::{BondState, BootClock};
 use crate::reading::{Anchors, Body, BootMillis, ClockQuality, DeviceId, Event, Stamp, Timestamp};
 use crate::store::{Draft, Identity, Store, StoreError};
 
@@ -253,6 +253,7 @@ fn device_facts(status: Option<&DeviceStatus>) -> DeviceFacts {
         kind: "",
         id: DeviceId::GATEWAY,
         state: status.map(|status| status.state.name()),
+        bond: status.and_then(|status| BondState::known(&status.bond)),
         silent_after_ms: 0,
         listened_from: BootMillis(0),
         heard: status.and_then(|status| status.heard_ms).map(BootMillis),

@@ -108,6 +108,7 @@ impl Board {
             kind: device.kind.to_owned(),
             updated_at: snapshot.now,
             state: device.state.unwrap_or("unknown").to_owned(),
+            bond: device.bond.map(str::to_owned),
             last_reading_at: device.last_reading_at,
             battery_percent: device.battery_percent,
             clock_offset_s: device.clock_offset_s,
@@ -231,7 +232,8 @@ fn device_changed(told: &DeviceReport, new: &DeviceReport) -> bool {
         (told, new) => told.is_some() != new.is_some(),
     };
     let reasons = |report: &DeviceReport| report.rejected.keys().cloned().collect::<Vec<_>>();
-    spoke || battery || clock || told.state != new.state || told.conditions != new.conditions || reasons(told) != reasons(new)
+    let link = (&told.state, &told.bond) != (&new.state, &new.bond);
+    spoke || battery || clock || link || told.conditions != new.conditions || reasons(told) != reasons(new)
 }
 
 fn route_changed(told: &RouteReport, new: &RouteReport) -> bool {

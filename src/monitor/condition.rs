@@ -53,6 +53,8 @@ names! {
     CertificateExpiring = "certificate_expiring", raise 0, clear 0;
     /// The time to raise is `monitor.held_after`.
     RecordsHeld = "records_held", raise 0, clear 5 * MIN;
+    /// The radio has seen enough of it before it says so. It is never ended by itself while the device is away.
+    BondLost = "bond_lost", raise 0, clear 0;
     /// Its own time is `silent_after`: one reading ends it.
     DeviceSilent = "device_silent", raise 0, clear 0;
     BatteryLow = "battery_low", raise 0, clear 0;
@@ -64,7 +66,7 @@ impl ConditionName {
     }
 
     pub const fn is_of_a_device(self) -> bool {
-        matches!(self, Self::DeviceSilent | Self::BatteryLow)
+        matches!(self, Self::BondLost | Self::DeviceSilent | Self::BatteryLow)
     }
 
     pub const fn is_of_a_route(self) -> bool {
@@ -90,6 +92,9 @@ impl ConditionName {
             (Self::CertificateExpiring, 2) => "a certificate expires within 7 days",
             (Self::CertificateExpiring, _) => "a certificate expires within 30 days",
             (Self::RecordsHeld, _) => "records wait for something they lack",
+            (Self::BondLost, _) => {
+                "the bond was lost: the device was reset or paired elsewhere, or another imitates it; see `bedrail status`"
+            }
             (Self::DeviceSilent, _) => "no reading for a long time",
             (Self::BatteryLow, _) => "the battery is low",
         }
@@ -264,6 +269,7 @@ fn signs(snapshot: &Snapshot, thresholds: &Thresholds) -> Vec<(Key, Sign, (u64, 
     add(Name::MatchRulesHigh, "", of_collect(match_rules));
     add(Name::ClockUnsynced, "", of_collect(|collect| bad_if(collect.clock == crate::reading::ClockQuality::Unsynced)));
     for device in &snapshot.devices {
+        add(Name::BondLost, &device.name, bond_lost(device));
         add(Name::DeviceSilent, &device.name, silent(device, snapshot));
         add(Name::BatteryLow, &device.name, battery(device, thresholds.battery_low));
     }
@@ -319,6 +325,19 @@ fn silent(device: &DeviceFacts, snapshot: &Snapshot) -> Sign {
         // That it was not listened to for a while does not mean that it speaks.
         None => Sign::Unclear,
         Some(_) => Sign::Good,
+    }
+}
+
+/// BlueZ goes on having the bond over a restart, so that it says `bonded` is no sign that the device has it too.
+fn bond_lost(device: &DeviceFacts) -> Sign {
+    match (device.bond, device.state) {
+        (Some("lost"), _) => Sign::Bad(1),
+        (_, Some("connected")) => Sign::Good,
+        // Somebody pairs it anew.
+        (Some("bonding" | "refused"), _) => Sign::Good,
+        // Forgotten. At the start of a run it is `waiting`, and nothing is known yet.
+        (Some("none"), Some("lost")) => Sign::Good,
+        _ => Sign::Unclear,
     }
 }
 

@@ -48,6 +48,7 @@ pub enum Trouble {
     MatchRulesHigh,
     CertificateExpiring,
     DeadLetters,
+    BondLost,
     DeviceSilent,
     RecordsHeld,
     BatteryLow,
@@ -358,6 +359,7 @@ fn listed(conditions: &[ListedCondition], add: &mut impl FnMut(Trouble, i64, Str
         }
     }
     for (name, trouble, what) in [
+        (ConditionName::BondLost, Trouble::BondLost, "bond lost"),
         (ConditionName::DeviceSilent, Trouble::DeviceSilent, "silent"),
         (ConditionName::BatteryLow, Trouble::BatteryLow, "battery low"),
         (ConditionName::RecordsHeld, Trouble::RecordsHeld, "records held"),

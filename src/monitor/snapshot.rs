@@ -49,6 +49,8 @@ pub struct DeviceFacts {
     pub id: DeviceId,
     /// `None` while the collect half does not answer.
     pub state: Option<&'static str>,
+    /// `none`, `bonding`, `bonded`, `refused` or `lost`; `None` while the collect half does not answer.
+    pub bond: Option<&'static str>,
     pub silent_after_ms: u64,
     /// Since when it could have been heard in this run.
     pub listened_from: BootMillis,

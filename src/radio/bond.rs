@@ -65,6 +65,26 @@ pub enum BondState {
     Lost(String),
 }
 
+impl BondState {
+    const NAMES: [&'static str; 5] = ["none", "bonding", "bonded", "refused", "lost"];
+
+    pub const fn name(&self) -> &'static str {
+        let place = match self {
+            BondState::None => 0,
+            BondState::Bonding => 1,
+            BondState::Bonded => 2,
+            BondState::Refused(_) => 3,
+            BondState::Lost(_) => 4,
+        };
+        Self::NAMES[place]
+    }
+
+    /// The same word, if it is one of ours.
+    pub fn known(name: &str) -> Option<&'static str> {
+        Self::NAMES.into_iter().find(|known| *known == name)
+    }
+}
+
 /// A link that ends within this of its beginning was not lost on the way: the encryption was refused. A link at the edge of
 /// the range lives through at least one supervision time and several tries.
 const AT_ONCE: Duration = Duration::from_secs(2);
