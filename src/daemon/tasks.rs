@@ -34,9 +34,13 @@ impl Tasks {
             let _ = done.send(runtime.block_on(task));
         });
         self.set.spawn(async move {
-            thread.map_err(|error| DaemonError::Failed(format!("{what}: no thread: {error}")))?;
+            let thread = thread.map_err(|error| DaemonError::Failed(format!("{what}: no thread: {error}")))?;
             // The sender is gone without a word only when the thread panicked.
-            ended.await.unwrap_or_else(|_| Err(DaemonError::Failed(format!("{what} panicked"))))
+            let result = ended.await.unwrap_or_else(|_| Err(DaemonError::Failed(format!("{what} panicked"))));
+            // It ends within microseconds now, and gives back what libcrypto keeps for it. Left alone it does that beside the
+            // end of the process, which frees the same.
+            let _ = thread.join();
+            result
         });
     }
 
