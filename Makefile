@@ -20,7 +20,7 @@ FUZZ_PACKAGES := g++
 # A guest with a real bluetoothd: the machine, what unpacks and packs its image, and the Python of the devices around it.
 VM_PACKAGES := qemu-system-x86 binutils kmod cpio e2fsprogs xz-utils python3 python3-venv
 
-.PHONY: help need test test-vm test-vm-smoke vm-need long-powercut long-kill long-damage long-ha long-backlog long-link long-outage long-ward long-fuzz demo bench fmt-check clippy fuzz-smoke
+.PHONY: help need test test-vm test-vm-smoke vm-need long-powercut long-kill long-damage long-ha long-backlog long-link long-outage long-radio long-ward long-fuzz demo bench fmt-check clippy fuzz-smoke
 
 help: ## This list
 	@echo "bedrail: make TARGET"
@@ -62,6 +62,9 @@ long-outage: need ## Three days without a link in simulated time, for a full war
 
 long-ward: ## Twenty thousand random histories of a ward against a second implementation (minutes)
 	BEDRAIL_LONG=1 cargo test --locked --test ward_histories -- --nocapture
+
+long-radio: need ## Fifteen hundred reconnects, every trouble ten times, 64 devices on ten links, and 64 devices for ten minutes (a quarter of an hour)
+	BEDRAIL_LONG=1 cargo test --locked --test radio_years -- --nocapture
 
 demo: need ## Run the real binary for a minute against simulated devices and a broker that is cut, and print the ledger
 	cargo build --locked --bin bedrail

@@ -6,244 +6,22 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bedrail::radio::{
-    Bond, Deadlines, Durable, EVENT_QUEUE, Heard, InformationField, Pace, Priority, RadioDevice, RadioError, RadioEvent,
-    RadioHealth, RadioSettings, Requests, Sharing, run,
+    Bond, EVENT_QUEUE, Heard, InformationField, Pace, Priority, RadioDevice, RadioError, RadioEvent, RadioSettings, Sharing,
 };
-use bedrail::reading::{DeviceId, DeviceTime, SecurityLevel};
+use bedrail::reading::{DeviceId, SecurityLevel};
 use futures::StreamExt;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use support::bluez::{AdapterSpec, FakeBluez, abort_by_local, uuid16};
-use support::bus::{on_a_bus_of_its_own, on_a_bus_with};
-use support::devices::{BATTERY_LEVEL, CURRENT_TIME, DATE_TIME, HEART_RATE, Kind, TEMPERATURE, VirtualDevice, Worker};
-
-/// For a whole test; the slowest here has 60 reconnects.
-const LIMIT: Duration = Duration::from_secs(90);
-const SOON: Duration = Duration::from_secs(10);
-const ADAPTER: &str = "00:11:22:33:44:55";
-const STRAP: &str = "C0:FF:EE:00:00:01";
-const THERMOMETER: &str = "C0:FF:EE:00:00:02";
-
-fn adapter(hci: &str) -> AdapterSpec {
-    AdapterSpec::new(hci, ADAPTER)
-}
-
-fn id(address: &str) -> DeviceId {
-    address.parse().unwrap()
-}
-
-fn wanted(device: &VirtualDevice) -> RadioDevice {
-    let texts = [0x2a29, 0x2a24, 0x2a25, 0x2a26, 0x2a27, 0x2a28].map(uuid16);
-    RadioDevice {
-        id: id(&device.address),
-        name: device.name.clone(),
-        adapter: None,
-        subscribe: vec![device.characteristic()],
-        read: [&texts[..], &[BATTERY_LEVEL]].concat(),
-        clock: vec![CURRENT_TIME, DATE_TIME],
-        bond: Bond::None,
-        priority: Priority::Normal,
-        streams: true,
-        retrieve: None,
-        expect_every: None,
-    }
-}
-
-/// Enough of a Date Time to tell that the clock was handed on.
-fn clock(_: Uuid, octets: &[u8]) -> Option<DeviceTime> {
-    let &[low, high, month, day, hour, minute, second, ..] = octets else { return None };
-    let year = Some(u16::from_le_bytes([low, high]));
-    Some(DeviceTime { year, month: Some(month), day: Some(day), hour, minute, second })
-}
-
-/// Everything the radio is patient about, in milliseconds instead of seconds.
-fn impatient() -> Deadlines {
-    Deadlines {
-        connect: Duration::from_millis(1_500),
-        resolve: Duration::from_secs(2),
-        subscribe: Duration::from_secs(5),
-        pair: Duration::from_secs(3),
-        disconnect: Duration::from_secs(3),
-        retry_first: Duration::from_millis(10),
-        retry_most: Duration::from_millis(200),
-        retry_suspect: Duration::from_secs(1),
-        retry_quick: Duration::from_millis(10),
-    }
-}
-
-fn hasty() -> Pace {
-    Pace {
-        climb: Duration::from_millis(400),
-        between: Duration::from_millis(800),
-        ping_every: Duration::from_millis(200),
-        ping_limit: Duration::from_millis(200),
-        count_rules_every: Duration::from_millis(100),
-    }
-}
-
-fn settings(devices: Vec<RadioDevice>, pace: Pace) -> RadioSettings {
-    let adapters = vec![id(ADAPTER)];
-    RadioSettings {
-        adapters,
-        devices,
-        sharing: Sharing::default(),
-        clock_decoder: clock,
-        deadlines: impatient(),
-        pace,
-        durable: Durable::default(),
-        requests: Requests::default(),
-    }
-}
-
-struct Radio {
-    events: mpsc::Receiver<RadioEvent>,
-    heard: Vec<Heard>,
-    lost: Vec<(DeviceId, String)>,
-    information: Vec<(InformationField, String)>,
-    outages: Vec<String>,
-    health: RadioHealth,
-    stop: CancellationToken,
-    task: JoinHandle<Result<(), RadioError>>,
-}
-
-impl Radio {
-    fn start(devices: Vec<RadioDevice>) -> Self {
-        Self::with_queue(devices, EVENT_QUEUE)
-    }
-
-    fn with_queue(devices: Vec<RadioDevice>, queue: usize) -> Self {
-        Self::at_pace(devices, queue, Pace::default())
-    }
-
-    fn at_pace(devices: Vec<RadioDevice>, queue: usize, pace: Pace) -> Self {
-        Self::with(settings(devices, pace), queue)
-    }
-
-    fn with(settings: RadioSettings, queue: usize) -> Self {
-        let (sender, events) = mpsc::channel(queue);
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(run(settings, sender, stop.clone()));
-        Self {
-            events,
-            heard: vec![],
-            lost: vec![],
-            information: vec![],
-            outages: vec![],
-            health: RadioHealth::default(),
-            stop,
-            task,
-        }
-    }
-
-    /// Takes what comes until an event is the one looked for.
-    async fn until(&mut self, what: &str, mut is_it: impl FnMut(&RadioEvent) -> bool) {
-        let deadline = Instant::now() + SOON;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let event = timeout(left, self.events.recv()).await;
-            let event = event.unwrap_or_else(|_| panic!("no {what} in time; lost: {:?}", self.lost)).expect("the radio runs");
-            let found = is_it(&event);
-            self.keep(event);
-            if found {
-                return;
-            }
-        }
-    }
-
-    async fn ready(&mut self, device: &str) {
-        let wanted = RadioEvent::Ready { device: id(device) };
-        self.until("Ready", |event| *event == wanted).await;
-    }
-
-    async fn lost(&mut self, device: &str) {
-        self.until("Lost", |event| matches!(event, RadioEvent::Lost { device: lost, .. } if *lost == id(device))).await;
-    }
-
-    async fn adapter_usable(&mut self, wanted: bool) -> String {
-        let mut said = String::new();
-        let is_it = |event: &RadioEvent| match event {
-            RadioEvent::Adapter { usable, detail } if *usable == wanted => {
-                said = detail.clone();
-                true
-            }
-            _ => false,
-        };
-        self.until("word on the adapter", is_it).await;
-        said
-    }
-
-    async fn hears(&mut self, octets: &[u8]) -> Heard {
-        self.until("value", |event| matches!(event, RadioEvent::Heard(heard) if heard.octets == octets)).await;
-        self.heard.last().cloned().expect("it was just heard")
-    }
-
-    fn keep(&mut self, event: RadioEvent) {
-        match event {
-            RadioEvent::Heard(heard) => self.heard.push(heard),
-            RadioEvent::Lost { device, reason } => self.lost.push((device, reason)),
-            RadioEvent::Information { field, text, .. } => self.information.push((field, text)),
-            RadioEvent::Adapter { usable: false, detail } => self.outages.push(detail),
-            RadioEvent::Health(health) => self.health = *health,
-            RadioEvent::Ready { .. } | RadioEvent::Bond { .. } | RadioEvent::Retrieved { .. } | RadioEvent::Adapter { .. } => {}
-        }
-    }
-
-    /// Takes what is there and comes within `quiet`.
-    async fn drain(&mut self, quiet: Duration) {
-        while let Ok(Some(event)) = timeout(quiet, self.events.recv()).await {
-            self.keep(event);
-        }
-    }
-
-    async fn end(self) {
-        self.stop.cancel();
-        timeout(SOON, self.task).await.expect("it stops").expect("it does not panic").expect("it stops in order");
-    }
-}
-
-async fn wait_for(what: &str, condition: impl Fn() -> bool) {
-    let waiting = async {
-        while !condition() {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(SOON, waiting).await.unwrap_or_else(|_| panic!("{what}: not in time"));
-}
-
-fn on_a_bus(name: &str, body: impl AsyncFnOnce(String)) {
-    on_a_bus_of_its_own(name, LIMIT, |bus| blocking(body(bus)));
-}
-
-fn blocking(body: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(body);
-    runtime.shutdown_timeout(Duration::from_secs(1));
-}
-
-fn strap() -> VirtualDevice {
-    VirtualDevice::new(Kind::HeartRateStrap, STRAP, "strap")
-}
-
-fn room(bus: &str, devices: &[&VirtualDevice]) -> FakeBluez {
-    let bluez = FakeBluez::start(bus);
-    bluez.add_adapter(adapter("hci0"));
-    for device in devices {
-        device.place(&bluez, "hci0");
-        bluez.advertise(&device.address, -60);
-    }
-    bluez
-}
+use support::bus::on_a_bus_with;
+use support::devices::{BATTERY_LEVEL, HEART_RATE, Kind, TEMPERATURE, VirtualDevice, Worker};
+use support::radio::*;
 
 #[test]
 fn values_of_four_kinds_arrive_in_order_and_none_is_lost_over_twenty_broken_links() {
@@ -824,23 +602,6 @@ fn with_more_devices_than_slots_who_is_done_makes_room_and_a_monitor_keeps_its_l
     });
 }
 
-/// Match rules of every connection on the bus but our own.
-async fn match_rules(bus: &zbus::Connection) -> u32 {
-    const BUS: &str = "org.freedesktop.DBus";
-    let ask = async |interface, method, body: Option<&str>| match body {
-        Some(body) => bus.call_method(Some(BUS), "/org/freedesktop/DBus", Some(interface), method, &body).await,
-        None => bus.call_method(Some(BUS), "/org/freedesktop/DBus", Some(interface), method, &()).await,
-    };
-    let names: Vec<String> = ask(BUS, "ListNames", None).await.unwrap().body().deserialize().unwrap();
-    let mut rules = 0;
-    for name in names.iter().filter(|name| name.starts_with(':')) {
-        let Ok(stats) = ask("org.freedesktop.DBus.Debug.Stats", "GetConnectionStats", Some(name)).await else { continue };
-        let stats: HashMap<String, zbus::OwnedVariant> = stats.body().deserialize().unwrap();
-        rules += stats.get("MatchRules").and_then(|value| value.downcast_ref::<u32>().ok()).unwrap_or_default();
-    }
-    rules
-}
-
 #[test]
 fn a_device_that_floods_is_held_to_its_rate_and_counted_and_the_others_lose_nothing() {
     on_a_bus("a_device_that_floods_is_held_to_its_rate_and_counted_and_the_others_lose_nothing", async |bus| {
@@ -922,41 +683,6 @@ fn the_packaged_policy_lets_us_count_our_match_rules_and_no_more() {
             assert!(all.is_err(), "{all:?}");
             radio.end().await;
         });
-    });
-}
-
-#[test]
-fn sixty_reconnects_cost_no_match_rule_and_no_panic() {
-    on_a_bus("sixty_reconnects_cost_no_match_rule_and_no_panic", async |bus| {
-        let panics = Arc::new(AtomicUsize::new(0));
-        let counter = panics.clone();
-        let usual = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            counter.fetch_add(1, Ordering::Relaxed);
-            usual(info);
-        }));
-        let bluez = room(&bus, &[&strap()]);
-        let connection = zbus::connection::Builder::address(bus.as_str()).build().await.unwrap();
-        let mut radio =
-            Radio::at_pace(vec![wanted(&strap())], EVENT_QUEUE, Pace { count_rules_every: SOON / 100, ..Pace::default() });
-        radio.ready(STRAP).await;
-        radio.until("a count", |event| matches!(event, RadioEvent::Health(health) if health.match_rules.is_some())).await;
-        let counted = radio.health.match_rules;
-        assert!(counted >= Some(4), "{counted:?}");
-        let before = match_rules(&connection).await;
-        assert!(before >= 6, "ours, one stream and the fake's: {before}");
-        for round in 0..60u8 {
-            bluez.drop_link(STRAP);
-            // Something is always going on around the moment of connecting.
-            (0..20).for_each(|n| bluez.advertise(STRAP, -60 - n));
-            radio.ready(STRAP).await;
-            assert!(bluez.notify(STRAP, HEART_RATE, &[0, round]));
-            radio.hears(&[0, round]).await;
-        }
-        assert_eq!(match_rules(&connection).await, before);
-        assert_eq!(radio.health.match_rules, counted, "as it watches itself");
-        assert_eq!(panics.load(Ordering::Relaxed), 0);
-        radio.end().await;
     });
 }
 

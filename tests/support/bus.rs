@@ -109,4 +109,5 @@ pub fn on_a_bus_with(name: &str, further: &str, limit: Duration, body: impl FnOn
     let status = child.wait(limit);
     assert!(status.success(), "{name} failed in its own process:\n{}", child.output());
     assert!(child.output().contains("1 passed"), "no test is called {name}:\n{}", child.output());
+    child.output().lines().filter(|line| line.starts_with("measured: ")).for_each(|line| println!("{line}"));
 }

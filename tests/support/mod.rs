@@ -19,6 +19,7 @@ pub mod pki;
 pub mod probe;
 pub mod process;
 pub mod proxy;
+pub mod radio;
 pub mod receipts;
 pub mod rig;
 pub mod room;
