@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Once;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -61,12 +62,17 @@ pub fn begin_log_anew(connection: &Connection, path: &Path) -> Result<(), StoreE
     if busy == 0 { Ok(()) } else { Err(StoreError::Locked { path: path.into() }) }
 }
 
+/// SQLite calls itself initialised before SQLCipher is: of two threads that open the first databases of a process at once,
+/// the second would be refused its key.
+static LIBRARY_IS_UP: Once = Once::new();
+
 fn connect(path: &Path, key: &DataKey, flags: OpenFlags, salt: &str) -> Result<Connection, StoreError> {
     // A full or read-only disk is not the file's fault.
     let damaged = |source| match StoreError::Sql(source) {
         StoreError::Sql(source) if is_damage(&source) => StoreError::Damaged { path: path.into(), source },
         error => error,
     };
+    LIBRARY_IS_UP.call_once(|| drop(Connection::open_in_memory()));
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     // A file that turns out to be damaged, or another's, is left as it is: closing must not write the log back into it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
