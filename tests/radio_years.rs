@@ -1,6 +1,6 @@
 //! What a radio meets over years, in minutes: reconnects under chatter, every trouble of bluetoothd and adapter, more devices
 //! than links, a receiver that rests, a full ward for as long as it takes to see memory grow. `BEDRAIL_LONG=1`
-//! (`make long-radio`) does it at full length and at the deadlines of the product; its numbers are in docs/evidence/radio.md.
+//! (`make long-radio`) does it at full length and at the deadlines of the product.
 
 // Clippy lets only the test functions themselves unwrap, not what they share.
 #![allow(clippy::unwrap_used)]
