@@ -334,7 +334,9 @@ fn a_receiver_that_rests_while_a_ward_streams_loses_nothing() {
 fn a_ward_that_streams_for_long_starves_nobody_and_does_not_grow() {
     let (count, rounds, pause) = pick((12, 60, Duration::from_millis(100)), (64, 600, Duration::from_secs(1)));
     let devices = devices(count, &[Kind::HeartRateStrap, Kind::OximeterContinuous]);
-    let mut rig = Rig::new(env!("CARGO_BIN_EXE_bedrail"), &devices, "carry = [\"readings\"]", "");
+    // Everything there is in ten minutes, windows too: the ledger asks for each record of the log.
+    let carry = "carry = [\"readings\", \"events\", \"windows:1m\", \"windows:15m\"]";
+    let mut rig = Rig::new(env!("CARGO_BIN_EXE_bedrail"), &devices, carry, "");
     rig.log_filter = "info";
     let phones = phones(&rig.bluez, 100);
     rig.start(Shape::OneProcess);
