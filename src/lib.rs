@@ -11,6 +11,7 @@ pub mod config;
 pub mod daemon;
 pub mod deliver;
 pub mod gatt;
+pub mod hex;
 pub mod monitor;
 pub mod net;
 pub mod procedure;

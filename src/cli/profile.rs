@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::config::{ConfigErrors, profiles};
+use crate::hex;
 use crate::profile::{Profile, ProfileErrors, Shown};
 
 /// A profile that is wrong, as a config that is.
@@ -110,7 +111,7 @@ pub fn test(args: &TestArgs, out: &mut impl Write, err: &mut impl Write) -> io::
 fn show(profile: &Profile, file: &str, json: bool, out: &mut impl Write) -> io::Result<()> {
     let said: Vec<_> = profile.trials.iter().map(|trial| (trial, trial.run(&profile.frames).said)).collect();
     if json {
-        let test = |(trial, said): &(&crate::profile::Trial, Vec<Shown>)| json!({ "line": trial.line, "source": trial.source.to_string(), "octets": hex(&trial.octets), "error": trial.error, "values": said });
+        let test = |(trial, said): &(&crate::profile::Trial, Vec<Shown>)| json!({ "line": trial.line, "source": trial.source.to_string(), "octets": hex::encode(&trial.octets), "error": trial.error, "values": said });
         let tests: Vec<_> = said.iter().map(test).collect();
         return writeln!(
             out,
@@ -120,7 +121,7 @@ fn show(profile: &Profile, file: &str, json: bool, out: &mut impl Write) -> io::
     }
     writeln!(out, "{file}: {} {}, {}: {} tests pass", profile.id, profile.version, profile.name, said.len())?;
     for (trial, said) in said {
-        writeln!(out, "\n{}  {}", trial.source, hex(&trial.octets))?;
+        writeln!(out, "\n{}  {}", trial.source, hex::encode(&trial.octets))?;
         match &trial.error {
             Some(error) => writeln!(out, "  refused: {error}")?,
             None if said.is_empty() => writeln!(out, "  says nothing that is kept")?,
@@ -131,8 +132,4 @@ fn show(profile: &Profile, file: &str, json: bool, out: &mut impl Write) -> io::
         }
     }
     Ok(())
-}
-
-fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::hex;
+
 /// Everything is optional; a decoder that needs something says so in its error. The key does not print.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Context {
@@ -38,25 +40,17 @@ impl Context {
             "e2e_crc" => {
                 self.e2e_crc = value.parse().map_err(|_| bad("e2e_crc", "`true` or `false`"))?;
             }
-            "key" => self.key = Some(hex(value).ok_or_else(|| bad("key", "32 hexadecimal digits"))?),
-            "mac" => self.mac = Some(hex(value).ok_or_else(|| bad("mac", "an address such as 54:48:E6:8F:80:A5"))?),
+            "key" => self.key = Some(octets(value).ok_or_else(|| bad("key", "32 hexadecimal digits"))?),
+            "mac" => self.mac = Some(octets(value).ok_or_else(|| bad("mac", "an address such as 54:48:E6:8F:80:A5"))?),
             _ => return Err(ContextError::UnknownKey(key.chars().take(40).collect())),
         }
         Ok(())
     }
 }
 
-fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b':').collect();
-    if digits.len() != 2 * N {
-        return None;
-    }
-    let mut octets = [0; N];
-    for (octet, pair) in octets.iter_mut().zip(digits.chunks_exact(2)) {
-        let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|nibble| u8::try_from(nibble).ok());
-        *octet = nibble(pair[0])? << 4 | nibble(pair[1])?;
-    }
-    Some(octets)
+/// Colons may stand between the digits.
+fn octets<const N: usize>(text: &str) -> Option<[u8; N]> {
+    hex::decode(&text.replace(':', ""))?.try_into().ok()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::proof::Trial;
 use super::step::{Clock, Expect, Octets, Step};
 use super::{Link, Match, Mode, Profile, ProfileError, ProfileErrors, text, writable};
 use crate::gatt::{self, Status};
+use crate::hex;
 use crate::reading::{Component, Decimal, Flag, Metric, Modality, Unit};
 
 /// Ten times the longest profile there is.
@@ -175,7 +176,7 @@ impl Check<'_> {
     }
 
     fn octets(&mut self, key: &str, text: &str) -> Option<Vec<u8>> {
-        let octets = hex(text).filter(|octets| !octets.is_empty() && octets.len() <= MAX_OCTETS);
+        let octets = hex::decode(text).filter(|octets| !octets.is_empty() && octets.len() <= MAX_OCTETS);
         if octets.is_none() {
             self.wrong(format!("`{key}` must be pairs of hexadecimal digits, 1 to {MAX_OCTETS} octets"));
         }
@@ -578,13 +579,6 @@ fn flag(name: &str) -> Option<Flag> {
 
 fn units(units: &[Unit]) -> String {
     units.iter().map(|unit| format!("\"{}\"", unit.ucum())).collect::<Vec<_>>().join(", ")
-}
-
-fn hex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
 }
 
 /// A message stays on one line.

@@ -11,8 +11,9 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use super::StoreError;
 use super::error::is_damage;
-use super::key::{DataKey, hex};
+use super::key::DataKey;
 use super::rescue::pages::salt_for;
+use crate::hex;
 
 /// A writer holds the lock for one commit (20 ms and one fsync); a card that is collecting garbage may take seconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,7 +48,7 @@ pub fn open_to_read(path: &Path, key: &DataKey) -> Result<Connection, StoreError
 
 /// Makes a file. Its salt follows from its key, so that salvage does not depend on the first octets of the file.
 pub fn create(path: &Path, key: &DataKey) -> Result<Connection, StoreError> {
-    let salt = hex(&salt_for(key));
+    let salt = hex::encode(&salt_for(key));
     connect(path, key, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE, &salt)
 }
 
@@ -78,7 +79,7 @@ fn connect(path: &Path, key: &DataKey, flags: OpenFlags, salt: &str) -> Result<C
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     // SQLCipher prints its complaints to stderr by itself; they come back as errors and are told once, in our words.
     connection.pragma_update(None, "cipher_log_level", "NONE")?;
-    let pragma = zeroize::Zeroizing::new(format!("x'{}{salt}'", hex(&key[..])));
+    let pragma = zeroize::Zeroizing::new(format!("x'{}{salt}'", hex::encode(&key[..])));
     connection.pragma_update(None, "key", &*pragma)?;
     connection.pragma_update(None, "cipher_page_size", PAGE)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::StoreError;
+use crate::hex;
 
 /// 256 bits: the data key of SQLCipher's AES-256, in raw form so that opening costs no key derivation.
 pub type DataKey = Zeroizing<[u8; 32]>;
@@ -48,8 +49,8 @@ pub fn create_envelope(database: &Path, credential: &str, secret: &[u8]) -> Resu
     let mut envelope = Envelope {
         format: FORMAT,
         credential: credential.to_owned(),
-        nonce: hex(&nonce),
-        wrapped: hex(&wrapped),
+        nonce: hex::encode(&nonce),
+        wrapped: hex::encode(&wrapped),
         checksum: String::new(),
     };
     envelope.checksum = checksum(&envelope);
@@ -73,8 +74,8 @@ pub fn data_key(database: &Path, credential: &str, secret: &[u8]) -> Result<Data
     if envelope.format != FORMAT {
         return Err(bad("unknown format"));
     }
-    let nonce: [u8; 12] = unhex(&envelope.nonce).and_then(|n| n.try_into().ok()).ok_or_else(|| bad("nonce"))?;
-    let mut wrapped = Zeroizing::new(unhex(&envelope.wrapped).ok_or_else(|| bad("wrapped key"))?);
+    let nonce: [u8; 12] = hex::decode(&envelope.nonce).and_then(|n| n.try_into().ok()).ok_or_else(|| bad("nonce"))?;
+    let mut wrapped = Zeroizing::new(hex::decode(&envelope.wrapped).ok_or_else(|| bad("wrapped key"))?);
     let opened = wrapping_key(secret)?
         .open_in_place(aead::Nonce::assume_unique_for_key(nonce), aead::Aad::from(aad(database)), &mut wrapped)
         .map_err(|_| StoreError::WrongKey { path: path.clone(), credential: credential.to_owned() })?;
@@ -87,7 +88,7 @@ pub fn key_material(content: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
         return Some(Zeroizing::new(content.try_into().ok()?));
     }
     let text = std::str::from_utf8(content).ok()?.trim_end();
-    let octets = Zeroizing::new(unhex(text)?);
+    let octets = Zeroizing::new(hex::decode(text)?);
     Some(Zeroizing::new(octets.as_slice().try_into().ok()?))
 }
 
@@ -101,17 +102,6 @@ pub fn random<const N: usize>() -> Result<[u8; N], StoreError> {
     let mut octets = [0; N];
     SystemRandom::new().fill(&mut octets).map_err(|_| StoreError::Refused("the kernel gives no random numbers".into()))?;
     Ok(octets)
-}
-
-pub fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).ok()).collect()
 }
 
 fn wrapping_key(secret: &[u8]) -> Result<aead::LessSafeKey, StoreError> {
@@ -131,7 +121,7 @@ fn aad(database: &Path) -> Vec<u8> {
 
 fn checksum(envelope: &Envelope) -> String {
     let text = format!("{}|{}|{}|{}", envelope.format, envelope.credential, envelope.nonce, envelope.wrapped);
-    hex(digest::digest(&digest::SHA256, text.as_bytes()).as_ref())
+    hex::encode(digest::digest(&digest::SHA256, text.as_bytes()).as_ref())
 }
 
 /// Creates the file, syncs it and its directory: a key that a power cut takes is a database nobody opens again.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use bedrail::hex;
 use bedrail::reading::*;
-use bedrail::store::key::{DataKey, hex};
+use bedrail::store::key::DataKey;
 use bedrail::store::{Damage, Lanes, OPEN, RouteChange, Store, WardStore, prepare};
 use rusqlite::Connection;
 
@@ -105,7 +106,7 @@ fn older_with_log() -> Files {
     let dir = tempfile::tempdir().expect("a directory");
     write(dir.path(), &older_file());
     let connection = Connection::open(dir.path().join("bedrail.db")).expect("the fixture opens");
-    connection.pragma_update(None, "key", format!("x'{}'", hex(&LOG_KEY))).expect("a key");
+    connection.pragma_update(None, "key", format!("x'{}'", hex::encode(&LOG_KEY))).expect("a key");
     connection.pragma_update(None, "cipher_page_size", 1_024).expect("its page size");
     connection
         .execute_batch(

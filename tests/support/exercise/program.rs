@@ -96,7 +96,7 @@ impl<'a> Exerciser<'a> {
 /// and the next commit begins it anew over the old frames.
 fn checkpoint(dir: &Path) -> Result<(), StoreError> {
     let connection = rusqlite::Connection::open(dir.join(bedrail::store::LOG_FILE))?;
-    connection.pragma_update(None, "key", format!("x'{}'", bedrail::store::key::hex(&LOG_KEY)))?;
+    connection.pragma_update(None, "key", format!("x'{}'", bedrail::hex::encode(&LOG_KEY)))?;
     connection.pragma_update(None, "cipher_page_size", 1_024)?;
     let (busy, all, done): (i64, i64, i64) =
         connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;

@@ -47,5 +47,5 @@ pub fn promises(output: &str) -> Vec<Promise> {
 pub fn digest_of<'a>(records: impl Iterator<Item = &'a Record>) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
     records.for_each(|record| context.update(&postcard::to_stdvec(record).expect("a record is plain data")));
-    bedrail::store::key::hex(&context.finish().as_ref()[..16])
+    bedrail::hex::encode(&context.finish().as_ref()[..16])
 }
