@@ -5,10 +5,10 @@ use super::user_data::{known_user, user_field};
 use super::{
     Cursor, DateTime, Decode, DecodeError, Field, Fields, Measured, Measurement, Number, Numbers, Observed, Status, Warning,
 };
-use crate::reading::{Component, Flag, Metric, Modality, Unit};
+use crate::reading::{Component, Flag, Metric, Modality, Unit, UserIndex};
 
 const UNIT_IS_KILOPASCAL: u32 = 1 << 0;
-const TIME_PRESENT: u32 = 1 << 1;
+pub const TIME_PRESENT: u32 = 1 << 1;
 const PULSE_PRESENT: u32 = 1 << 2;
 const USER_PRESENT: u32 = 1 << 3;
 const STATUS_PRESENT: u32 = 1 << 4;
@@ -37,6 +37,12 @@ pub struct IntermediateCuffPressure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct About {
     pub time: Option<DateTime>,
+    pub remarks: Remarks,
+}
+
+/// What the enhanced characteristics have in the same place, between one time and another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remarks {
     pub pulse_rate: Option<Number>,
     /// The octet as sent: 255 is an unknown user, 0 a real one.
     pub user: Option<u8>,
@@ -67,7 +73,7 @@ impl Decode for BloodPressureMeasurement {
 impl Measurement for BloodPressureMeasurement {
     fn observed(&self) -> Observed {
         let pressures = [self.systolic, self.diastolic, self.mean];
-        self.about.observed(pressure_and_pulse(pressures, self.unit, self.about.pulse_rate, &self.about.flags()))
+        self.about.observed(pressure_and_pulse(pressures, self.unit, self.about.remarks.pulse_rate, &self.about.remarks.flags()))
     }
 }
 
@@ -85,6 +91,12 @@ pub fn pressure_and_pulse(
     values
 }
 
+/// The pressure of the cuff while it deflates.
+pub const fn deflating(cuff_pressure: Number, unit: Unit, status: Vec<Status>) -> Measured {
+    let value = Numbers::Single(cuff_pressure, unit);
+    Measured { metric: Metric::CuffPressure, site: None, modality: Modality::Intermediate, value, status }
+}
+
 impl Decode for IntermediateCuffPressure {
     fn decode(cursor: &mut Cursor<'_>) -> Result<Self, DecodeError> {
         let (flags, unit) = flags_and_unit(cursor)?;
@@ -100,13 +112,7 @@ impl Decode for IntermediateCuffPressure {
 
 impl Measurement for IntermediateCuffPressure {
     fn observed(&self) -> Observed {
-        self.about.observed(vec![Measured {
-            metric: Metric::CuffPressure,
-            site: None,
-            modality: Modality::Intermediate,
-            value: Numbers::Single(self.cuff_pressure, self.unit),
-            status: self.about.flags(),
-        }])
+        self.about.observed(vec![deflating(self.cuff_pressure, self.unit, self.about.remarks.flags())])
     }
 }
 
@@ -122,34 +128,47 @@ pub const fn unit_of(flags: u32) -> Unit {
 
 impl About {
     fn decode(cursor: &mut Cursor<'_>, flags: u32) -> Result<Self, DecodeError> {
+        let time = (flags & TIME_PRESENT != 0).then(|| cursor.date_time("time")).transpose()?;
+        Ok(Self { time, remarks: Remarks::decode(cursor, flags)? })
+    }
+
+    fn add_to(&self, fields: Fields) -> Fields {
+        self.remarks.add_to(fields.with_sent("time", self.time.map(DateTime::field)))
+    }
+
+    fn observed(&self, values: Vec<Measured>) -> Observed {
+        Observed {
+            values,
+            user: self.remarks.user(),
+            device_time: self.time.and_then(|time| time.time),
+            base_time: self.time.map(|time| time.octets.to_vec()),
+            ..Observed::default()
+        }
+    }
+}
+
+impl Remarks {
+    pub fn decode(cursor: &mut Cursor<'_>, flags: u32) -> Result<Self, DecodeError> {
         Ok(Self {
-            time: (flags & TIME_PRESENT != 0).then(|| cursor.date_time("time")).transpose()?,
             pulse_rate: (flags & PULSE_PRESENT != 0).then(|| cursor.sfloat("pulse_rate")).transpose()?,
             user: (flags & USER_PRESENT != 0).then(|| cursor.u8("user_id")).transpose()?,
             status: (flags & STATUS_PRESENT != 0).then(|| BloodPressureStatus::decode(cursor)).transpose()?,
         })
     }
 
-    fn add_to(&self, fields: Fields) -> Fields {
+    pub fn add_to(&self, fields: Fields) -> Fields {
         fields
-            .with_sent("time", self.time.map(DateTime::field))
             .with_sent("pulse_rate", self.pulse_rate.map(|rate| Field::quantity(rate, Unit::PerMinute)))
             .with_sent("user_id", self.user.map(user_field))
             .with_sent("status", self.status.map(BloodPressureStatus::field))
     }
 
-    fn flags(&self) -> Vec<Status> {
+    pub fn flags(&self) -> Vec<Status> {
         self.status.map(BloodPressureStatus::flags).unwrap_or_default()
     }
 
-    fn observed(&self, values: Vec<Measured>) -> Observed {
-        Observed {
-            values,
-            user: self.user.and_then(known_user),
-            device_time: self.time.and_then(|time| time.time),
-            base_time: self.time.map(|time| time.octets.to_vec()),
-            ..Observed::default()
-        }
+    pub fn user(&self) -> Option<UserIndex> {
+        self.user.and_then(known_user)
     }
 }
 

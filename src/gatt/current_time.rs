@@ -89,7 +89,8 @@ pub fn dst_minutes(cursor: &mut Cursor<'_>) -> Result<Option<i16>, DecodeError> 
     })
 }
 
-const TIME_SOURCE: Names = &[
+/// Time Source (GSS): where a clock has its time from.
+pub const TIME_SOURCE: Names = &[
     (0, "unknown"),
     (1, "ntp"),
     (2, "gps"),

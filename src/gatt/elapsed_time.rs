@@ -1,7 +1,7 @@
 //! Elapsed Time (GSS, 2BF2): the time stamp of the Generic Health Sensor and the clock of the Elapsed Time Service (183F). It
 //! counts from 2000-01-01, or is a mere counter of ticks.
 
-use super::fields::Names;
+use super::current_time::TIME_SOURCE;
 use super::{Cursor, Decode, DecodeError, Field, Fields, Warning};
 use crate::reading::DeviceTime;
 
@@ -14,17 +14,6 @@ const KNOWN_FLAGS: u32 = 0b11_1111;
 const EPOCH_YEAR: i16 = 2000;
 /// By code: steps a second.
 const STEPS_PER_SECOND: [u64; 4] = [1, 10, 1_000, 10_000];
-
-const SYNC_SOURCE: Names = &[
-    (0, "unknown"),
-    (1, "ntp"),
-    (2, "gps"),
-    (3, "radio"),
-    (4, "manual"),
-    (5, "atomic_clock"),
-    (6, "cellular"),
-    (7, "not_synchronized"),
-];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ElapsedTime {
@@ -70,7 +59,7 @@ impl Decode for ElapsedTime {
             offset_quarters: i8::from_le_bytes([offset]),
         };
         if flags & IS_TICKS == 0 {
-            cursor.known_code(source, SYNC_SOURCE);
+            cursor.known_code(source, TIME_SOURCE);
             if value.clock().is_none() {
                 cursor.warn(Warning::InvalidDateTime);
             }
@@ -91,7 +80,7 @@ impl Decode for ElapsedTime {
             .with("time", Field::Time(self.clock()))
             .with("is_utc", Field::Bool(has(IS_UTC)))
             .with("resolution_per_s", resolution)
-            .with("sync_source", Field::Code(self.source, SYNC_SOURCE))
+            .with("sync_source", Field::Code(self.source, TIME_SOURCE))
             .with_sent("offset_min", has(OFFSET_USED).then(|| Field::Signed(i64::from(self.offset_quarters) * 15)))
     }
 }

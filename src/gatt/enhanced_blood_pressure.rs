@@ -1,20 +1,12 @@
 //! The enhanced characteristics of the Blood Pressure Service 1.1 (1810): seconds instead of a date, and stored values in
 //! segments.
 
-use super::blood_pressure::{BloodPressureStatus, pressure_and_pulse, unit_of};
+use super::blood_pressure::{Remarks, TIME_PRESENT, deflating, pressure_and_pulse, unit_of};
 use super::segment::{Joined, join};
 use super::table::sig_uuid;
-use super::user_data::{known_user, user_field};
-use super::{
-    Context, Cursor, Decode, DecodeError, Field, Fields, Measured, Measurement, Number, Numbers, Observed, Read, Status,
-    characteristic,
-};
-use crate::reading::{DeviceTime, Metric, Modality, Unit};
+use super::{Context, Cursor, Decode, DecodeError, Field, Fields, Measured, Measurement, Number, Observed, Read, characteristic};
+use crate::reading::{DeviceTime, Unit};
 
-const TIME_PRESENT: u32 = 1 << 1;
-const PULSE_PRESENT: u32 = 1 << 2;
-const USER_PRESENT: u32 = 1 << 3;
-const STATUS_PRESENT: u32 = 1 << 4;
 const USER_FACING_TIME_PRESENT: u32 = 1 << 5;
 const EPOCH_IS_2000: u32 = 1 << 6;
 const KNOWN_FLAGS: u32 = 0x7F;
@@ -41,9 +33,7 @@ pub struct EnhancedIntermediateCuffPressure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EnhancedAbout {
     pub time: Option<Seconds>,
-    pub pulse_rate: Option<Number>,
-    pub user: Option<u8>,
-    pub status: Option<BloodPressureStatus>,
+    pub remarks: Remarks,
     /// The time the display shows, where the other is one that nobody sets by hand.
     pub user_facing_time: Option<Seconds>,
 }
@@ -94,7 +84,7 @@ impl Decode for EnhancedBloodPressureMeasurement {
 impl Measurement for EnhancedBloodPressureMeasurement {
     fn observed(&self) -> Observed {
         let pressures = [self.systolic, self.diastolic, self.mean];
-        self.about.observed(pressure_and_pulse(pressures, self.unit, self.about.pulse_rate, &self.about.flags()))
+        self.about.observed(pressure_and_pulse(pressures, self.unit, self.about.remarks.pulse_rate, &self.about.remarks.flags()))
     }
 }
 
@@ -113,13 +103,7 @@ impl Decode for EnhancedIntermediateCuffPressure {
 
 impl Measurement for EnhancedIntermediateCuffPressure {
     fn observed(&self) -> Observed {
-        self.about.observed(vec![Measured {
-            metric: Metric::CuffPressure,
-            site: None,
-            modality: Modality::Intermediate,
-            value: Numbers::Single(self.cuff_pressure, self.unit),
-            status: self.about.flags(),
-        }])
+        self.about.observed(vec![deflating(self.cuff_pressure, self.unit, self.about.remarks.flags())])
     }
 }
 
@@ -128,9 +112,7 @@ impl EnhancedAbout {
         let sent = |bit| flags & bit != 0;
         Ok(Self {
             time: sent(TIME_PRESENT).then(|| Seconds::decode(cursor, "time", flags)).transpose()?,
-            pulse_rate: sent(PULSE_PRESENT).then(|| cursor.sfloat("pulse_rate")).transpose()?,
-            user: sent(USER_PRESENT).then(|| cursor.u8("user_id")).transpose()?,
-            status: sent(STATUS_PRESENT).then(|| BloodPressureStatus::decode(cursor)).transpose()?,
+            remarks: Remarks::decode(cursor, flags)?,
             user_facing_time: sent(USER_FACING_TIME_PRESENT)
                 .then(|| Seconds::decode(cursor, "user_facing_time", flags))
                 .transpose()?,
@@ -138,16 +120,8 @@ impl EnhancedAbout {
     }
 
     fn add_to(&self, fields: Fields) -> Fields {
-        fields
-            .with_sent("time", self.time.map(Seconds::field))
-            .with_sent("pulse_rate", self.pulse_rate.map(|rate| Field::quantity(rate, Unit::PerMinute)))
-            .with_sent("user_id", self.user.map(user_field))
-            .with_sent("status", self.status.map(BloodPressureStatus::field))
-            .with_sent("user_facing_time", self.user_facing_time.map(Seconds::field))
-    }
-
-    fn flags(&self) -> Vec<Status> {
-        self.status.map(BloodPressureStatus::flags).unwrap_or_default()
+        let before = fields.with_sent("time", self.time.map(Seconds::field));
+        self.remarks.add_to(before).with_sent("user_facing_time", self.user_facing_time.map(Seconds::field))
     }
 
     /// The time is the one on the display, which is the one a clock of the device can be compared with; the identity is that
@@ -155,7 +129,7 @@ impl EnhancedAbout {
     fn observed(&self, values: Vec<Measured>) -> Observed {
         Observed {
             values,
-            user: self.user.and_then(known_user),
+            user: self.remarks.user(),
             device_time: self.user_facing_time.or(self.time).and_then(Seconds::time),
             base_time: self.time.or(self.user_facing_time).map(|seconds| seconds.octets.to_vec()),
             ..Observed::default()
@@ -221,6 +195,7 @@ mod tests {
     use super::*;
     use crate::gatt::crc::crc16;
     use crate::gatt::{find, read};
+    use crate::reading::Metric;
 
     const VALUE: [u8; 20] =
         [0x7F, 0x6E, 0xF0, 0x4B, 0xF0, 0x57, 0xF0, 10, 0, 0, 0, 0x3C, 0x00, 0x02, 0x04, 0x00, 0x10, 0x0E, 0, 0];
