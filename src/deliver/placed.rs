@@ -76,12 +76,6 @@ impl Placements {
         }
     }
 
-    /// Forgets rows of records that are no longer in the log.
-    pub fn forget_below(&mut self, oldest: Seq) {
-        let old: Vec<Place> = self.rows.iter().filter(|(_, row)| row.last < oldest).map(|(place, _)| *place).collect();
-        old.into_iter().for_each(|place| self.remove(place));
-    }
-
     /// Rows to delete and rows to write since the last call.
     pub fn take_changes(&mut self) -> (Vec<Place>, Vec<BoundRow>) {
         let written = std::mem::take(&mut self.changed).into_iter().filter_map(|place| self.rows.get(&place).cloned()).collect();

@@ -16,14 +16,9 @@ impl Desk {
             let placements = Placements::new(self.store.bound(route.n)?);
             for run in self.store.held(route.n)?.into_iter().filter(|run| run.reason == HoldReason::AwaitingDecision) {
                 let stands = run.stream.and_then(|stream| placements.of(&stream, run.first)?.subject.clone());
-                entries.push(json!({
-                    "route": route.name,
-                    "first": run.first,
-                    "records": run.count,
-                    "device": self.name_of(run.device),
-                    "metric": run.stream.map(|stream| stream.metric.name()),
-                    "stands_with": stands,
-                }));
+                let mut entry = self.row_of(&route.name, &run);
+                entry["stands_with"] = json!(stands);
+                entries.push(entry);
             }
         }
         Ok(Value::Array(entries))

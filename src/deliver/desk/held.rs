@@ -18,16 +18,11 @@ impl Desk {
             for run in self.store.held(route.n)? {
                 let first = self.store.read(run.first, run.first, 1)?.pop();
                 let since = first.and_then(|(_, record)| self.measured(&anchors, &record));
-                rows.push(json!({
-                    "route": route.name,
-                    "first": run.first,
-                    "records": run.count,
-                    "device": self.name_of(run.device),
-                    "metric": run.stream.map(|stream| stream.metric.name()),
-                    "since": since.map(|at| at.to_string()),
-                    "reason": run.reason.name(),
-                    "why": run.reason.words(),
-                }));
+                let mut row = self.row_of(&route.name, &run);
+                row["since"] = json!(since.map(|at| at.to_string()));
+                row["reason"] = json!(run.reason.name());
+                row["why"] = json!(run.reason.words());
+                rows.push(row);
             }
         }
         Ok(Value::Array(rows))
@@ -66,6 +61,17 @@ impl Desk {
         let change = Change::Name { device: run.device, records: ids, subject: patient, from, to };
         let n = self.append(vec![(now, EventSource::Command, actor.to_owned(), change)], now)?;
         Ok(json!({ "event": n, "records": count }))
+    }
+
+    /// What every list says of a held run.
+    pub(super) fn row_of(&self, route: &str, run: &Held) -> Value {
+        json!({
+            "route": route,
+            "first": run.first,
+            "records": run.count,
+            "device": self.name_of(run.device),
+            "metric": run.stream.map(|stream| stream.metric.name()),
+        })
     }
 
     pub(super) fn name_of(&self, device: DeviceId) -> String {
