@@ -7,37 +7,25 @@ use std::time::{Duration, Instant};
 use bedrail::store::{Draft, Store};
 
 use crate::machine::micros;
-use crate::table::{Rounds, Table, grouped, median, rounds};
+use crate::table::{Table, grouped, tails};
 use crate::upstream::Upstream;
-use crate::world::{drafts, fill, site_key, store};
+use crate::world::{BACKLOG, RECORDS, STRIDE, drafts, fill, site_key, store};
 
-/// More than is drained while a round lasts, on a machine five times as fast.
-const BACKLOG: usize = 1_000_000;
-/// What comes of 64 streams within the default commit interval.
-const RECORDS: usize = 32;
 const COMMITS: usize = 400;
 /// Nearer together than in a ward (500 ms), so that there are enough of them for a p99.
 const PACE: Duration = Duration::from_millis(10);
-/// Acknowledged before the first commit is timed: the drain is in its stride.
-const STRIDE: u64 = 2_000;
 
 pub fn measure(table: &mut Table) {
     let directory = tempfile::tempdir().expect("a directory");
     let mut log = store(directory.path());
     fill(&mut log, BACKLOG);
     let mut upstream = Upstream::start();
-    let mut p50 = Vec::new();
-    let p99: Rounds<2> = rounds(|side| {
-        let times = if side == 0 { while_draining(&mut upstream, directory.path(), &mut log) } else { commits(&mut log) };
-        let of = |per_cent: usize| times[times.len() * per_cent / 100];
-        p50.push((side, of(50)));
-        of(99)
-    });
-    let middle = |side| median(p50.iter().filter(|(of, _)| *of == side).map(|(_, time)| *time).collect());
+    let tail =
+        tails(|side| if side == 0 { while_draining(&mut upstream, directory.path(), &mut log) } else { commits(&mut log) });
     let show = |p99: f64, p50: f64| format!("{} µs (p50 {})", grouped(p99), grouped(p50));
     let what = format!("commit of {RECORDS} records, p99, while {} drain / alone", grouped(BACKLOG as f64));
-    let (ours, alone) = (show(p99.of(0), middle(0)), show(p99.of(1), middle(1)));
-    table.row(&what, ours, alone, Some(p99.ratio(0, 1)), "<= 3");
+    let (ours, alone) = (show(tail.p99.of(0), tail.p50[0]), show(tail.p99.of(1), tail.p50[1]));
+    table.row(&what, ours, alone, Some(tail.p99.ratio(0, 1)), "<= 3");
 }
 
 fn while_draining(upstream: &mut Upstream, directory: &Path, log: &mut Store) -> Vec<f64> {

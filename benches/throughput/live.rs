@@ -8,40 +8,35 @@ use std::time::{Duration, Instant};
 use bedrail::reading::Seq;
 use bedrail::store::{Draft, Store};
 
-use crate::table::{Rounds, Table, grouped, median, rounds};
+use crate::table::{Table, grouped, tails};
 use crate::upstream::{Draining, LIMIT, Upstream};
-use crate::world::{drafts, fill, site_key, store};
+use crate::world::{BACKLOG, RECORDS, STRIDE, drafts, fill, site_key, store};
 
-/// More than is drained while a round lasts, on a machine five times as fast.
-const BACKLOG: usize = 1_000_000;
-/// Of one commit: what comes of 64 streams within the default commit interval.
-const RECORDS: usize = 32;
 const COMMITS: usize = 40;
 /// Nearer together than in a ward (500 ms), so that there are enough of them for a p99.
 const PACE: Duration = Duration::from_millis(100);
-/// Acknowledged before the first commit: the drain is in its stride.
-const STRIDE: u64 = 2_000;
 
 pub fn measure(table: &mut Table) {
     let directory = tempfile::tempdir().expect("a directory");
     let mut log = store(directory.path());
     fill(&mut log, BACKLOG);
     let mut upstream = Upstream::start();
-    let mut p50 = Vec::new();
-    let p99: Rounds<2> = rounds(|side| {
-        let times = if side == 0 {
+    let tail = tails(|side| {
+        if side == 0 {
             before_a_backlog(&mut upstream, directory.path(), &mut log)
         } else {
             alone(&mut upstream, directory.path(), &mut log)
-        };
-        let of = |per_cent: usize| times[times.len() * per_cent / 100];
-        p50.push((side, of(50)));
-        of(99)
+        }
     });
-    let middle = |side| median(p50.iter().filter(|(of, _)| *of == side).map(|(_, time)| *time).collect());
     let show = |p99: f64, p50: f64| format!("{p99:.1} ms (p50 {p50:.1})");
     let what = format!("live, commit to PUBACK, p99, before {} of backlog / none", grouped(BACKLOG as f64));
-    table.row(&what, show(p99.of(0), middle(0)), show(p99.of(1), middle(1)), Some(p99.ratio(0, 1)), "<= 200 ms");
+    table.row(
+        &what,
+        show(tail.p99.of(0), tail.p50[0]),
+        show(tail.p99.of(1), tail.p50[1]),
+        Some(tail.p99.ratio(0, 1)),
+        "<= 200 ms",
+    );
 }
 
 fn before_a_backlog(upstream: &mut Upstream, directory: &Path, log: &mut Store) -> Vec<f64> {

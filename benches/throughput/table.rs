@@ -75,6 +75,24 @@ pub fn rounds<const N: usize>(mut measure: impl FnMut(usize) -> f64) -> Rounds<N
     Rounds((0..ROUNDS).map(round).collect())
 }
 
+/// What two sides took: the slowest of a hundred, round by round, and the middle one.
+pub struct Tails {
+    pub p99: Rounds<2>,
+    pub p50: [f64; 2],
+}
+
+/// `times` gives what each of a round took, in order of size.
+pub fn tails(mut times: impl FnMut(usize) -> Vec<f64>) -> Tails {
+    let mut p50 = [const { Vec::new() }; 2];
+    let p99 = rounds(|side| {
+        let times = times(side);
+        let of = |per_cent: usize| times[times.len() * per_cent / 100];
+        p50[side].push(of(50));
+        of(99)
+    });
+    Tails { p99, p50: p50.map(median) }
+}
+
 /// Two sides, bedrail's and its control's.
 pub fn alternate(mut bedrail: impl FnMut() -> f64, mut control: impl FnMut() -> f64) -> Beside {
     let rounds: Rounds<2> = rounds(|side| if side == 0 { bedrail() } else { control() });

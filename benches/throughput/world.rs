@@ -13,6 +13,12 @@ use crate::support::devices::{Kind, VirtualDevice};
 
 /// Fewer say little, more take long.
 pub const ROUNDS: usize = 5;
+/// More than is drained while a round lasts, on a machine five times as fast.
+pub const BACKLOG: usize = 1_000_000;
+/// Of one commit: what comes of 64 streams within the default commit interval.
+pub const RECORDS: usize = 32;
+/// Acknowledged before anything is timed: the drain is in its stride.
+pub const STRIDE: u64 = 2_000;
 /// Records of one commit wherever the batch is not itself what is measured.
 pub const BATCH: usize = 256;
 /// What a row of the control holds: about a record as JSON without what all of a stream have in common.
