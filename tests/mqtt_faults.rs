@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bedrail::config::Protocol;
-use bedrail::deliver::mqtt::{Link, LinkEvent, LinkSettings, LostReason, Message, MqttLink, connect};
+use bedrail::deliver::mqtt::{Link, LinkEvent, LinkSettings, LostReason, Message, connect};
 use support::broker::{Broker, BrokerOptions};
 use support::chaos::ChaosProxy;
+use support::link::{connected, lost, next};
 use support::subscriber::{Receiver, Subscriber};
 
 /// Far above what any step takes, so that a hang fails a test and does not stop the run.
@@ -158,20 +159,4 @@ fn settings(protocol: Protocol, port: u16) -> LinkSettings {
 
 fn subscribe(broker: &Broker) -> Subscriber {
     Subscriber::start(Receiver { port: broker.port(), client_id: "reader".into(), topic: "t".into(), tls: None, login: None })
-}
-
-async fn next(link: &mut MqttLink) -> LinkEvent {
-    tokio::time::timeout(PATIENCE, link.event()).await.expect("the link said nothing")
-}
-
-async fn connected(link: &mut MqttLink) {
-    let event = next(link).await;
-    assert!(matches!(event, LinkEvent::Connected { .. }), "{event:?}");
-}
-
-async fn lost(link: &mut MqttLink) -> LostReason {
-    match next(link).await {
-        LinkEvent::Lost(reason) => reason,
-        other => panic!("{other:?}"),
-    }
 }

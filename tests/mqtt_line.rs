@@ -14,6 +14,7 @@ use bedrail::net::{Proxy, TlsSettings, client_config};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use support::broker::{Broker, BrokerOptions, BrokerTls, free_port};
+use support::link::{connected, lost, next};
 use support::pki::Pki;
 use support::proxy::{Answer, ConnectProxy};
 use support::subscriber::{Receiver, Subscriber};
@@ -234,21 +235,5 @@ async fn send(link: &mut MqttLink, topic: &str, count: u64) {
             }
             other => panic!("{topic}: {other:?}"),
         }
-    }
-}
-
-async fn next(link: &mut MqttLink) -> LinkEvent {
-    tokio::time::timeout(PATIENCE, link.event()).await.expect("the link said nothing")
-}
-
-async fn connected(link: &mut MqttLink) {
-    let event = next(link).await;
-    assert!(matches!(event, LinkEvent::Connected { .. }), "{event:?}");
-}
-
-async fn lost(link: &mut MqttLink) -> LostReason {
-    match next(link).await {
-        LinkEvent::Lost(reason) => reason,
-        other => panic!("{other:?}"),
     }
 }

@@ -117,11 +117,6 @@ fn a_passkey_from_the_config_bonds_and_a_wrong_one_does_not() {
     ];
     let credentials = [("right-passkey", &b"123456"[..]), ("wrong-passkey", b"111111")];
     let mut ward = VmWard::new(BINARY, &devices, &credentials);
-    let check = ward.try_bedrail(&["check"]);
-    if check.output.contains("not yet") {
-        vm::skipped("a_passkey_from_the_config_bonds_and_a_wrong_one_does_not", "bond = \"passkey\" is not built yet");
-        return;
-    }
     ward.start_gateway();
     devices.iter().for_each(|device| ward.air.advertise(&device.address));
     ward.wait_until_device_is_heard(CUFF, vm::ward::CONNECT * 2);

@@ -15,6 +15,7 @@ pub mod daemon;
 pub mod devices;
 pub mod faults;
 pub mod ledger;
+pub mod link;
 pub mod pki;
 pub mod probe;
 pub mod process;
