@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bedrail::radio::{
     Bond, BondState, Deadlines, Durable, EVENT_QUEUE, Pace, Priority, RadioDevice, RadioError, RadioEvent, RadioSettings,
-    RequestError, Requests, Sharing, What, run,
+    RequestError, Requests, STANDS_BY, Sharing, What, run,
 };
 use bedrail::reading::{DeviceId, SecurityLevel};
 use tokio::sync::mpsc;
@@ -223,7 +223,7 @@ fn a_wrong_passkey_is_told_with_the_remedy_and_tried_once_while_others_go_on() {
         assert_eq!(radio.security_of(&bluez, &strap()).await, SecurityLevel::None);
 
         bluez.with_behaviour(CUFF, |behaviour| behaviour.passkey = Some(654_321));
-        radio.requests.ask(id(CUFF), What::Pair).await.unwrap();
+        radio.requests.ask(id(CUFF), What::Pair(STANDS_BY)).await.unwrap();
         radio.ready(CUFF).await;
         assert_eq!(radio.security_of(&bluez, &cuff()).await, SecurityLevel::Authenticated);
         radio.end().await;
@@ -275,7 +275,7 @@ fn a_pairing_that_is_not_answered_is_cancelled_and_tried_again() {
             behaviour.never_answers.insert("Pair");
         });
         let before = bluez.count(CUFF, "Pair");
-        radio.requests.ask(id(CUFF), What::Pair).await.unwrap();
+        radio.requests.ask(id(CUFF), What::Pair(STANDS_BY)).await.unwrap();
         let end = Instant::now() + SOON;
         while bluez.count(CUFF, "Pair") == before && Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -318,12 +318,12 @@ fn a_lost_bond_is_told_from_radio_trouble_and_never_paired_anew_by_itself() {
             assert!(bluez.count(CUFF, "Connect") <= connects + 1, "{forgot:?}: and hardly tried");
             assert_eq!(radio.security_of(&bluez, &strap()).await, SecurityLevel::None);
 
-            let refused = radio.requests.ask(id(CUFF), What::Pair).await.unwrap_err();
+            let refused = radio.requests.ask(id(CUFF), What::Pair(STANDS_BY)).await.unwrap_err();
             assert_eq!(refused, RequestError::Bonded("cuff".to_owned()));
             radio.requests.ask(id(CUFF), What::Forget).await.unwrap();
             radio.quiet(WHILE).await;
             assert!(!bluez.is_paired(CUFF), "{forgot:?}: forgotten is not paired anew");
-            radio.requests.ask(id(CUFF), What::Pair).await.unwrap();
+            radio.requests.ask(id(CUFF), What::Pair(STANDS_BY)).await.unwrap();
             radio.ready(CUFF).await;
             assert!(bluez.is_paired(CUFF) && bluez.count(CUFF, "Pair") == paired + 1, "{forgot:?}");
             radio.end().await;
@@ -344,6 +344,41 @@ fn a_device_whose_bond_turns_out_to_be_there_is_taken_up_again() {
         radio.ready(CUFF).await;
         radio.until("word that it is bonded", |event| is_bond(event, CUFF, |state| *state == BondState::Bonded)).await;
         assert_eq!(bluez.count(CUFF, "Pair"), 1);
+        radio.end().await;
+    });
+}
+
+#[test]
+fn a_pairing_that_was_refused_is_told_as_such_though_bluez_leaves_the_subscription_unanswered() {
+    on_a_bus("a_pairing_that_was_refused_is_told_as_such_though_bluez_leaves_the_subscription_unanswered", async |bus| {
+        let bluez = room(&bus, vec![guarded(&cuff(), None)]);
+        bluez.with_behaviour(CUFF, |behaviour| behaviour.silent_when_refused = true);
+        let mut radio = Radio::start(vec![wanted(&cuff(), Bond::None)]);
+        let lost = radio.until("end of the link", |event| matches!(event, RadioEvent::Lost { .. })).await;
+        let RadioEvent::Lost { reason, .. } = lost else { unreachable!() };
+        assert!(reason.contains("\"cuff\" asks to pair and may not") && reason.contains("bond = \"just-works\""), "{reason}");
+        assert_eq!(radio.refused(CUFF).await, reason);
+        assert!(!bluez.is_paired(CUFF));
+        radio.end().await;
+    });
+}
+
+#[test]
+fn a_pairing_nobody_comes_for_ends_with_whoever_stood_by() {
+    on_a_bus("a_pairing_nobody_comes_for_ends_with_whoever_stood_by", async |bus| {
+        let bluez = room(&bus, vec![guarded(&cuff(), Some(42_137))]);
+        bluez.out_of_range(CUFF);
+        let mut radio = Radio::start(vec![wanted(&cuff(), passkey("042137"))]);
+        radio.until("adapter", |event| matches!(event, RadioEvent::Adapter { usable: true, .. })).await;
+        radio.requests.ask(id(CUFF), What::Pair(WHILE)).await.unwrap();
+        radio.until("word that it is paired", |event| is_bond(event, CUFF, |state| *state == BondState::Bonding)).await;
+        radio.until("word that it is no more", |event| is_bond(event, CUFF, |state| *state == BondState::None)).await;
+        assert_eq!(bluez.count(CUFF, "Pair"), 0);
+
+        // Who comes later is paired after all: this one has its passkey.
+        bluez.advertise(CUFF, -60);
+        radio.ready(CUFF).await;
+        assert!(bluez.is_paired(CUFF));
         radio.end().await;
     });
 }

@@ -34,8 +34,6 @@ use crate::reading::{DeviceId, SecurityLevel};
 const LAST_WORD: Duration = Duration::from_secs(1);
 /// On the way out an orderly end of the link is worth this long; BlueZ needs about 2 s.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// How long somebody who asked for a pairing stands by the device.
-const STANDS_BY: Duration = Duration::from_secs(60);
 
 /// What all devices share.
 #[derive(Clone)]
@@ -82,6 +80,8 @@ struct Bonding {
     under_way: UnderWay,
     /// Somebody asked to pair it, and stands by it until then.
     asked: Option<Instant>,
+    /// Everything was subscribed to over this link.
+    worked: bool,
     /// Where a bond was made that is not the one configured.
     undo: Option<String>,
     quiet: Option<Quiet>,
@@ -151,6 +151,7 @@ impl Device {
         let mut silence = self.shared.silence.subscribe();
         loop {
             let (due, quiet_until) = (self.session.timeout(), self.bond.quiet.and_then(|quiet| quiet.until));
+            let stands_by_until = self.bond.asked;
             // Biased: what BlueZ says of the link comes before the answer that follows from it.
             let events = tokio::select! {
                 biased;
@@ -181,6 +182,7 @@ impl Device {
                 () = asked_to_leave(self.turn.as_ref()) => vec![Event::MakeRoom],
                 () = sleep_until(due) => vec![Event::Tick],
                 () = sleep_until(quiet_until) => self.quiet_is_over(),
+                () = sleep_until(stands_by_until) => self.nobody_stands_by(),
                 Some(request) = self.requests.recv() => {
                     self.answer(request).await;
                     vec![]
@@ -204,6 +206,7 @@ impl Device {
                             self.report(RadioEvent::Ready { device: self.device.id }).await;
                         }
                         Action::ReportLost(reason) => {
+                            let reason = self.refused_over_this_link().unwrap_or(reason);
                             reads = None;
                             self.facts.lock().clock = None;
                             self.report(RadioEvent::Lost { device: self.device.id, reason }).await;
@@ -272,18 +275,14 @@ impl Device {
                 }
                 if error.is_final() {
                     self.refuse(&error);
-                } else if self.bond.state == BondState::Bonding {
+                } else if self.bond.state == BondState::Bonding && self.bond.asked.is_none() {
                     self.bond.state = BondState::None;
                 }
                 Event::Failed((&error).into())
             }
             Outcome::NotSubscribed(Obstacle::Gatt(error)) => {
-                let path = self.seen.path.as_deref().unwrap_or_default();
-                let name = || self.device.name.clone();
-                let refused = self.shared.may_pair.take_refusal(path).filter(|_| error.is_security());
-                match refused {
-                    Some(true) => self.refuse(&PairError::NeedsPasskey(name())),
-                    Some(false) => self.refuse(&PairError::NeedsBond(name())),
+                match self.refused_to_pair().filter(|_| error.is_security()) {
+                    Some(why) => self.refuse(&why),
                     None if error.is_security() && self.bond.watch.refused(self.bond.paired) => self.bond_is_lost(),
                     None => {}
                 }
@@ -392,11 +391,10 @@ impl Device {
     }
 
     fn wants_to_pair(&self) -> bool {
-        let asked = self.bond.asked.is_some_and(|until| Instant::now() < until);
         match self.device.bond {
             Bond::Passkey(_) => true,
             // By itself it does when it needs to, and BlueZ then asks the agent.
-            Bond::JustWorks => asked,
+            Bond::JustWorks => self.bond.asked.is_some(),
             Bond::None => false,
         }
     }
@@ -416,31 +414,49 @@ impl Device {
         if heard { vec![Event::Seen] } else { vec![] }
     }
 
-    async fn answer(&mut self, Request { what, answer }: Request) {
-        let outcome = match what {
-            What::Pair => self.ask_to_pair().await,
-            What::Forget => self.forget().await,
-        };
-        // Whoever asked may have gone; what was asked is done all the same.
-        let _ = answer.send(outcome);
+    /// Whoever asked for the pairing has given up; one that is under way comes to its own end.
+    fn nobody_stands_by(&mut self) -> Vec<Event> {
+        self.bond.asked = None;
+        if self.bond.state == BondState::Bonding && !self.bond.under_way.is_asked() {
+            self.bond.state = BondState::None;
+        }
+        vec![]
     }
 
-    async fn ask_to_pair(&mut self) -> Result<(), RequestError> {
+    /// Whoever asked may have gone; what was asked is done all the same.
+    async fn answer(&mut self, Request { what, answer }: Request) {
+        match what {
+            What::Pair(stands_by) => {
+                let may = self.may_be_paired();
+                let begins = may.is_ok();
+                let _ = answer.send(may);
+                if begins {
+                    self.begin_pairing(stands_by).await;
+                }
+            }
+            What::Forget => {
+                let _ = answer.send(self.forget().await);
+            }
+        }
+    }
+
+    fn may_be_paired(&self) -> Result<(), RequestError> {
         let name = || self.device.name.clone();
-        if self.device.bond == Bond::None {
-            return Err(RequestError::NoBonding(name()));
+        match self.device.bond {
+            Bond::None => Err(RequestError::NoBonding(name())),
+            _ if self.bond.paired => Err(RequestError::Bonded(name())),
+            _ => Ok(()),
         }
-        if self.bond.paired {
-            return Err(RequestError::Bonded(name()));
-        }
-        self.bond.asked = Some(Instant::now() + STANDS_BY);
+    }
+
+    async fn begin_pairing(&mut self, stands_by: Duration) {
+        self.bond.asked = Some(Instant::now() + stands_by);
         (self.bond.quiet, self.bond.state) = (None, BondState::Bonding);
         // Pairing is a step of connecting.
         if let Some(path) = self.seen.path.as_deref().filter(|_| self.session.is_linked()) {
             self.shared.bus.disconnect_device(path).await;
         }
         self.shared.turns.ask_rescan();
-        Ok(())
     }
 
     async fn forget(&mut self) -> Result<(), RequestError> {
@@ -464,7 +480,25 @@ impl Device {
         self.refuse(&PairError::WithoutPasskey(self.device.name.clone()));
     }
 
+    /// Why it was refused to pair, if it asked over this link and was.
+    fn refused_to_pair(&self) -> Option<PairError> {
+        let name = self.device.name.clone();
+        let path = self.seen.path.as_deref().unwrap_or_default();
+        let passkey = self.shared.may_pair.take_refusal(path)?;
+        Some(if passkey { PairError::NeedsPasskey(name) } else { PairError::NeedsBond(name) })
+    }
+
+    /// What says more than how a link ended that never worked: BlueZ leaves a subscription unanswered, or the device hangs
+    /// up, when the device asked to pair and was refused. One that works without does not care.
+    fn refused_over_this_link(&mut self) -> Option<String> {
+        let worked = std::mem::take(&mut self.bond.worked);
+        let why = self.refused_to_pair().filter(|_| !worked)?;
+        self.refuse(&why);
+        Some(why.to_string())
+    }
+
     fn refuse(&mut self, error: &PairError) {
+        self.bond.asked = None;
         self.bond.state = BondState::Refused(error.to_string());
         self.bond.be_quiet(Some(Instant::now() + self.shared.deadlines.retry_suspect));
     }
@@ -505,7 +539,7 @@ impl Bonding {
 
     fn works(&mut self) {
         self.watch.ready();
-        self.quiet = None;
+        (self.worked, self.quiet) = (true, None);
         match self.state {
             BondState::Lost(_) => self.state = BondState::Bonded,
             BondState::Refused(_) => self.state = BondState::None,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -11,10 +12,13 @@ use crate::reading::DeviceId;
 
 /// Requests for one device that wait; one person at a time asks, and whoever finds it full asks again.
 const WAITING: usize = 4;
+/// How long somebody who asks for a pairing stands by the device, unless they say otherwise: long enough to find its button.
+pub const STANDS_BY: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    Pair,
+    /// For as long as whoever asks stands by.
+    Pair(Duration),
     Forget,
 }
 

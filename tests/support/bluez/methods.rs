@@ -269,6 +269,7 @@ async fn characteristic(connection: &Connection, shared: &Shared, call: &Call, m
             Ok(true) => {}
             // [ran, 5.66] Without an agent the security request is refused and StartNotify is never answered.
             Ok(false) => return Ok(Answer::Silence),
+            Err(_) if shared.lock().devices[&address].spec.behaviour.silent_when_refused => return Ok(Answer::Silence),
             Err(_) => return error(NOT_PERMITTED, "Insufficient authentication"),
         }
     }

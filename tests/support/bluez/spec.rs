@@ -90,6 +90,8 @@ pub struct Behaviour {
     pub passkey: Option<u32>,
     /// It was reset, or paired elsewhere: a link to it cannot be encrypted with the bond BlueZ has, until it is paired anew.
     pub forgot_bond: Option<Forgot>,
+    /// [ran, 5.66] When the agent refuses, StartNotify is not answered either.
+    pub silent_when_refused: bool,
     /// First attribute handle, part of every path below the device (gatt-client.c service_create); an update moves it.
     pub handle_base: u16,
 }
