@@ -8,7 +8,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use bedrail::collect::{ClockReport, CollectSettings, CollectStatus, CollectedDevice, Collector, RetainSettings, Windows};
+use bedrail::collect::{Audit, ClockReport, CollectSettings, CollectStatus, CollectedDevice, Collector, RetainSettings, Windows};
 use bedrail::gatt::sig_uuid;
 use bedrail::radio::{BootClock, Durable, Heard, RadioEvent};
 use bedrail::reading::{Anchors, Body, BootMillis, ClockQuality, DeviceId, Record, SecurityLevel, Seq, SiteKey, Timestamp};
@@ -129,9 +129,10 @@ impl Bench {
         let collector = Collector::new(settings, open(), windows, boot, publish, Box::new(|| {})).unwrap();
         let (radio, heard) = mpsc::channel(64);
         let (clock, reports) = mpsc::channel(4);
+        let (_, to_audit) = Audit::channel();
         let stop = CancellationToken::new();
         let until = stop.clone();
-        let half = tokio::spawn(async move { collector.run(heard, reports, until).await.unwrap() });
+        let half = tokio::spawn(async move { collector.run(heard, reports, to_audit, until).await.unwrap() });
         Self { _directory: directory, store, boot, radio, clock, stop, half }
     }
 

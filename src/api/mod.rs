@@ -8,7 +8,7 @@ mod deliver;
 mod server;
 
 pub use client::{ClientError, call};
-pub use collect::router as collect_router;
+pub use collect::{CollectState, Listed, MOST_SECONDS, router as collect_router, router_without_radio};
 pub use deliver::{DeliverState, router as deliver_router, router_without_desk};
 pub use server::{Actor, Peer, bind, serve};
 

@@ -10,9 +10,11 @@ pub mod devices;
 pub mod fleet;
 pub mod held;
 pub mod key;
+pub mod pair;
 pub mod patient;
 pub mod profile;
 pub mod route;
+pub mod scan;
 pub mod status;
 pub mod store;
 
@@ -48,6 +50,12 @@ enum Command {
     Status(status::StatusArgs),
     /// Show the configured devices: state, bond, battery, last reading
     Devices(devices::DevicesArgs),
+    /// Pair a device, while you stand by it
+    Pair(pair::PairArgs),
+    /// Remove the bond with a device
+    Forget(pair::ForgetArgs),
+    /// Show what is to be heard nearby, and what to write in the config for it
+    Scan(scan::ScanArgs),
     /// Show all gateways of a broker, the worst first
     Fleet(fleet::FleetArgs),
     /// Say whom a device or a bed belongs to from now on
@@ -111,6 +119,9 @@ pub fn main() -> ExitCode {
         Command::Profile(command) => profile::run(command),
         Command::Status(args) => status::run(args),
         Command::Devices(args) => devices::run(args),
+        Command::Pair(args) => pair::pair(&args),
+        Command::Forget(args) => pair::forget(&args),
+        Command::Scan(args) => scan::run(&args),
         Command::Fleet(args) => fleet::run(args),
         Command::Assign(args) => assign::assign(args),
         Command::Unassign(args) => assign::unassign(args),

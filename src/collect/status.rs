@@ -144,6 +144,9 @@ pub struct DeviceStatus {
     /// `none`, `bonding`, `bonded`, `refused` or `lost`.
     #[serde(default)]
     pub bond: String,
+    /// How often that changed since the start: who had it paired tells by this what came of it from what was before.
+    #[serde(default)]
+    pub bond_changes: u64,
     /// What came of asking it for its stored records the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retrieved: Option<Retrieved>,

@@ -14,15 +14,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::trouble::{Missed, Reaction, Ring, Trouble, decide};
 use super::{
-    AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, Retain, RetainSettings, Retrieved,
-    StoreStatus, Taken, Windows, take,
+    AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, NotAudited, Retain, RetainSettings,
+    Retrieved, StoreStatus, Taken, ToAudit, Windows, take,
 };
 use crate::monitor::machine::Process;
 use crate::profile::Profile;
 use crate::radio::{BondState, BootClock, Durable, Heard, InformationField, RadioEvent};
 use crate::reading::{Anchor, Anchors, Body, ClockQuality, DeviceId, Metric, Stamp, Value};
 use crate::store::ballast::Ballast;
-use crate::store::{Damage, Draft, MAX_RECORDS, Store, StoreError};
+use crate::store::{AuditEntry, Damage, Draft, MAX_RECORDS, Store, StoreError};
 
 /// Windows are made and the status is renewed once a second.
 const TICK: Duration = Duration::from_secs(1);
@@ -159,6 +159,7 @@ impl Collector {
         mut self,
         mut radio: mpsc::Receiver<RadioEvent>,
         mut clock: mpsc::Receiver<ClockReport>,
+        mut audit: mpsc::Receiver<ToAudit>,
         stop: CancellationToken,
     ) -> Result<(), CollectError> {
         let mut tick = tokio::time::interval(TICK);
@@ -171,6 +172,7 @@ impl Collector {
                 () = until(self.due) => self.commit()?,
                 Some(report) = clock.recv() => self.clock(report)?,
                 _ = tick.tick() => self.tick()?,
+                Some(action) = audit.recv() => self.audit(action)?,
                 Some(event) = radio.recv() => self.radio(event, &mut radio)?,
             }
         }
@@ -184,6 +186,29 @@ impl Collector {
             tracing::error!(readings = self.ring.len(), "the disk takes nothing, and these readings end with the process");
         }
         Ok(())
+    }
+
+    /// Whoever gave up waiting was told that nothing was done.
+    fn audit(&mut self, ToAudit { action, written }: ToAudit) -> Result<(), CollectError> {
+        if written.is_closed() {
+            return Ok(());
+        }
+        let (boot, at) = (self.boot.id(), self.boot.now());
+        let entry = AuditEntry {
+            boot,
+            at,
+            wall: self.anchors.wall(boot, at).map(|wall| wall.at),
+            actor: action.actor,
+            action: action.action.to_owned(),
+            object: action.object,
+            detail: action.detail,
+        };
+        let outcome = self.store.audit(&entry);
+        let _ = written.send(outcome.as_ref().map(|()| ()).map_err(|error| NotAudited::Store(error.to_string())));
+        match outcome {
+            Err(error) if decide(&error) == Reaction::End => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Takes in an event and whatever else waits already, up to one commit: what came while the card was busy with the last
@@ -550,6 +575,7 @@ impl Collector {
     fn bond(&mut self, device: DeviceId, bond: BondState) {
         let Some(status) = self.device(device) else { return };
         bond.name().clone_into(&mut status.bond);
+        status.bond_changes += 1;
         match bond {
             BondState::Lost(remedy) => {
                 tracing::warn!(device = %device, remedy, "bond lost");
@@ -562,7 +588,9 @@ impl Collector {
             BondState::None | BondState::Bonding | BondState::Bonded if status.state == DeviceState::BondLost => {
                 (status.state, status.detail) = (DeviceState::Lost, None);
             }
-            BondState::None | BondState::Bonding | BondState::Bonded => {}
+            // What was wrong with it before is tried anew.
+            BondState::Bonding => status.detail = None,
+            BondState::None | BondState::Bonded => {}
         }
     }
 

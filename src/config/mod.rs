@@ -9,6 +9,7 @@ mod document;
 mod error;
 mod keys;
 pub mod profiles;
+mod recognise;
 mod rules;
 pub mod secret;
 mod settings;
@@ -23,6 +24,7 @@ use serde::{Serialize, Serializer};
 
 pub use error::{ConfigError, ConfigErrors};
 pub use keys::{KEYS, Key, Preset, Status};
+pub use recognise::{Recognised, recognise};
 pub use secret::{CredentialsDir, SecretError, SecretRef};
 pub use settings::{
     Agreement, BedSettings, Bind, Bond, Carry, ClientCertificate, Compression, DeviceKind, DeviceSettings, Environment,

@@ -81,7 +81,8 @@ pub(super) fn attach(loaded: &mut Loaded) -> Result<(), ConfigErrors> {
     if errors.is_empty() { Ok(()) } else { Err(ConfigErrors(errors)) }
 }
 
-fn not_yet(profile: &Profile) -> Option<&'static str> {
+/// What this version can't do of what it asks for.
+pub(super) fn not_yet(profile: &Profile) -> Option<&'static str> {
     if profile.link.mode == Mode::Advert {
         return Some("reads advertisements");
     }

@@ -1,6 +1,7 @@
 //! Starts the collect half: radio, clock, writer, socket.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -10,7 +11,9 @@ use super::passkeys::Passkeys;
 use super::tasks::Tasks;
 use super::{DaemonError, Keys, bell};
 use crate::api;
-use crate::collect::{CollectSettings, CollectStatus, CollectedDevice, Collector, Missed, RetainSettings, Windows, watch_clock};
+use crate::collect::{
+    Audit, CollectSettings, CollectStatus, CollectedDevice, Collector, Missed, RetainSettings, Windows, watch_clock,
+};
 use crate::config::{Bond, Priority, Settings};
 use crate::gatt;
 use crate::radio::{self, BootClock, Deadlines, Durable, Pace, RadioDevice, RadioSettings, Requests, Sharing};
@@ -43,11 +46,15 @@ pub fn start(
         .map_err(collect_error)?;
     let collector = collector.after(missed);
 
+    let requests = Requests::default();
+    let (audit, to_audit) = Audit::channel();
+    let devices: BTreeMap<_, _> = settings.devices.iter().map(|device| (device.name.clone(), device.id)).collect();
+    let state = api::CollectState { status, radio: requests.clone(), devices: Arc::new(devices), audit };
     let path = gateway.runtime_dir.join(api::COLLECT_SOCKET);
     let listener = api::bind(&path).map_err(|source| DaemonError::Socket { path: path.clone(), source })?;
     let (serve_stop, radio_stop, clock_stop) = (stop.clone(), stop.clone(), stop.clone());
     tasks.spawn(async move {
-        let served = api::serve(listener, api::collect_router(status), serve_stop).await;
+        let served = api::serve(listener, api::collect_router(state), serve_stop).await;
         served.map_err(|source| DaemonError::Socket { path, source })
     });
 
@@ -56,7 +63,6 @@ pub fn start(
     // The writer ends after the radio, so that what was heard is on the card.
     let writer_stop = CancellationToken::new();
     let radio_done = writer_stop.clone();
-    let requests = Requests::default();
     let radio_settings = radio_settings(settings, &keys.passkeys, requests, durable);
     tasks.spawn(async move {
         let result = radio::run(radio_settings, heard, radio_stop).await;
@@ -67,10 +73,9 @@ pub fn start(
         watch_clock(boot, reports, clock_stop).await;
         Ok(())
     });
-    tasks.spawn_thread(
-        "bedrail-writer",
-        async move { collector.run(from_radio, clock, writer_stop).await.map_err(collect_error) },
-    );
+    tasks.spawn_thread("bedrail-writer", async move {
+        collector.run(from_radio, clock, to_audit, writer_stop).await.map_err(collect_error)
+    });
     Ok(())
 }
 

@@ -121,8 +121,8 @@ fn serve(
 ) -> Result<(), DaemonError> {
     let mut served = Vec::new();
     if halves.collects() {
-        let (_, status) = tokio::sync::watch::channel(collect_status(settings, fault, told));
-        served.push((api::COLLECT_SOCKET, api::collect_router(status)));
+        let status = collect_status(settings, fault, told);
+        served.push((api::COLLECT_SOCKET, api::router_without_radio(status, told.to_owned())));
     }
     if halves.delivers() {
         served.push((api::DELIVER_SOCKET, api::router_without_desk(routes(settings, told), told.to_owned())));

@@ -22,6 +22,7 @@ pub use step::{Clock, Expect, Octets, Step};
 pub use writable::{WRITABLE, Writable};
 
 use crate::gatt::{Observed, Read};
+use crate::reading::Metric;
 
 /// A checked profile: its tests passed.
 #[derive(Clone, Debug)]
@@ -48,6 +49,28 @@ pub enum Match {
     Model(String),
 }
 
+/// What a device says of itself to everybody in range.
+#[derive(Clone, Copy, Debug)]
+pub struct Advertised<'a> {
+    pub name: Option<&'a str>,
+    pub services: &'a [Uuid],
+    pub service_data: &'a [Uuid],
+    pub manufacturers: &'a [u16],
+}
+
+impl Match {
+    fn holds(&self, advertised: &Advertised<'_>) -> bool {
+        match self {
+            Match::NamePrefix(prefix) => advertised.name.is_some_and(|name| name.starts_with(prefix)),
+            Match::Service(uuid) => advertised.services.contains(uuid),
+            Match::ServiceData(uuid) => advertised.service_data.contains(uuid),
+            Match::Manufacturer(company) => advertised.manufacturers.contains(company),
+            // It is read from a device that is connected.
+            Match::Model(_) => false,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
     pub mode: Mode,
@@ -72,6 +95,17 @@ impl Profile {
     /// What a value says; `None` for a source the profile knows nothing of.
     pub fn observe(&self, source: &Source, octets: &[u8]) -> Option<Read<Vec<Observed>>> {
         frame::observe(&self.frames, source, octets)
+    }
+
+    /// Whether a device that advertises this may be one of the kind.
+    pub fn matches(&self, advertised: &Advertised<'_>) -> bool {
+        self.matches.iter().any(|one| one.holds(advertised))
+    }
+
+    /// What it gives, in the order of its frames.
+    pub fn metrics(&self) -> impl Iterator<Item = Metric> {
+        let fields = self.frames.iter().flat_map(|frame| &frame.fields);
+        fields.filter_map(|field| if let frame::Code::Value(value) = &field.code { Some(value.metric) } else { None })
     }
 
     /// Characteristics to subscribe to.

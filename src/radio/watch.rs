@@ -204,7 +204,11 @@ impl World {
     fn adapter_added(&mut self, path: &str, properties: &Properties) {
         let address = text(properties, "Address").and_then(|text| text.parse().ok());
         let powered = flag(properties, "Powered").unwrap_or(false);
-        let wanted = self.wanted.devices.iter().any(|device| self.may_use(*device, address));
+        let wanted = match self.wanted.devices.as_slice() {
+            // Somebody may want to know which there are.
+            [] => self.listens_on(address),
+            devices => devices.iter().any(|device| self.may_use(*device, address)),
+        };
         let adapter = Adapter { address, powered, wanted, epoch: self.next_epoch() };
         self.adapters_changed(|adapters| adapters.extend([(path.to_owned(), adapter)]));
     }
@@ -238,9 +242,13 @@ impl World {
     fn may_use(&self, device: DeviceId, adapter: Option<DeviceId>) -> bool {
         match (self.wanted.pins.get(&device), adapter) {
             (Some(pin), address) => address == Some(*pin),
-            (None, _) if self.wanted.adapters.is_empty() => true,
-            (None, address) => address.is_some_and(|address| self.wanted.adapters.contains(&address)),
+            (None, address) => self.listens_on(address),
         }
+    }
+
+    fn listens_on(&self, adapter: Option<DeviceId>) -> bool {
+        let named = &self.wanted.adapters;
+        named.is_empty() || adapter.is_some_and(|address| named.contains(&address))
     }
 
     /// The object through which the device is reached.

@@ -1,0 +1,142 @@
+//! What a device nearby is, as far as its advertisements tell, and the section of the config that adds it. Pure.
+
+use uuid::Uuid;
+
+use super::profiles::not_yet;
+use super::settings::DeviceKind;
+use crate::gatt::{self, ADVERTISEMENTS, Source};
+use crate::profile::{Advertised, Library, Profile};
+use crate::radio::Nearby;
+use crate::reading::Metric;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recognised {
+    /// A kind, a profile, or the format of what it advertises.
+    pub what: String,
+    /// Ready to paste; absent for one that this version can't read, or that changes its address.
+    pub section: Option<String>,
+}
+
+/// A profile says more than a service, and a service more than the format of an advertisement.
+pub fn recognise(device: &Nearby, library: &Library) -> Option<Recognised> {
+    let Nearby { name, services, service_data, manufacturers, .. } = device;
+    let advertised = Advertised { name: name.as_deref(), services, service_data, manufacturers };
+    let known: Vec<&Profile> =
+        library.iter().map(|known| &*known.profile).filter(|profile| profile.matches(&advertised)).collect();
+    let (profile, kind) = (known.iter().find(|profile| not_yet(profile).is_none()), kind(services));
+    if let Some((profile, kind)) = profile.and_then(|profile| Some((profile, kind_of(profile)?))) {
+        let bond = if profile.link.needs_bond { "bond = \"just-works\"\n" } else { "" };
+        let further = format!("profile = \"{}\"\n{bond}", profile.id);
+        return Some(Recognised { what: profile.id.clone(), section: section(device, kind.name(), &further) });
+    }
+    if let Some(kind) = kind {
+        return Some(Recognised { what: kind.to_owned(), section: section(device, kind, "") });
+    }
+    let format = known.first().map(|profile| profile.id.as_str()).or_else(|| format(service_data, manufacturers));
+    format.map(|what| Recognised { what: what.to_owned(), section: None })
+}
+
+/// One that has several is what is rarer: an oximeter also tells a heart rate.
+fn kind(services: &[Uuid]) -> Option<&'static str> {
+    gatt::device_kinds().iter().rfind(|kind| services.contains(&kind.service)).map(|kind| kind.name)
+}
+
+/// What kind a profile's values are of.
+fn kind_of(profile: &Profile) -> Option<DeviceKind> {
+    profile.metrics().find_map(|metric| match metric {
+        Metric::BodyTemperature => Some(DeviceKind::Thermometer),
+        Metric::BloodPressure => Some(DeviceKind::BloodPressure),
+        Metric::Spo2 | Metric::PulseRateOximeter => Some(DeviceKind::PulseOximeter),
+        Metric::BodyWeight => Some(DeviceKind::WeightScale),
+        Metric::Glucose => Some(DeviceKind::GlucoseMeter),
+        Metric::HeartRate => Some(DeviceKind::HeartRate),
+        _ => None,
+    })
+}
+
+fn format(service_data: &[Uuid], manufacturers: &[u16]) -> Option<&'static str> {
+    let known = ADVERTISEMENTS.iter().find(|known| match known.source {
+        Source::ServiceData(short) => service_data.contains(&gatt::sig_uuid(short)),
+        Source::Manufacturer(company) => manufacturers.contains(&company),
+    });
+    known.map(|known| known.name)
+}
+
+/// Named after what it is: what it calls itself may be anything.
+fn section(device: &Nearby, kind: &str, further: &str) -> Option<String> {
+    let address = device.address;
+    let name = address.to_string().replace(':', "").split_off(6).to_lowercase();
+    let stays = !changes_its_address(device);
+    stays.then(|| format!("[[device]]\nname = \"{kind}-{name}\"\nkind = \"{kind}\"\naddress = \"{address}\"\n{further}"))
+}
+
+/// A random address is a static one if its two highest bits say so (Core 5.4, vol. 6 B 1.3.2). BlueZ shows the real one of
+/// a device that is bonded.
+fn changes_its_address(device: &Nearby) -> bool {
+    let [first, ..] = device.address.octets();
+    device.address_type == "random" && first >> 6 != 0b11
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Env, parse};
+
+    fn device(services: &[u16]) -> Nearby {
+        Nearby {
+            address: "C0:FF:EE:00:2A:1B".parse().unwrap(),
+            address_type: "random".to_owned(),
+            name: None,
+            rssi: Some(-60),
+            services: services.iter().map(|short| gatt::sig_uuid(*short)).collect(),
+            service_data: vec![],
+            manufacturers: vec![],
+            connected: false,
+            paired: false,
+        }
+    }
+
+    #[test]
+    fn every_kind_is_recognised_by_its_service_and_its_section_is_a_right_config() {
+        let library = Library::shipped().unwrap();
+        for kind in gatt::device_kinds() {
+            let recognised = recognise(&Nearby { services: vec![kind.service], ..device(&[]) }, &library).unwrap();
+            assert_eq!(recognised.what, kind.name);
+            let text = format!("[gateway]\nid = \"gw\"\n\n{}", recognised.section.unwrap());
+            let loaded = parse(&text, "bedrail.toml", &Env::default()).unwrap_or_else(|errors| panic!("{text}: {errors}"));
+            assert_eq!(loaded.settings.devices[0].kind.name(), kind.name);
+            assert!(loaded.later.is_empty(), "{text}");
+        }
+        assert_eq!(recognise(&device(&[0x180D, 0x1822]), &library).unwrap().what, "pulse-oximeter");
+        assert_eq!(recognise(&device(&[0x180F, 0x180A]), &library), None);
+    }
+
+    #[test]
+    fn a_device_with_a_profile_is_recognised_by_it_and_one_that_is_not_read_yet_has_no_section() {
+        let library = Library::shipped().unwrap();
+        let named = |name: &str| Nearby { name: Some(name.to_owned()), ..device(&[0x181D]) };
+        let scale = recognise(&named("A&D_UC-352BLE_1A2B"), &library).unwrap();
+        assert_eq!(scale.what, "and-uc352ble");
+        let section = scale.section.unwrap();
+        let wanted =
+            "kind = \"weight-scale\"\naddress = \"C0:FF:EE:00:2A:1B\"\nprofile = \"and-uc352ble\"\nbond = \"just-works\"\n";
+        assert!(section.ends_with(wanted), "{section}");
+        assert_eq!(recognise(&named("Scale"), &library).unwrap().what, "weight-scale");
+        let thermometer = Nearby { service_data: vec![gatt::sig_uuid(0xFCD2)], ..device(&[]) };
+        assert_eq!(recognise(&thermometer, &library), Some(Recognised { what: "bthome_v2".to_owned(), section: None }));
+    }
+
+    #[test]
+    fn an_address_that_changes_is_not_offered_for_the_config() {
+        let library = Library::shipped().unwrap();
+        for (address, kind, offered) in [
+            ("C0:FF:EE:00:2A:1B", "random", true),
+            ("40:FF:EE:00:2A:1B", "random", false),
+            ("00:FF:EE:00:2A:1B", "random", false),
+            ("40:FF:EE:00:2A:1B", "public", true),
+        ] {
+            let device = Nearby { address: address.parse().unwrap(), address_type: kind.to_owned(), ..device(&[0x180D]) };
+            assert_eq!(recognise(&device, &library).unwrap().section.is_some(), offered, "{address} {kind}");
+        }
+    }
+}
