@@ -10,7 +10,7 @@ use zbus::{DynamicType, Message, MessageStream, OwnedObjectPath};
 
 use super::bluez::{ADAPTER, BLUEZ, Bus, DEVICE, PROPERTIES, address};
 use super::error::RadioError;
-use super::watch::{Change, Interfaces, Properties, World};
+use super::watch::{Change, Effect, Interfaces, Properties, World};
 
 const BUS: &str = "org.freedesktop.DBus";
 const BUS_PATH: &str = "/org/freedesktop/DBus";
@@ -33,7 +33,14 @@ fn rules() -> [String; 4] {
 enum Asked {
     Rule,
     Owner,
-    Objects { owner: String },
+    Objects {
+        owner: String,
+    },
+    /// How one device does.
+    Device {
+        owner: String,
+        path: String,
+    },
 }
 
 pub struct Listener {
@@ -101,6 +108,14 @@ impl Listener {
                 self.world.apply(Change::Listed);
                 Ok(())
             }
+            // It ended, or the device went, meanwhile.
+            (Asked::Device { .. }, Some(_)) => Ok(()),
+            (Asked::Device { owner, .. }, None) if self.world.owner() != Some(&owner) => Ok(()),
+            (Asked::Device { path, .. }, None) => {
+                let properties: Properties = body.deserialize().unwrap_or_default();
+                self.world.apply(Change::Known { path, properties });
+                Ok(())
+            }
         }
     }
 
@@ -134,10 +149,23 @@ impl Listener {
             _ => return Ok(()),
         };
         match change {
-            Ok(change) => self.world.apply(change),
+            Ok(change) => {
+                for effect in self.world.apply(change) {
+                    self.carry_out(effect, sender.as_str()).await?;
+                }
+            }
             Err(error) => tracing::debug!(%member, %error, "a signal of BlueZ could not be read"),
         }
         Ok(())
+    }
+
+    async fn carry_out(&mut self, effect: Effect, owner: &str) -> Result<(), RadioError> {
+        match effect {
+            Effect::AskKnown { path } => {
+                let asked = Asked::Device { owner: owner.to_owned(), path: path.clone() };
+                self.ask(asked, BLUEZ, &path, PROPERTIES, "GetAll", &DEVICE).await
+            }
+        }
     }
 
     async fn owner(&mut self, owner: Option<String>) -> Result<(), RadioError> {
@@ -167,7 +195,7 @@ impl Listener {
             .destination(destination)
             .interface(interface)
             .build(body)
-            .expect("the names are constants");
+            .expect("the names are constants, and the paths BlueZ's own");
         self.asked.insert(call.primary_header().serial_num(), asked);
         self.bus.connection().send(&call).await.map_err(lost)
     }

@@ -90,6 +90,18 @@ pub enum Change {
         interface: String,
         properties: Properties,
     },
+    /// All that is to be known of a device now, asked for.
+    Known {
+        path: String,
+        properties: Properties,
+    },
+}
+
+/// What follows from a change.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// This object turned out to be a configured device long after it appeared: how it does has to be asked.
+    AskKnown { path: String },
 }
 
 pub struct Wanted {
@@ -112,6 +124,7 @@ pub struct World {
     objects: BTreeMap<String, Object>,
     adapter: watch::Sender<AdapterState>,
     devices: BTreeMap<DeviceId, watch::Sender<DeviceState>>,
+    effects: Vec<Effect>,
 }
 
 /// A configured device as one adapter knows it.
@@ -136,6 +149,7 @@ impl World {
             objects: BTreeMap::new(),
             adapter: watch::Sender::default(),
             devices,
+            effects: Vec::new(),
         }
     }
 
@@ -152,7 +166,7 @@ impl World {
         self.owner.as_deref()
     }
 
-    pub fn apply(&mut self, change: Change) {
+    pub fn apply(&mut self, change: Change) -> Vec<Effect> {
         match change {
             Change::Owner(owner) => self.owner_changed(owner),
             Change::Refused(reason) => self.adapter.send_modify(|state| (state.asking, state.refused) = (false, Some(reason))),
@@ -179,10 +193,22 @@ impl World {
             }
             Change::Changed { path, interface, properties } => match interface.as_str() {
                 ADAPTER => self.adapter_changed(&path, &properties),
-                DEVICE => self.device_changed(&path, &properties),
+                DEVICE => {
+                    let known = self.objects.contains_key(&path);
+                    self.device_changed(&path, &properties);
+                    if !known && self.objects.contains_key(&path) {
+                        self.effects.push(Effect::AskKnown { path });
+                    }
+                }
                 _ => {}
             },
+            Change::Known { path, properties } => {
+                if let Some(device) = self.link_changed(&path, &properties) {
+                    self.publish(device);
+                }
+            }
         }
+        std::mem::take(&mut self.effects)
     }
 
     fn owner_changed(&mut self, owner: Option<String>) {
@@ -293,14 +319,7 @@ impl World {
             let object = Object { device, connected: false, resolved: false, paired: false, unheard: 0 };
             self.objects.insert(path.to_owned(), object);
         }
-        let Some(object) = self.objects.get_mut(path) else { return };
-        object.connected = flag(properties, "Connected").unwrap_or(object.connected);
-        object.resolved = flag(properties, "ServicesResolved").unwrap_or(object.resolved);
-        object.paired = flag(properties, "Paired").unwrap_or(object.paired);
-        let (device, paired) = (object.device, object.paired);
-        // One that has a bond has no business to pair: should it have lost its own, a person decides.
-        let how = self.wanted.pairing.get(&device).copied().filter(|_| !paired).unwrap_or_default();
-        self.may_pair.set(path, how);
+        let Some(device) = self.link_changed(path, properties) else { return };
         let advertised = ["RSSI", "ManufacturerData", "ServiceData"].iter().any(|name| properties.contains_key(*name));
         if advertised {
             for (place, object) in self.objects.iter_mut().filter(|(_, object)| object.device == device) {
@@ -315,6 +334,18 @@ impl World {
                 here
             });
         }
+    }
+
+    fn link_changed(&mut self, path: &str, properties: &Properties) -> Option<DeviceId> {
+        let object = self.objects.get_mut(path)?;
+        object.connected = flag(properties, "Connected").unwrap_or(object.connected);
+        object.resolved = flag(properties, "ServicesResolved").unwrap_or(object.resolved);
+        object.paired = flag(properties, "Paired").unwrap_or(object.paired);
+        let (device, paired) = (object.device, object.paired);
+        // One that has a bond has no business to pair: should it have lost its own, a person decides.
+        let how = self.wanted.pairing.get(&device).copied().filter(|_| !paired).unwrap_or_default();
+        self.may_pair.set(path, how);
+        Some(device)
     }
 
     fn publish(&self, device: DeviceId) {
@@ -434,7 +465,7 @@ mod tests {
         let elsewhere = STRAP_PATH.replace("hci0", "hci1");
         let state = world.watch_device(STRAP);
         let path = || state.borrow().path.clone();
-        [adapter("hci0", own), adapter("hci1", next)].into_iter().for_each(|change| world.apply(change));
+        [adapter("hci0", own), adapter("hci1", next)].into_iter().for_each(|change| drop(world.apply(change)));
         world.apply(strap(&elsewhere));
         assert_eq!(path().as_deref(), Some(&elsewhere[..]), "where it was heard");
         held.set(STRAP, true);
@@ -466,7 +497,7 @@ mod tests {
         let wanted = Wanted { adapters: vec![], pins, devices: devices.clone(), pairing: [].into() };
         let mut world = World::new(wanted, MayPair::default(), Held::default());
         world.apply(Change::Owner(Some(":1.5".to_owned())));
-        [adapter("hci0", one), adapter("hci1", two)].into_iter().for_each(|change| world.apply(change));
+        [adapter("hci0", one), adapter("hci1", two)].into_iter().for_each(|change| drop(world.apply(change)));
         for (hci, n) in ["hci1", "hci0"].into_iter().flat_map(|hci| (1..=4).map(move |n| (hci, n))) {
             let path = format!("/org/bluez/{hci}/dev_C0_FF_EE_00_00_0{n}");
             world.apply(added(&path, DEVICE, &[("Address", format!("C0:FF:EE:00:00:0{n}").into()), ("RSSI", (-60i16).into())]));
@@ -516,7 +547,26 @@ mod tests {
         world.apply(added(path, DEVICE, &[("Address", "5A:00:00:00:00:01".into())]));
         let state = world.watch_device(STRAP);
         assert_eq!(state.borrow().path, None);
-        world.apply(changed(path, &[("Address", "C0:FF:EE:00:00:01".into())]));
+        // It was connected and bonded before it told who it is.
+        world.apply(changed(path, &[("Connected", true.into())]));
+        world.apply(changed(path, &[("Paired", true.into())]));
+        let adopted = changed(path, &[("Address", "C0:FF:EE:00:00:01".into())]);
+        assert_eq!(world.apply(adopted), [Effect::AskKnown { path: path.to_owned() }]);
         assert_eq!(state.borrow().path.as_deref(), Some(path));
+        let (on, heard) = (true.into(), state.borrow().heard);
+        let known = properties(&[("Connected", on), ("Paired", true.into()), ("RSSI", (-60i16).into())]);
+        assert_eq!(world.apply(Change::Known { path: path.to_owned(), properties: known }), []);
+        let known = state.borrow().clone();
+        assert_eq!((known.connected, known.paired, known.heard), (true, true, heard), "what is remembered was not just heard");
+        assert_eq!(world.apply(changed(path, &[("Address", "C0:FF:EE:00:00:01".into())])), [], "it is asked once");
+    }
+
+    #[test]
+    fn what_is_known_of_an_object_that_went_meanwhile_is_of_nobody() {
+        let mut world = world(None, &MayPair::default());
+        world.apply(adapter("hci0", "00:11:22:33:44:55"));
+        let known = properties(&[("Address", "C0:FF:EE:00:00:01".into()), ("Connected", true.into())]);
+        world.apply(Change::Known { path: STRAP_PATH.to_owned(), properties: known });
+        assert_eq!(world.watch_device(STRAP).borrow().path, None);
     }
 }

@@ -29,6 +29,10 @@ impl World {
             .map(|(a, _)| a.clone())
             .collect();
         for address in stored {
+            // [ran, 5.66] On disk a bonded device is under its own address.
+            if let Some(device) = self.devices.get_mut(&address).filter(|device| device.paired) {
+                device.shown.clone_from(&address);
+            }
             self.show_device(&address, None);
         }
         if off && spec.powered {

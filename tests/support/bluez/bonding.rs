@@ -6,13 +6,13 @@ use zbus::{Connection, Message, OwnedObjectPath};
 use super::methods::{Answer, Call, FAILED, LOOK_EVERY, Outcome, error};
 use super::serve::Shared;
 use super::spec::BluezError;
-use super::world::{Agent, DEVICE, World, address_of, object_path, variant};
+use super::world::{Agent, DEVICE, World, object_path, variant};
 
 const AUTHENTICATION_FAILED: &str = "org.bluez.Error.AuthenticationFailed";
 
 /// device.c pair_device; what is told in which order is [ran, 5.66].
 pub async fn pair(connection: &Connection, shared: &Shared, call: &Call) -> Outcome {
-    let address = address_of(&call.path).unwrap_or_default();
+    let address = shared.lock().address_of(&call.path).unwrap_or_default();
     let link = {
         let mut world = shared.lock();
         let Some(device) = world.devices.get_mut(&address) else { return error(FAILED, "no such device") };
@@ -59,6 +59,7 @@ pub async fn pair(connection: &Connection, shared: &Shared, call: &Call) -> Outc
     } else {
         world.set(&call.path, DEVICE, [("Paired", variant(true))]);
     }
+    world.identified(&address);
     Ok(Answer::Nothing)
 }
 
@@ -95,12 +96,13 @@ async fn ask_agent(connection: &Connection, shared: &Shared, address: &str) -> R
     Ok(true)
 }
 
-fn bonded(world: &mut World, address: &str) {
+pub fn bonded(world: &mut World, address: &str) {
     let Some(path) = world.path(address) else { return };
     if let Some(device) = world.devices.get_mut(address) {
         (device.paired, device.spec.behaviour.forgot_bond) = (true, None);
     }
     world.set(&path, DEVICE, [("Paired", variant(true)), ("Bonded", variant(true))]);
+    world.identified(address);
 }
 
 /// agent.c

@@ -66,7 +66,7 @@ async fn run(connection: &Connection, shared: &Shared, call: &Call, message: &Me
             return error("org.freedesktop.DBus.Error.UnknownObject", &text);
         }
         note(&mut world, &call.path, &call.member, &call.sender, detail(message, &call.member));
-        let device = address_of(&call.path).and_then(|address| world.devices.get(&address));
+        let device = world.address_of(&call.path).and_then(|address| world.devices.get(&address));
         if device.is_some_and(|device| device.spec.behaviour.never_answers.contains(call.member.as_str())) {
             return Ok(Answer::Silence);
         }
@@ -139,7 +139,7 @@ fn adapter(world: &mut World, call: &Call, member: &str, message: &Message) -> O
         }
         "RemoveDevice" => {
             let path = message.body().deserialize::<OwnedObjectPath>().map(|path| path.to_string()).unwrap_or_default();
-            let Some(address) = address_of(&path).filter(|_| world.tree.contains_key(&path)) else {
+            let Some(address) = world.address_of(&path).filter(|_| world.tree.contains_key(&path)) else {
                 return error("org.bluez.Error.DoesNotExist", "Does Not Exist");
             };
             world.cancel_connect(&address);
@@ -152,9 +152,11 @@ fn adapter(world: &mut World, call: &Call, member: &str, message: &Message) -> O
                 world.later(move |world| {
                     world.link_down(&address);
                     world.remove_tree(&path);
+                    world.unknown_again(&address);
                 });
             } else {
                 world.remove_tree(&path);
+                world.unknown_again(&address);
             }
         }
         _ => return error("org.freedesktop.DBus.Error.UnknownMethod", member),
@@ -168,7 +170,7 @@ fn last(path: &str) -> &str {
 
 /// device.c dev_connect, att_connect_cb: answered when the link is up, before the services are known.
 async fn connect(shared: &Shared, call: &Call) -> Outcome {
-    let address = address_of(&call.path).unwrap_or_default();
+    let address = shared.lock().address_of(&call.path).unwrap_or_default();
     let (behaviour, mut cancelled) = {
         let mut world = shared.lock();
         let adapter = world.devices.get(&address).map(|device| adapter_path(&device.hci)).unwrap_or_default();
@@ -242,7 +244,7 @@ async fn connect(shared: &Shared, call: &Call) -> Outcome {
 
 /// device.c dev_disconnect: also ends a pending Connect, which is answered first.
 async fn disconnect(shared: &Shared, call: &Call) -> Outcome {
-    let address = address_of(&call.path).unwrap_or_default();
+    let address = shared.lock().address_of(&call.path).unwrap_or_default();
     shared.lock().cancel_connect(&address);
     tokio::task::yield_now().await;
     let delay = {
@@ -344,7 +346,7 @@ fn stop_notify(world: &mut World, call: &Call) -> Outcome {
 }
 
 fn characteristic_of(world: &World, path: &str) -> Option<(String, CharacteristicSpec)> {
-    let address = address_of(path)?;
+    let address = world.address_of(path)?;
     let text = world.property(path, CHARACTERISTIC, "UUID")?.downcast_ref::<&str>().ok()?;
     let uuid: Uuid = text.parse().ok()?;
     let mut all = world.devices.get(&address)?.spec.services.iter().flat_map(|service| &service.characteristics);

@@ -61,6 +61,8 @@ impl FakeBluez {
     pub fn add_device(&self, hci: &str, spec: DeviceSpec) {
         let device = Device {
             hci: hci.to_owned(),
+            shown: spec.address.clone(),
+            privates: 0,
             in_range: false,
             rssi: 0,
             paired: false,
@@ -73,7 +75,22 @@ impl FakeBluez {
             answering: Default::default(),
             spec,
         };
-        self.shared.lock().devices.insert(device.spec.address.clone(), device);
+        let (mut world, address) = (self.shared.lock(), device.spec.address.clone());
+        world.devices.insert(address.clone(), device);
+        world.rotate(&address);
+    }
+
+    /// It takes another private address, as such devices do every quarter of an hour.
+    pub fn rotate(&self, address: &str) {
+        self.shared.lock().rotate(address);
+    }
+
+    /// Somebody pairs with it by hand, as with bluetoothctl, and leaves the link to BlueZ.
+    pub fn pair_by_hand(&self, address: &str) {
+        let mut world = self.shared.lock();
+        let link = world.link_up(address);
+        world.resolve(address, link);
+        bonding::bonded(&mut world, address);
     }
 
     /// The device is in range and advertises; it stays so until `out_of_range`. Heard only while a client scans.
@@ -221,8 +238,9 @@ impl FakeBluez {
 
     /// How often `member` was called on this device or anything below it.
     pub fn count(&self, address: &str, member: &str) -> usize {
-        let is_it = |call: &&Call| call.member == member && world::address_of(&call.path).as_deref() == Some(address);
-        self.shared.lock().calls.iter().filter(is_it).count()
+        let world = self.shared.lock();
+        let is_it = |call: &&Call| call.member == member && world.address_of(&call.path).as_deref() == Some(address);
+        world.calls.iter().filter(is_it).count()
     }
 
     fn end(&self, how: Ending) {

@@ -163,6 +163,7 @@ fn handle(connection: &Connection, shared: &Shared, message: Message) {
         }
         (PROPERTIES, "GetAll") => {
             let wanted: String = message.body().deserialize().unwrap_or_default();
+            note(&mut world, &path, &member, &sender, wanted.clone());
             match world.tree.get(&path).and_then(|object| object.get(&wanted)) {
                 Some(held) => reply(&world, &message, held),
                 None => reply_error(&world, &message, NO_OBJECT, "no such object"),
@@ -197,7 +198,7 @@ fn set_property(world: &mut World, message: &Message, path: &str, sender: &str) 
         (ADAPTER, "Powered", Ok(on)) => world.set_powered(&last, on),
         (ADAPTER, "Alias" | "Discoverable" | "Pairable", _) => world.set(path, ADAPTER, [(&name, value)]),
         (DEVICE, "Trusted", Ok(on)) => {
-            let address = super::world::address_of(path).unwrap_or_default();
+            let address = world.address_of(path).unwrap_or_default();
             if let Some(device) = world.devices.get_mut(&address) {
                 device.trusted = on;
             }

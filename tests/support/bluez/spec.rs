@@ -33,7 +33,7 @@ impl AdapterSpec {
 pub struct DeviceSpec {
     pub address: String,
     pub random_address: bool,
-    /// It advertises under private addresses, and `address` is known to who bonded; the fake knows no such.
+    /// It advertises under private addresses, and `address` is known to who bonded.
     pub privacy: bool,
     pub name: String,
     pub advertised: Vec<Uuid>,

@@ -47,6 +47,10 @@ pub struct Agent {
 pub struct Device {
     pub spec: DeviceSpec,
     pub hci: String,
+    /// The address in its object path: the one it was first heard under.
+    pub shown: String,
+    /// The private addresses it had so far; the last is the one it advertises under.
+    pub privates: u8,
     pub in_range: bool,
     pub rssi: i16,
     pub paired: bool,
@@ -68,6 +72,8 @@ pub struct World {
     pub tree: BTreeMap<String, Interfaces>,
     pub adapters: BTreeMap<String, AdapterSpec>,
     pub devices: BTreeMap<String, Device>,
+    /// Whose the private addresses are.
+    pub privates: BTreeMap<String, String>,
     /// Clients with a notify session, by characteristic path.
     pub notifying: BTreeMap<String, BTreeSet<String>>,
     /// Clients with a discovery session, by adapter path.
@@ -104,8 +110,13 @@ pub fn device_path(hci: &str, address: &str) -> String {
     format!("/org/bluez/{hci}/dev_{}", address.replace(':', "_"))
 }
 
+/// A resolvable private address of a device: its two highest bits are 01 (Core Specification, Vol 6, Part B, 1.3.2.2).
+fn private_address(address: &str, number: u8) -> String {
+    format!("5{:X}{}", number % 16, &address[2..])
+}
+
 /// The address in a path of a device or of anything below it.
-pub fn address_of(path: &str) -> Option<String> {
+fn address_in(path: &str) -> Option<String> {
     let rest = path.split("/dev_").nth(1)?;
     Some(rest.split('/').next()?.replace('_', ":"))
 }
@@ -176,7 +187,39 @@ impl World {
     }
 
     pub fn path(&self, address: &str) -> Option<String> {
-        self.devices.get(address).map(|device| device_path(&device.hci, address))
+        self.devices.get(address).map(|device| device_path(&device.hci, &device.shown))
+    }
+
+    /// Whose object, or what below it, is at this path: by its own address.
+    pub fn address_of(&self, path: &str) -> Option<String> {
+        let shown = address_in(path)?;
+        Some(self.privates.get(&shown).cloned().unwrap_or(shown))
+    }
+
+    /// Nobody who is not bonded with it knows the next private address for its own: BlueZ makes another object of it.
+    pub fn rotate(&mut self, address: &str) {
+        let Some(device) = self.devices.get_mut(address).filter(|device| device.spec.privacy) else { return };
+        device.privates += 1;
+        let private = private_address(address, device.privates);
+        if !device.paired {
+            device.shown.clone_from(&private);
+        }
+        self.privates.insert(private, address.to_owned());
+    }
+
+    /// Without a bond it is nobody again.
+    pub fn unknown_again(&mut self, address: &str) {
+        if let Some(device) = self.devices.get_mut(address).filter(|device| device.spec.privacy) {
+            device.shown = private_address(address, device.privates);
+        }
+    }
+
+    /// device.c device_update_addr: the object stays where it is and shows who it is.
+    pub fn identified(&mut self, address: &str) {
+        let (Some(path), Some(device)) = (self.path(address), self.devices.get(address)) else { return };
+        if device.spec.privacy {
+            self.set(&path, DEVICE, [("Address", variant(address)), ("AddressType", variant("random"))]);
+        }
     }
 
     pub fn device_is(&self, address: &str, name: &str) -> bool {
@@ -187,7 +230,7 @@ impl World {
     /// reported only then.
     pub fn heard(&mut self, address: &str) {
         let Some(device) = self.devices.get(address) else { return };
-        let (path, rssi, adapter) = (device_path(&device.hci, address), device.rssi, adapter_path(&device.hci));
+        let (path, rssi, adapter) = (device_path(&device.hci, &device.shown), device.rssi, adapter_path(&device.hci));
         if !device.in_range || !self.is(&adapter, ADAPTER, "Discovering") || self.device_is(address, "Connected") {
             return;
         }
@@ -203,7 +246,7 @@ impl World {
         let spec = &device.spec;
         let uuids: Vec<String> = spec.advertised.iter().map(Uuid::to_string).collect();
         let mut held = properties([
-            ("Address", variant(spec.address.as_str())),
+            ("Address", variant(device.shown.as_str())),
             ("AddressType", variant(if spec.random_address { "random" } else { "public" })),
             ("Name", variant(spec.name.as_str())),
             ("Alias", variant(spec.name.as_str())),
@@ -218,7 +261,7 @@ impl World {
             ("Adapter", path_variant(&adapter_path(&device.hci))),
         ]);
         held.extend(rssi.map(|rssi| ("RSSI".to_owned(), variant(rssi))));
-        let path = device_path(&device.hci, address);
+        let path = device_path(&device.hci, &device.shown);
         self.add_interfaces(&path, [(DEVICE.to_owned(), held)].into());
     }
 
@@ -274,7 +317,7 @@ impl World {
 
     pub fn export_services(&mut self, address: &str) {
         let Some(device) = self.devices.get(address) else { return };
-        let (root, spec) = (device_path(&device.hci, address), device.spec.clone());
+        let (root, spec) = (device_path(&device.hci, &device.shown), device.spec.clone());
         let mut handle = spec.behaviour.handle_base;
         // [ran, 5.66] What moved is noticed when the services are looked up.
         if self.devices.get_mut(address).and_then(|device| device.exported.replace(handle)).is_some_and(|held| held != handle) {
