@@ -43,6 +43,20 @@ fn what_is_wrong_is_named_with_its_line_and_what_to_write_instead() {
         (OXIMETER, "spo2 = \"98\"", "spo2 = \"97\"", "hex = \"81486223\"", "spo2 is \"98\", expected was \"97\""),
         (OXIMETER, "spo2 = \"98\", ", "", "hex = \"81486223\"", "it also says spo2 = \"98\""),
         (OXIMETER, "eq = \"81\"", "mask = \"0f\", eq = \"81\"", "length = 4", "`eq` may have no bit that `mask` takes away"),
+        (
+            OXIMETER,
+            "[[init]]\nsubscribe = \"cdeacb81",
+            "[[init]]\nread = \"+12a\"\n[[init]]\nsubscribe = \"cdeacb81",
+            "read = \"+12a\"",
+            "`+12a` is no UUID",
+        ),
+        (
+            OXIMETER,
+            "service_uuid = \"cdeacb80-5235-4c07-8846-93a37ee6b86d\"",
+            "service_uuid = \" 180\"",
+            "[match]",
+            "` 180` is no UUID",
+        ),
         (OXIMETER, "[[init]]\nsubscribe = \"cdeacb81", "[[init]]\nread = \"00001234", "length = 4", "add an [[init]] step"),
         (SCALE, "error = \"truncated\"", "error = \"crc_mismatch\"", "hex = \"02bc\"", "it ends in the error `truncated`"),
         (
