@@ -5,20 +5,21 @@ use serde::de::value::StrDeserializer;
 use toml::Spanned;
 
 use super::Check;
+use super::steps::Steps;
 use super::written::MAX_OCTETS;
 use crate::gatt::Status;
 use crate::profile::frame::{Bit, Checksum, Frame, Length, Source};
-use crate::profile::{Mode, Step, text};
+use crate::profile::{Mode, text};
 use crate::reading::{Flag, Modality};
 use crate::words::shown;
 
 const MAX_FIELDS: usize = 32;
 
 impl Check<'_> {
-    pub(super) fn frame(&mut self, number: usize, written: &Spanned<text::Frame>, mode: Mode, init: &[Step]) -> Option<Frame> {
+    pub(super) fn frame(&mut self, number: usize, written: &Spanned<text::Frame>, mode: Mode, steps: &Steps) -> Option<Frame> {
         let frame = written.get_ref();
         let source = self.source(&frame.source)?;
-        self.reachable(&source, mode, init);
+        self.reachable(&source, mode, steps);
         let length = match (frame.length, frame.min_length) {
             (Some(length), None) => Length::Exactly(length),
             (None, least) => Length::AtLeast(least.unwrap_or(0)),
@@ -57,7 +58,7 @@ impl Check<'_> {
     }
 
     /// A frame whose octets never come is a mistake.
-    fn reachable(&mut self, source: &Source, mode: Mode, init: &[Step]) {
+    fn reachable(&mut self, source: &Source, mode: Mode, steps: &Steps) {
         let Source::Characteristic(uuid) = source else {
             if mode == Mode::Gatt {
                 self.wrong("its source is an advertisement; write mode = \"advert\" under [link]");
@@ -67,12 +68,10 @@ impl Check<'_> {
         if mode == Mode::Advert {
             self.wrong("its source is a characteristic; write mode = \"gatt\" under [link]");
         }
-        let comes = init.iter().any(|step| match step {
-            Step::Subscribe { characteristic } | Step::Read { characteristic, .. } => characteristic == uuid,
-            Step::Write { .. } => false,
-        });
-        if !comes && mode == Mode::Gatt {
-            self.wrong(format!("nothing is heard of {uuid}; add an [[init]] step that subscribes to it or reads it"));
+        if mode == Mode::Gatt && !steps.hears(*uuid) {
+            self.wrong(format!(
+                "nothing is heard of {uuid}; add an [[init]] step that subscribes to it or reads it, or a [[poll]] that reads it"
+            ));
         }
     }
 

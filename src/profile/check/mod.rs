@@ -13,7 +13,6 @@ use super::{Link, Match, Mode, Profile, ProfileError, ProfileErrors, text};
 
 /// Ten times the longest profile there is.
 const MAX_TEXT: usize = 64 << 10;
-const MAX_STEPS: usize = 32;
 const MAX_FRAMES: usize = 16;
 const MAX_TRIALS: usize = 256;
 
@@ -66,6 +65,7 @@ impl Check<'_> {
     }
 
     fn file(&mut self, written: text::File) -> Profile {
+        let steps = self.steps(&written);
         self.at("profile", &written.profile);
         let head = written.profile.into_inner();
         self.head(&head);
@@ -79,19 +79,21 @@ impl Check<'_> {
             text::Mode::Gatt => Mode::Gatt,
             text::Mode::Advert => Mode::Advert,
         };
-        self.at_most("init steps", &written.init, MAX_STEPS);
         self.at_most("frames", &written.frame, MAX_FRAMES);
         self.at_most("tests", &written.test, MAX_TRIALS);
         let number = |index: usize| index + 1;
-        let mut init = Vec::new();
-        for (index, step) in written.init.iter().take(MAX_STEPS).enumerate() {
-            self.at(format!("init {}", number(index)), step);
-            init.extend(self.step(step.get_ref()));
+        if mode == Mode::Advert
+            && let Some(step) = written.init.iter().chain(&written.poll).chain(&written.end).next()
+        {
+            self.at("link", step);
+            self.wrong(
+                "mode = \"advert\" is never connected to; leave [[init]], [[poll]] and [[end]] out, or write mode = \"gatt\"",
+            );
         }
         let mut frames = Vec::new();
         for (index, frame) in written.frame.iter().take(MAX_FRAMES).enumerate() {
             self.at(format!("frame {}", number(index)), frame);
-            frames.extend(self.frame(number(index), frame, mode, &init));
+            frames.extend(self.frame(number(index), frame, mode, &steps));
         }
         let mut trials = Vec::new();
         for (index, trial) in written.test.iter().take(MAX_TRIALS).enumerate() {
@@ -100,7 +102,18 @@ impl Check<'_> {
         }
         self.trials(&trials, &frames);
         let link = Link { mode, needs_bond: link.bond == text::Bond::Required };
-        Profile { id: head.id, version: head.version, name: head.name, matches, link, init, frames, trials }
+        Profile {
+            id: head.id,
+            version: head.version,
+            name: head.name,
+            matches,
+            link,
+            init: steps.init,
+            polls: steps.polls,
+            end: steps.end,
+            frames,
+            trials,
+        }
     }
 
     fn head(&mut self, head: &text::Head) {
