@@ -20,3 +20,4 @@ pub mod radio;
 pub mod reading;
 pub mod store;
 pub mod ward;
+mod words;

@@ -50,6 +50,7 @@ fn wanted(device: &VirtualDevice, bond: Bond) -> RadioDevice {
         id: id(&device.address),
         name: device.name.clone(),
         subscribe: vec![device.characteristic()],
+        profile: None,
         read: vec![],
         clock: vec![],
         bond,

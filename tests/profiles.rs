@@ -56,6 +56,8 @@ fn a_device_names_a_profile_that_is_there_and_right() {
         unknown.starts_with("/bedrail.toml:9: device \"o\": profile: there is no profile \"nonin-3320\"; known are"),
         "{unknown}"
     );
+    let unbonded = said("and-uc352ble");
+    assert!(unbonded.contains("answers only after bonding; write bond = "), "{unbonded}");
     assert!(said("xiaomi-mibcs").contains("reads advertisements, which this version does not do"));
 
     std::fs::create_dir(&directory).unwrap();
@@ -112,8 +114,8 @@ fn what_a_profile_may_write_is_what_the_docs_list() {
     for row in bedrail::profile::WRITABLE {
         let short = format!("{:04X}", row.characteristic.as_u128() >> 96);
         assert!(section.contains(&short), "{short}: {}", row.what);
-        for prefix in row.prefixes {
-            let octets: Vec<String> = prefix.iter().map(|octet| format!("{octet:02x}")).collect();
+        for value in row.values {
+            let octets: Vec<String> = value.iter().map(|octet| format!("{octet:02x}")).collect();
             assert!(section.contains(&format!("`{}`", octets.join(" "))), "{octets:?}: {}", row.what);
         }
     }

@@ -3,8 +3,8 @@
 use std::io::Read;
 use std::path::Path;
 
-use super::{ConfigError, ConfigErrors, Loaded, Origin};
-use crate::profile::{Library, Mode, Profile, ProfileErrors, Step};
+use super::{Bond, ConfigError, ConfigErrors, DeviceSettings, Loaded, Origin};
+use crate::profile::{Library, Mode, Profile, ProfileErrors, Step, What};
 
 /// A profile's text may be half as long (`profile::check`); this bounds what is read at all.
 const MAX_FILE: u64 = 128 << 10;
@@ -72,8 +72,8 @@ pub(super) fn attach(loaded: &mut Loaded) -> Result<(), ConfigErrors> {
                 let known: Vec<&str> = library.iter().map(|known| known.profile.id.as_str()).collect();
                 wrong(format!("there is no profile \"{id}\"; known are {}", known.join(", ")));
             }
-            Some(known) => match not_yet(&known.profile) {
-                Some(what) => wrong(format!("profile \"{id}\" {what}, which this version does not do")),
+            Some(known) => match unfit(&known.profile, device) {
+                Some(why) => wrong(format!("profile \"{id}\" {why}")),
                 None => device.profile = Some(known.profile.clone()),
             },
         }
@@ -83,11 +83,22 @@ pub(super) fn attach(loaded: &mut Loaded) -> Result<(), ConfigErrors> {
 
 /// What this version can't do of what it asks for.
 pub(super) fn not_yet(profile: &Profile) -> Option<&'static str> {
-    if profile.link.mode == Mode::Advert {
-        return Some("reads advertisements");
+    (profile.link.mode == Mode::Advert).then_some("reads advertisements, which this version does not do")
+}
+
+/// Why the device can't be read by it as it is configured.
+fn unfit(profile: &Profile, device: &DeviceSettings) -> Option<&'static str> {
+    let must_set_clock = |step: &Step| matches!(step.what, What::Clock(_)) && !step.optional;
+    if let Some(why) = not_yet(profile) {
+        return Some(why);
     }
-    let must_write = profile.init.iter().any(|step| matches!(step, Step::Write { optional: false, .. }));
-    must_write.then_some("has to write to the device")
+    if profile.link.needs_bond && device.bond == Bond::None {
+        return Some("is of a device that answers only after bonding; write bond = \"just-works\" or \"passkey\"");
+    }
+    if profile.init.iter().any(must_set_clock) && !device.set_clock {
+        return Some("has to set the device's clock; write set_clock = true");
+    }
+    None
 }
 
 fn of_profile(errors: ProfileErrors) -> ConfigErrors {

@@ -10,12 +10,11 @@ use toml::de::DeValue;
 use super::secret::{SecretRef, is_credential_name};
 use super::settings::{Agreement, Carry, When};
 use crate::reading::{Decimal, DeviceId, Metric, SubjectKey, Timestamp, Unit};
+pub use crate::words::{did_you_mean, nearest, shown};
 
 const DAY_S: u64 = 86_400;
 /// A shorter window would cost the log more than the readings it condenses.
 const MIN_WINDOW_S: u64 = 10;
-/// Long enough for any word of a config; a message stays on one line.
-const SHOWN_CHARS: usize = 40;
 
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
@@ -210,32 +209,12 @@ impl Kind {
     }
 }
 
-/// The word nearest to what was written, if any is near.
-pub fn nearest<'a>(text: &str, among: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let text = text.to_lowercase();
-    let scored = among.into_iter().map(|word| (strsim::damerau_levenshtein(&text, word), word));
-    let (distance, word) = scored.min()?;
-    (distance <= 1.max(word.chars().count() / 3)).then_some(word)
-}
-
-pub fn did_you_mean<'a>(text: &str, among: impl IntoIterator<Item = &'a str>) -> String {
-    nearest(text, among).map(|word| format!("; did you mean `{word}`?")).unwrap_or_default()
-}
-
 pub fn unknown_metric(text: &str) -> String {
     let names = || crate::reading::METRICS.iter().map(|row| row.name);
     match nearest(text, names()) {
         Some(name) => format!("`{}` is no metric; did you mean \"{name}\"?", shown(text)),
         None => format!("`{}` is no metric; write one of {}", shown(text), names().collect::<Vec<_>>().join(", ")),
     }
-}
-
-pub fn shown(text: &str) -> String {
-    let mut short: String = text.chars().take(SHOWN_CHARS).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    short.escape_debug().to_string()
 }
 
 /// `500 ms`, `90 s`, `5 min` or `5 m`, `12 h`, `30 d`; the space may be missing.

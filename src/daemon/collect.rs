@@ -129,6 +129,7 @@ fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests, 
                 Some(profile) => profile.subscriptions().collect(),
                 None => kind.map_or(&[][..], |kind| kind.subscribe).to_vec(),
             },
+            profile: device.profile.clone(),
             read,
             clock,
             bond: match device.bond {

@@ -18,7 +18,7 @@ pub use error::{ProfileError, ProfileErrors};
 pub use frame::{Frame, Source};
 pub use library::{Known, Library, SHIPPED};
 pub use proof::{Shown, Trial, Verdict};
-pub use step::{Clock, Expect, Octets, Step};
+pub use step::{Expect, Poll, Step, What, Write};
 pub use writable::{WRITABLE, Writable};
 
 use crate::gatt::{Observed, Read};
@@ -35,6 +35,10 @@ pub struct Profile {
     pub link: Link,
     /// In this order, once a connection.
     pub init: Vec<Step>,
+    /// Each again and again, while it is connected.
+    pub polls: Vec<Poll>,
+    /// In this order, before bedrail ends a connection.
+    pub end: Vec<Step>,
     pub frames: Vec<Frame>,
     pub trials: Vec<Trial>,
 }
@@ -112,7 +116,7 @@ impl Profile {
     pub fn subscriptions(&self) -> impl Iterator<Item = Uuid> {
         self.init
             .iter()
-            .filter_map(|step| if let Step::Subscribe { characteristic } = step { Some(*characteristic) } else { None })
+            .filter_map(|step| if let What::Subscribe(characteristic) = step.what { Some(characteristic) } else { None })
     }
 }
 

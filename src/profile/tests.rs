@@ -43,6 +43,20 @@ fn what_is_wrong_is_named_with_its_line_and_what_to_write_instead() {
         (OXIMETER, "spo2 = \"98\"", "spo2 = \"97\"", "hex = \"81486223\"", "spo2 is \"98\", expected was \"97\""),
         (OXIMETER, "spo2 = \"98\", ", "", "hex = \"81486223\"", "it also says spo2 = \"98\""),
         (OXIMETER, "eq = \"81\"", "mask = \"0f\", eq = \"81\"", "length = 4", "`eq` may have no bit that `mask` takes away"),
+        (
+            OXIMETER,
+            "[[init]]\nsubscribe = \"cdeacb81",
+            "[[init]]\nread = \"+12a\"\n[[init]]\nsubscribe = \"cdeacb81",
+            "read = \"+12a\"",
+            "`+12a` is no UUID",
+        ),
+        (
+            OXIMETER,
+            "service_uuid = \"cdeacb80-5235-4c07-8846-93a37ee6b86d\"",
+            "service_uuid = \" 180\"",
+            "[match]",
+            "` 180` is no UUID",
+        ),
         (OXIMETER, "[[init]]\nsubscribe = \"cdeacb81", "[[init]]\nread = \"00001234", "length = 4", "add an [[init]] step"),
         (SCALE, "error = \"truncated\"", "error = \"crc_mismatch\"", "hex = \"02bc\"", "it ends in the error `truncated`"),
         (
@@ -70,7 +84,9 @@ fn nothing_is_written_that_is_not_on_the_list() {
     for step in [
         "write = \"2b25\"\nwith = { hex = \"3c0f\" }",
         "write = \"12345678-1234-5678-1234-56789abcdef0\"\nwith = { hex = \"01\" }",
-        "write = \"ff01\"\nwith = { hex = \"997f\" }",
+        "write = \"ff01\"\nwith = { hex = \"997f18\" }",
+        "write = \"ff01\"\nwith = { hex = \"9b011c00\" }",
+        "write = \"54c21001-a720-4b4f-11e4-9fe20002a5d5\"\nwith = { hex = \"77020715\" }",
         "write = \"2a52\"\nwith = { hex = \"0201\" }",
         "write = \"2a52\"\nwith = { now = \"date_time\" }",
     ] {
@@ -78,7 +94,7 @@ fn nothing_is_written_that_is_not_on_the_list() {
         assert!(said.contains("bedrail does not write that to"), "{said}");
     }
     let clock = OXIMETER.replacen("[[init]]", "[[init]]\nwrite = \"2a2b\"\nwith = { now = \"current_time\" }\n[[init]]", 1);
-    assert!(matches!(Profile::read(&clock, "p").unwrap().init[0], Step::Write { octets: Octets::Now(Clock::CurrentTime), .. }));
+    assert!(matches!(Profile::read(&clock, "p").unwrap().init[0].what, What::Clock(_)));
 }
 
 #[test]

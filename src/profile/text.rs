@@ -14,6 +14,10 @@ pub struct File {
     pub link: Option<Link>,
     #[serde(default)]
     pub init: Vec<Spanned<Step>>,
+    #[serde(default)]
+    pub poll: Vec<Spanned<Step>>,
+    #[serde(default)]
+    pub end: Vec<Spanned<Step>>,
     pub frame: Vec<Spanned<Frame>>,
     pub test: Vec<Spanned<Test>>,
 }
@@ -80,6 +84,8 @@ pub struct Step {
     pub expect: Option<Expect>,
     #[serde(default)]
     pub optional: bool,
+    /// Of a `[[poll]]` alone.
+    pub every_s: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -73,6 +73,8 @@ pub struct Found {
     pub indicates_only: bool,
     /// It takes what is written to it, and says so.
     pub writable: bool,
+    /// It takes what is written to it, and says nothing.
+    pub commanded: bool,
     characteristic: Characteristic,
 }
 
@@ -95,6 +97,7 @@ impl Handle {
                 tells: has(CharPropFlags::NOTIFY) || has(CharPropFlags::INDICATE),
                 indicates_only: has(CharPropFlags::INDICATE) && !has(CharPropFlags::NOTIFY),
                 writable: has(CharPropFlags::WRITE),
+                commanded: has(CharPropFlags::WRITE_WITHOUT_RESPONSE),
                 characteristic,
             }
         };
@@ -105,9 +108,11 @@ impl Handle {
         Ok(self.peripheral.read(&found.characteristic).await?)
     }
 
-    /// With response. What may be written is decided by whoever calls: `procedure` makes nothing but questions.
+    /// With response where the characteristic has one. What may be written is decided by whoever calls: `procedure` makes
+    /// nothing but questions, a profile writes nothing that is not on its list.
     pub async fn write(&self, found: &Found, octets: &[u8]) -> Result<(), CentralError> {
-        Ok(self.peripheral.write(&found.characteristic, octets, WriteType::WithResponse).await?)
+        let how = if found.writable { WriteType::WithResponse } else { WriteType::WithoutResponse };
+        Ok(self.peripheral.write(&found.characteristic, octets, how).await?)
     }
 
     pub async fn subscribe(&self, found: &Found) -> Result<(), CentralError> {
@@ -126,6 +131,16 @@ impl CentralError {
 
     pub fn nothing_offered() -> Self {
         Self::new("GATT", "the device offers nothing of what it is configured for; check `characteristics` of the device")
+    }
+
+    /// What its profile asks of it.
+    pub fn not_offered(characteristic: Uuid, what: &str) -> Self {
+        Self::new("GATT", format!("the device has no {characteristic} that can be {what}, as its profile says; check `profile`"))
+    }
+
+    pub fn no_answer(characteristic: Uuid, within: std::time::Duration) -> Self {
+        let seconds = within.as_secs();
+        Self::new("GATT", format!("no answer came from {characteristic} within {seconds} s to what its profile wrote"))
     }
 
     pub fn stopped() -> Self {

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use super::agent::MayPair;
 use super::bluez::Bus;
 use super::bond::{Bond, BondState, BondWatch};
-use super::central::{Central, CentralError, Found, Handle};
+use super::central::{Central, CentralError, Handle};
 use super::event::RadioEvent;
 use super::fetch::{self, Durable};
 use super::pairing::{self, PairError, UnderWay};
@@ -25,6 +25,7 @@ use super::queue::Standing;
 use super::requests::{Request, RequestError, What};
 use super::session::{Action, Event, Failure, Session};
 use super::settings::{ClockDecoder, Deadlines, RadioDevice};
+use super::steps::Link;
 use super::turns::{Turn, Turns};
 use super::values::{self, Facts};
 use super::watch::DeviceState;
@@ -64,6 +65,8 @@ pub struct Device {
     handles: BTreeMap<String, Opened>,
     readers: JoinSet<()>,
     facts: Facts,
+    /// Since it was ready; what is still to be said to it goes this way.
+    link: Option<Link>,
     requests: mpsc::Receiver<Request>,
     bond: Bonding,
 }
@@ -114,7 +117,7 @@ type Opened = watch::Receiver<Option<Result<Handle, CentralError>>>;
 enum Outcome {
     Turn(Turn),
     Event(Event),
-    Subscribed(Handle, Vec<Found>),
+    Subscribed(Link),
     NotSubscribed(Obstacle),
 }
 
@@ -139,6 +142,7 @@ impl Device {
             handles: BTreeMap::new(),
             readers: JoinSet::new(),
             facts: Facts::default(),
+            link: None,
             requests,
             bond: Bonding::default(),
         }
@@ -198,7 +202,7 @@ impl Device {
                         Action::AskTurn | Action::Connect | Action::Subscribe | Action::Disconnect => {
                             operation = Some(self.operation(&action));
                         }
-                        Action::Abandon => operation = None,
+                        Action::Abandon => (operation, self.link) = (None, None),
                         Action::ReleaseTurn => self.turn.iter().for_each(Turn::connected),
                         Action::Rescan => self.shared.turns.ask_rescan(),
                         Action::ReportReady => {
@@ -288,12 +292,15 @@ impl Device {
                 }
                 Event::Failed(error.into())
             }
-            Outcome::Subscribed(handle, found) => {
-                let (device, facts, events) = (self.device.clone(), self.facts.clone(), self.shared.events.clone());
-                let durable = self.shared.durable.clone();
+            Outcome::Subscribed(link) => {
+                let (durable, profile) = (self.shared.durable.clone(), self.device.profile.clone());
+                self.link = Some(link.clone());
                 *reads = Some(Box::pin(async move {
-                    values::read(handle.clone(), device.clone(), found.clone(), facts.clone(), events.clone()).await;
-                    fetch::stored(handle, device, found, facts, durable, events).await;
+                    values::read(&link).await;
+                    fetch::stored(&link, durable).await;
+                    if let Some(profile) = profile {
+                        link.poll(&profile.polls).await;
+                    }
                 }));
                 Event::Subscribed
             }
@@ -305,7 +312,7 @@ impl Device {
         let (path, pairing) = (self.seen.path.clone().unwrap_or_default(), self.bond.under_way.clone());
         match action {
             Action::AskTurn => {
-                self.turn = None;
+                (self.turn, self.link) = (None, None);
                 let (adapter, device, linked) = (self.adapter(), self.device.id, self.seen.connected);
                 let standing = Standing { priority: self.device.priority, streams: self.device.streams };
                 Box::pin(async move { Outcome::Turn(turns.take(&adapter, device, standing, linked).await) })
@@ -316,13 +323,17 @@ impl Device {
                     Err(error) => Event::Failed(Failure { passing: error.is_passing(), reason: error.to_string() }),
                 })
             }),
-            Action::Disconnect => Box::pin(async move {
-                if pairing.take() {
-                    bus.cancel_pairing(&path).await;
-                }
-                bus.disconnect_device(&path).await;
-                Outcome::Event(Event::Disconnected)
-            }),
+            Action::Disconnect => {
+                let last_words = self.last_words();
+                Box::pin(async move {
+                    if pairing.take() {
+                        bus.cancel_pairing(&path).await;
+                    }
+                    last_words.await;
+                    bus.disconnect_device(&path).await;
+                    Outcome::Event(Event::Disconnected)
+                })
+            }
             _ => self.subscribe(path),
         }
     }
@@ -333,10 +344,20 @@ impl Device {
         path.map(|(adapter, _)| adapter.to_owned()).unwrap_or_default()
     }
 
+    /// What the device's profile says before its link is ended; nothing to a device that was not ready.
+    fn last_words(&mut self) -> impl Future<Output = ()> + Send + use<> {
+        let (link, profile) = (self.link.take(), self.device.profile.clone());
+        async move {
+            if let Some((link, profile)) = link.zip(profile) {
+                link.end(&profile.end).await;
+            }
+        }
+    }
+
     /// The handle is made once for a path; services are looked up and subscribed anew in every connection.
     fn subscribe(&mut self, path: String) -> Operation {
         let mut opened = self.open(path.clone());
-        let Shared { bus, may_pair, deadlines, .. } = self.shared.clone();
+        let Shared { bus, may_pair, deadlines, events, .. } = self.shared.clone();
         let pair = !self.bond.paired && self.wants_to_pair();
         if pair {
             self.bond.state = BondState::Bonding;
@@ -350,16 +371,16 @@ impl Device {
             }
             let opened = opened.wait_for(Option::is_some).await.ok().and_then(|opened| opened.clone());
             let handle = opened.unwrap_or_else(|| Err(CentralError::stopped()))?;
-            let found = values::subscribe(&handle, &device, &facts, decoder).await?;
+            let link = values::subscribe(handle, device, facts.clone(), events, decoder).await?;
             // Subscribing may have bonded; BlueZ's word of it comes on another connection than the values.
             if bus.is_paired(&path).await {
-                facts.lock().security = security(true, device.bond);
+                facts.lock().security = security(true, link.device.bond);
             }
-            Ok((handle, found))
+            Ok(link)
         };
         Box::pin(async move {
             match steps.await {
-                Ok((handle, found)) => Outcome::Subscribed(handle, found),
+                Ok(link) => Outcome::Subscribed(link),
                 Err(obstacle) => Outcome::NotSubscribed(obstacle),
             }
         })
@@ -511,9 +532,11 @@ impl Device {
     }
 
     /// A link nobody ends would keep the device from everybody else.
-    async fn farewell(self) {
+    async fn farewell(mut self) {
+        let last_words = self.last_words();
         if let Some(path) = self.seen.path.as_deref().filter(|_| self.session.is_linked()) {
             let farewell = async {
+                last_words.await;
                 if self.bond.under_way.take() {
                     self.shared.bus.cancel_pairing(path).await;
                 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::central::{Found, Handle};
 use super::event::RadioEvent;
 use super::settings::RadioDevice;
-use super::values::Facts;
+use super::steps::Link;
 use crate::gatt::{observe, sig_uuid};
 use crate::procedure::{Action, Event, Outcome, Retrieve};
 use crate::reading::DeviceId;
@@ -43,14 +43,7 @@ impl Durable {
 }
 
 /// Fetches what the device stored; ends with the procedure, or with the link, when it is dropped.
-pub async fn stored(
-    handle: Handle,
-    device: Arc<RadioDevice>,
-    found: Vec<Found>,
-    facts: Facts,
-    durable: Durable,
-    events: mpsc::Sender<RadioEvent>,
-) {
+pub async fn stored(Link { handle, device, found, facts, events }: &Link, durable: Durable) {
     let Some(width) = device.retrieve else { return };
     let Some(control_point) = found.iter().find(|found| found.uuid == CONTROL_POINT && found.tells && found.writable) else {
         debug!(device = %device.id, "it has no Record Access Control Point");
@@ -66,7 +59,7 @@ pub async fn stored(
             vec![Action::Done(Outcome::NotWritable)]
         }
     };
-    let outcome = run(&mut retrieve, begun, &handle, control_point, &device, &mut tapped).await;
+    let outcome = run(&mut retrieve, begun, handle, control_point, device, &mut tapped).await;
     facts.lock().tap = None;
     info!(device = %device.id, outcome = outcome.name(), records = outcome.records(), "stored records");
     let _ = events.send(RadioEvent::Retrieved { device: device.id, outcome }).await;

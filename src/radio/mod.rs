@@ -24,6 +24,7 @@ mod queue;
 mod requests;
 mod session;
 mod settings;
+mod steps;
 mod supervisor;
 mod turns;
 mod values;

@@ -1,5 +1,6 @@
 //! What the radio is told: which devices, which of their characteristics, and how long to wait for what.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -8,6 +9,7 @@ use super::bond::Bond;
 use super::fetch::Durable;
 use super::requests::Requests;
 use crate::gatt::Width;
+use crate::profile::Profile;
 use crate::reading::{DeviceId, DeviceTime};
 
 /// Turns the value of a clock characteristic into a time; `None` when it says none.
@@ -36,6 +38,8 @@ pub struct RadioDevice {
     pub adapter: Option<DeviceId>,
     /// Their values are handed on as they come.
     pub subscribe: Vec<Uuid>,
+    /// What else is done with it on a connection, where no standard says it.
+    pub profile: Option<Arc<Profile>>,
     /// Read once a connection: Device Information strings become `Information`, anything else is `Heard`.
     pub read: Vec<Uuid>,
     /// Where its clock may be; the first that can be read is, before anything is subscribed.

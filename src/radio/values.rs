@@ -13,6 +13,7 @@ use super::boot::boot_now;
 use super::central::{Central, CentralError, Found, Handle};
 use super::event::{Heard, InformationField, RadioEvent};
 use super::settings::{ClockDecoder, RadioDevice};
+use super::steps::Link;
 use crate::reading::{BootMillis, DeviceId, DeviceTime, SecurityLevel};
 
 /// A serial number has some twenty characters; a text beyond this makes no sense.
@@ -42,7 +43,7 @@ impl Facts {
         self.0.lock().expect("nobody panics while holding the facts")
     }
 
-    fn heard(&self, device: DeviceId, characteristic: Uuid, octets: Vec<u8>) -> RadioEvent {
+    pub fn heard(&self, device: DeviceId, characteristic: Uuid, octets: Vec<u8>) -> RadioEvent {
         let known = self.lock();
         RadioEvent::Heard(Heard {
             device,
@@ -101,16 +102,27 @@ pub async fn hand_on(
     }
 }
 
-/// Finds what the device offers, reads its clock and subscribes to everything wanted that it has.
+/// Finds what the device offers, reads its clock and subscribes to everything wanted that it has, or does what its profile
+/// says.
 pub async fn subscribe(
-    handle: &Handle,
-    device: &RadioDevice,
-    facts: &Facts,
+    handle: Handle,
+    device: Arc<RadioDevice>,
+    facts: Facts,
+    events: mpsc::Sender<RadioEvent>,
     decoder: ClockDecoder,
-) -> Result<Vec<Found>, CentralError> {
+) -> Result<Link, CentralError> {
     let found = handle.discover().await?;
     facts.lock().indicates_only = found.iter().filter(|f| f.indicates_only).map(|f| f.uuid).collect();
-    read_clock(handle, device, &found, facts, decoder).await;
+    read_clock(&handle, &device, &found, &facts, decoder).await;
+    let link = Link { handle, device, found, facts, events };
+    match &link.device.profile {
+        Some(profile) => link.begin(profile).await?,
+        None => subscribe_to_all(&link).await?,
+    }
+    Ok(link)
+}
+
+async fn subscribe_to_all(Link { handle, device, found, .. }: &Link) -> Result<(), CentralError> {
     let mut refused = None;
     let mut subscribed = 0;
     for uuid in &device.subscribe {
@@ -130,7 +142,7 @@ pub async fn subscribe(
     match refused {
         Some(error) if subscribed == 0 => Err(error),
         _ if subscribed == 0 && !device.subscribe.is_empty() => Err(CentralError::nothing_offered()),
-        _ => Ok(found),
+        _ => Ok(()),
     }
 }
 
@@ -151,7 +163,7 @@ async fn read_clock(handle: &Handle, device: &RadioDevice, found: &[Found], fact
 }
 
 /// Reads what is worth knowing once a connection, but not worth delaying a measurement for.
-pub async fn read(handle: Handle, device: Arc<RadioDevice>, found: Vec<Found>, facts: Facts, events: mpsc::Sender<RadioEvent>) {
+pub async fn read(Link { handle, device, found, facts, events }: &Link) {
     for found in found.iter().filter(|found| found.readable && device.read.contains(&found.uuid)) {
         let octets = match handle.read(found).await {
             Ok(octets) => octets,

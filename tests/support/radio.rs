@@ -41,6 +41,7 @@ pub fn wanted(device: &VirtualDevice) -> RadioDevice {
         name: device.name.clone(),
         adapter: None,
         subscribe: vec![device.characteristic()],
+        profile: None,
         read: [&texts[..], &[BATTERY_LEVEL]].concat(),
         clock: vec![CURRENT_TIME, DATE_TIME],
         bond: Bond::None,
