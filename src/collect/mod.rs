@@ -5,6 +5,7 @@
 
 mod clock;
 mod intake;
+mod joining;
 mod retain;
 mod status;
 mod trouble;
@@ -12,7 +13,8 @@ mod windows;
 mod writer;
 
 pub use clock::{ClockReport, watch_clock};
-pub use intake::{Taken, take};
+pub use intake::{Taken, take, take_records};
+pub use joining::{Joined, Joining, Whole};
 pub use retain::{Pass, Retain, RetainSettings};
 pub use status::{AdapterStatus, CollectStatus, DeviceState, DeviceStatus, DiskState, DiskStatus, Retrieved, StoreStatus};
 pub use trouble::{Missed, RING, Reaction, decide};
