@@ -5,11 +5,11 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use support::devices::{GLUCOSE, Kind, RECORD_ACCESS, VirtualDevice, seconds};
+use support::devices::{GLUCOSE, GLUCOSE_CONTEXT, Kind, RECORD_ACCESS, VirtualDevice, seconds};
 use support::process::wait_until;
 use support::rig::{Rig, Shape};
 use uuid::Uuid;
@@ -23,11 +23,13 @@ struct Meter {
     stored: Mutex<Vec<(u16, Vec<u8>)>>,
     /// It stops in the middle after so many records, without a word.
     stops_after: AtomicUsize,
+    /// Each record is followed by what the person noted: measured fasting.
+    notes: AtomicBool,
 }
 
 impl Meter {
     fn new(device: &VirtualDevice, numbers: std::ops::RangeInclusive<u16>) -> Arc<Self> {
-        let meter = Self { stored: Mutex::default(), stops_after: AtomicUsize::new(usize::MAX) };
+        let meter = Self { stored: Mutex::default(), stops_after: AtomicUsize::new(usize::MAX), notes: AtomicBool::new(false) };
         meter.measures(device, numbers);
         Arc::new(meter)
     }
@@ -36,6 +38,16 @@ impl Meter {
         let now = seconds(SystemTime::now());
         let record = |n: u16| (n, device.value(n.into(), now - 86_400 + i64::from(n) * 60).octets);
         self.stored.lock().unwrap().extend(numbers.map(record));
+    }
+
+    fn tell(&self, n: u16, octets: &[u8]) -> Vec<(Uuid, Vec<u8>)> {
+        const CONTEXT_FOLLOWS: u8 = 1 << 4;
+        if !self.notes.load(Ordering::SeqCst) {
+            return vec![(GLUCOSE, octets.to_vec())];
+        }
+        let measurement = [&[octets[0] | CONTEXT_FOLLOWS][..], &octets[1..]].concat();
+        let context = [&[0b10][..], &n.to_le_bytes(), &[3]].concat();
+        vec![(GLUCOSE, measurement), (GLUCOSE_CONTEXT, context)]
     }
 
     fn answer(&self, request: &[u8]) -> Vec<(Uuid, Vec<u8>)> {
@@ -48,7 +60,7 @@ impl Meter {
             other => panic!("nobody may write {other:02x?}"),
         };
         let stops = self.stops_after.load(Ordering::SeqCst);
-        let mut told: Vec<_> = found.iter().take(stops).map(|(_, octets)| (GLUCOSE, octets.clone())).collect();
+        let mut told: Vec<_> = found.iter().take(stops).flat_map(|(n, octets)| self.tell(*n, octets)).collect();
         if found.len() <= stops {
             told.push((RECORD_ACCESS, vec![6, 0, 1, if found.is_empty() { 6 } else { 1 }]));
         }
@@ -130,5 +142,25 @@ fn a_meter_whose_memory_was_cleared_is_asked_for_everything() {
     rig.bluez.advertise(METER, -60);
     until_there_are(&rig, 5);
     assert_eq!(written(&rig), ["0101", "0103016700", "0106", "0101"]);
+    rig.stop();
+}
+
+#[test]
+fn a_glucose_and_what_the_meter_noted_of_it_are_one_record() {
+    let device = VirtualDevice::new(Kind::GlucoseMeter, METER, "meter");
+    let meter = Meter::new(&device, 1..=5);
+    meter.notes.store(true, Ordering::SeqCst);
+    let mut rig = Rig::new(env!("CARGO_BIN_EXE_bedrail"), std::slice::from_ref(&device), "carry = [\"readings\"]", "");
+    let answers = meter.clone();
+    rig.bluez.set_answering(METER, RECORD_ACCESS, Arc::new(move |request| answers.answer(request)));
+    rig.start(Shape::OneProcess);
+    until_there_are(&rig, 5);
+    let complete = serde_json::json!({ "outcome": "complete", "records": 5 });
+    let told = || rig.ask_json(&["status"])["collect"]["devices"][0]["retrieved"] == complete;
+    assert!(wait_until(SOON, told), "what belongs to a record is none: {:#}", rig.ask_json(&["status"]));
+    let messages = rig.records();
+    let of_meter = messages.iter().map(|message| &message.payload).filter(|payload| payload["metric"] == "glucose");
+    let flags: Vec<_> = of_meter.map(|payload| payload["flags"].clone()).collect();
+    assert_eq!(flags, vec![serde_json::json!(["fasting"]); 5], "each once, with its note");
     rig.stop();
 }

@@ -1,6 +1,7 @@
 //! From octets to drafts of records: decode, class, identity. Pure; what is refused is named and counted by the caller.
 
 use ring::digest;
+use uuid::Uuid;
 
 use crate::clean::{DiscardReason, Outcome, classify};
 use crate::gatt::{self, DecodeError, Measured, Observed};
@@ -8,6 +9,11 @@ use crate::profile::{Profile, Source};
 use crate::radio::Heard;
 use crate::reading::{Body, BootId, DeviceId, Event, Metric, Reading, SiteKey, Stamp, StreamKey};
 use crate::store::{Draft, Identity};
+
+/// Told with a number only where it comes out of the memory: by its time it is the same value.
+const NAMED_BY_TIME: [Uuid; 2] = [gatt::sig_uuid(0x2A35), gatt::sig_uuid(0x2B34)];
+/// A value told as it is measured comes within seconds, and a device counts in minutes.
+const KEPT_MS: i64 = 120_000;
 
 /// What one characteristic value comes to.
 #[derive(Debug, Default)]
@@ -29,12 +35,17 @@ pub fn take(key: &SiteKey, boot: BootId, profile: Option<&Profile>, heard: &Hear
         Ok(decoded) => decoded,
         Err(error) => return Some(Err(error)),
     };
-    let mut taken =
-        Taken { at_once: heard.indicated, warnings: warnings.iter().map(|warning| warning.name()).collect(), ..Taken::default() };
-    for observed in &records {
+    let warnings = warnings.iter().map(|warning| warning.name()).collect();
+    Some(Ok(Taken { warnings, ..take_records(key, boot, heard, &records) }))
+}
+
+/// Turns what a value says into drafts.
+pub fn take_records(key: &SiteKey, boot: BootId, heard: &Heard, records: &[Observed]) -> Taken {
+    let mut taken = Taken { at_once: heard.indicated, ..Taken::default() };
+    for observed in records {
         take_record(key, boot, heard, observed, &mut taken);
     }
-    Some(Ok(taken))
+    taken
 }
 
 fn take_record(key: &SiteKey, boot: BootId, heard: &Heard, observed: &Observed, taken: &mut Taken) {
@@ -43,9 +54,9 @@ fn take_record(key: &SiteKey, boot: BootId, heard: &Heard, observed: &Observed, 
         arrived: heard.arrived,
         device_time: observed.device_time,
         device_clock: heard.device_clock,
-        stored: observed.stored,
+        stored: observed.stored || waited(heard, observed),
     };
-    taken.at_once |= observed.stored;
+    taken.at_once |= stamp.stored;
     let mut bodies: Vec<(StreamKey, Body)> = Vec::new();
     for measured in &observed.values {
         let stream = stream_of(heard.device, observed, measured);
@@ -68,6 +79,16 @@ fn take_record(key: &SiteKey, boot: BootId, heard: &Heard, observed: &Observed, 
     }
 }
 
+/// The device's own clock says that it had kept the value for a while: it is backlog, whatever characteristic brings it.
+fn waited(heard: &Heard, observed: &Observed) -> bool {
+    let age = || {
+        let (clock, read_at) = heard.device_clock?;
+        let since = i64::try_from(heard.arrived.0).ok()? - i64::try_from(read_at.0).ok()?;
+        Some(clock.since_ms(observed.device_time?)? + since)
+    };
+    age().is_some_and(|age| age > KEPT_MS)
+}
+
 fn stream_of(device: DeviceId, observed: &Observed, measured: &Measured) -> StreamKey {
     StreamKey { device, user: observed.user, metric: measured.metric, site: measured.site, modality: measured.modality }
 }
@@ -79,11 +100,12 @@ fn identity(key: &SiteKey, heard: &Heard, observed: &Observed, metric: Metric, i
     if !dated && observed.sequence.is_none() {
         return Identity::Arrival;
     }
+    let named_by_time = dated && NAMED_BY_TIME.contains(&heard.characteristic);
     let id = key.sent_id(
         heard.device,
         observed.user,
         heard.characteristic.as_u128(),
-        observed.sequence,
+        observed.sequence.filter(|_| !named_by_time),
         observed.base_time.as_deref(),
         metric,
         u8::try_from(index).unwrap_or(u8::MAX),
@@ -98,20 +120,24 @@ fn identity(key: &SiteKey, heard: &Heard, observed: &Observed, metric: Metric, i
 mod tests {
     use super::*;
     use crate::gatt::sig_uuid;
-    use crate::reading::{BootMillis, Class, SecurityLevel};
+    use crate::reading::{BootMillis, Class, DeviceTime, SecurityLevel};
 
     const DEVICE: DeviceId = DeviceId::new([0xA4, 0xC1, 0x38, 0x11, 0x22, 0x33]);
 
-    fn taken(uuid16: u16, octets: &[u8], indicated: bool) -> Taken {
-        let heard = Heard {
+    fn heard(uuid16: u16, octets: &[u8]) -> Heard {
+        Heard {
             device: DEVICE,
             characteristic: sig_uuid(uuid16),
             octets: octets.to_vec(),
             arrived: BootMillis(1_000),
-            indicated,
+            indicated: false,
             device_clock: None,
             security: SecurityLevel::Encrypted,
-        };
+        }
+    }
+
+    fn taken(uuid16: u16, octets: &[u8], indicated: bool) -> Taken {
+        let heard = Heard { indicated, ..heard(uuid16, octets) };
         let taken = take(&SiteKey::new(&[7; 32]), BootId([1; 16]), None, &heard);
         taken.expect("a measurement").expect("readable")
     }
@@ -168,5 +194,32 @@ mod tests {
         assert_eq!(metrics(&taken), [Metric::GlucoseInterstitial, Metric::GlucoseInterstitial]);
         assert!(taken.drafts.iter().all(|draft| draft.identity == Identity::Arrival));
         assert_eq!(parts(&taken), [(0, 1), (0, 1)], "each record is whole by itself");
+    }
+
+    #[test]
+    fn what_a_thermometer_had_kept_is_backlog_by_its_own_clock() {
+        let clock = DeviceTime { year: Some(2011), month: Some(3), day: Some(1), hour: 10, minute: 0, second: 0 };
+        let stored = |minute: u8, arrived: u64| {
+            let octets = [0b10, 0x72, 0x01, 0, 0xFF, 0xDB, 0x07, 3, 1, 9, minute, 0];
+            let heard =
+                Heard { arrived: BootMillis(arrived), device_clock: Some((clock, BootMillis(1_000))), ..heard(0x2A1C, &octets) };
+            let taken = take(&SiteKey::new(&[7; 32]), BootId([1; 16]), None, &heard).expect("a temperature").expect("readable");
+            (taken.drafts[0].stamp.stored, taken.at_once)
+        };
+        assert_eq!(stored(59, 1_500), (false, false), "a minute ago is now, whatever year the clock shows");
+        assert_eq!(stored(57, 1_500), (true, true));
+        assert_eq!(stored(59, 121_500), (true, true), "and the connection went on");
+    }
+
+    #[test]
+    fn a_stored_blood_pressure_is_the_one_that_was_told_live() {
+        let octets = [0x02, 120, 0, 80, 0, 93, 0, 0xEA, 0x07, 0x0B, 0x17, 0x0A, 0, 0];
+        let live = taken(0x2A35, &octets, true).drafts.remove(0).identity;
+        let heard = heard(0x2A35, &octets);
+        let (records, _) = gatt::observe(heard.characteristic, &octets).expect("a measurement").expect("readable");
+        let stored: Vec<Observed> = records.into_iter().map(|o| Observed { sequence: Some(9), stored: true, ..o }).collect();
+        let read = take_records(&SiteKey::new(&[7; 32]), BootId([1; 16]), &heard, &stored).drafts.remove(0);
+        assert_eq!(read.identity, live);
+        assert!(matches!(read.body, Body::Reading(Reading { sequence: Some(9), .. })), "and its number is known");
     }
 }

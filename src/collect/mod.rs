@@ -6,6 +6,7 @@
 mod audit;
 mod clock;
 mod intake;
+mod joining;
 mod retain;
 mod status;
 mod trouble;
@@ -14,7 +15,8 @@ mod writer;
 
 pub use audit::{Action, Audit, NotAudited, ToAudit};
 pub use clock::{ClockReport, watch_clock};
-pub use intake::{Taken, take};
+pub use intake::{Taken, take, take_records};
+pub use joining::{Joined, Joining, Whole};
 pub use retain::{Pass, Retain, RetainSettings};
 pub use status::{AdapterStatus, CollectStatus, DeviceState, DeviceStatus, DiskState, DiskStatus, Retrieved, StoreStatus};
 pub use trouble::{Missed, RING, Reaction, decide};

@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::trouble::{Missed, Reaction, Ring, Trouble, decide};
 use super::{
-    AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, NotAudited, Retain, RetainSettings,
-    Retrieved, StoreStatus, Taken, ToAudit, Windows, take,
+    AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, Joined, Joining, NotAudited, Retain,
+    RetainSettings, Retrieved, StoreStatus, Taken, ToAudit, Windows, take, take_records,
 };
 use crate::monitor::machine::Process;
 use crate::profile::Profile;
@@ -93,6 +93,8 @@ pub struct Collector {
     rest: u32,
     status: CollectStatus,
     places: BTreeMap<DeviceId, usize>,
+    /// What waits for its other part, by place.
+    joining: Vec<Joining>,
     publish: watch::Sender<CollectStatus>,
     bell: Box<dyn Fn() + Send>,
 }
@@ -107,6 +109,7 @@ impl Collector {
         bell: Box<dyn Fn() + Send>,
     ) -> Result<Self, CollectError> {
         let anchors = store.anchors()?;
+        let joining = settings.devices.iter().map(|_| Joining::default()).collect();
         let places = settings.devices.iter().enumerate().map(|(place, device)| (device.id, place)).collect();
         let devices = settings.devices.iter().map(|device| DeviceStatus {
             name: device.name.clone(),
@@ -143,6 +146,7 @@ impl Collector {
             rest: 0,
             status,
             places,
+            joining,
             publish,
             bell,
         })
@@ -180,6 +184,10 @@ impl Collector {
         while let Ok(event) = radio.try_recv() {
             self.radio(event, &mut radio)?;
         }
+        for place in 0..self.joining.len() {
+            let joined = self.joining[place].finish();
+            self.joined(place, joined);
+        }
         self.tell_missed();
         self.commit()?;
         if !self.ring.is_empty() {
@@ -204,7 +212,7 @@ impl Collector {
             detail: action.detail,
         };
         let outcome = self.store.audit(&entry);
-        let _ = written.send(outcome.as_ref().map(|()| ()).map_err(|error| NotAudited::Store(error.to_string())));
+        let _ = written.send(outcome.as_ref().copied().map_err(|error| NotAudited::Store(error.to_string())));
         match outcome {
             Err(error) if decide(&error) == Reaction::End => Err(error.into()),
             _ => Ok(()),
@@ -239,12 +247,16 @@ impl Collector {
         match event {
             RadioEvent::Heard(heard) => return self.heard(&heard),
             RadioEvent::Ready { device } => self.state(device, DeviceState::Connected, None),
-            RadioEvent::Lost { device, reason } => self.lost(device, reason),
+            RadioEvent::Lost { device, reason } => {
+                self.lost(device, reason);
+                return self.join(device, Joining::finish);
+            }
             RadioEvent::Bond { device, state } => self.bond(device, state),
-            RadioEvent::Retrieved { device, outcome } => {
-                if let Some(device) = self.device(device) {
+            RadioEvent::Retrieved { device: id, outcome } => {
+                if let Some(device) = self.device(id) {
                     device.retrieved = Some(Retrieved { outcome: outcome.name().to_owned(), records: outcome.records() });
                 }
+                return self.join(id, Joining::told_all);
             }
             RadioEvent::Information { device, field, text } => {
                 if let Some(device) = self.device(device) {
@@ -267,6 +279,10 @@ impl Collector {
     fn heard(&mut self, heard: &Heard) -> bool {
         let Some(&place) = self.places.get(&heard.device) else { return false };
         let profile = self.settings.devices.get(place).and_then(|device| device.profile.as_deref());
+        if profile.is_none() && Joining::joins(heard.characteristic) {
+            let joined = self.joining[place].take(heard.clone());
+            return self.joined(place, joined);
+        }
         let taken = match take(self.store.site_key(), self.boot.id(), profile, heard) {
             None => return false,
             Some(Err(error)) => {
@@ -276,6 +292,28 @@ impl Collector {
             }
             Some(Ok(taken)) => taken,
         };
+        self.keep(place, heard, taken)
+    }
+
+    fn join(&mut self, device: DeviceId, what: impl FnOnce(&mut Joining) -> Joined) -> bool {
+        let Some(&place) = self.places.get(&device) else { return false };
+        let joined = what(&mut self.joining[place]);
+        self.joined(place, joined)
+    }
+
+    fn joined(&mut self, place: usize, joined: Joined) -> bool {
+        let device = &mut self.status.devices[place];
+        joined.warnings.iter().for_each(|warning| count(&mut device.warnings, warning.name()));
+        joined.errors.iter().for_each(|error| count(&mut device.rejected, error.name()));
+        let mut at_once = false;
+        for whole in &joined.wholes {
+            let taken = take_records(self.store.site_key(), self.boot.id(), &whole.heard, &whole.records);
+            at_once |= self.keep(place, &whole.heard, taken);
+        }
+        at_once
+    }
+
+    fn keep(&mut self, place: usize, heard: &Heard, taken: Taken) -> bool {
         self.note(place, heard, &taken);
         let before = self.ring.dropped();
         taken.drafts.into_iter().for_each(|draft| self.ring.push(draft, taken.at_once));
@@ -430,6 +468,7 @@ impl Collector {
     }
 
     fn tick(&mut self) -> Result<(), CollectError> {
+        self.waited()?;
         if self.trouble.is_none() {
             self.make_windows()?;
         }
@@ -448,6 +487,16 @@ impl Collector {
         self.status.process = Process::current();
         self.publish.send_replace(self.status.clone());
         Ok(())
+    }
+
+    /// What has waited for its other part for too long goes without it.
+    fn waited(&mut self) -> Result<(), CollectError> {
+        let (now, mut any) = (self.boot.now(), false);
+        for place in 0..self.joining.len() {
+            let joined = self.joining[place].due(now);
+            any |= self.joined(place, joined);
+        }
+        if any && self.trouble.is_none() { self.commit() } else { Ok(()) }
     }
 
     fn make_windows(&mut self) -> Result<(), CollectError> {

@@ -85,8 +85,16 @@ const SPOT: &str = "spot measurements";
 
 const ROUTE_KINDS: Kind = Kind::Choice { words: &["mqtt"], later: &[("fhir", FHIR), ("hl7", HL7), ("http", HTTP)] };
 const DEVICE_KINDS: Kind = Kind::Choice {
-    words: &["heart-rate", "thermometer", "blood-pressure", "pulse-oximeter", "weight-scale", "glucose-meter"],
-    later: &[("glucose-sensor", DEVICES), ("body-composition", DEVICES)],
+    words: &[
+        "heart-rate",
+        "thermometer",
+        "blood-pressure",
+        "pulse-oximeter",
+        "weight-scale",
+        "body-composition",
+        "glucose-meter",
+    ],
+    later: &[("glucose-sensor", DEVICES)],
 };
 const SETTLE: Kind = Kind::Choice { words: &["puback", "sent", "receipt"], later: &[] };
 

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::{Bond, ConfigError, ConfigErrors, DeviceSettings, Loaded, Origin};
-use crate::profile::{Library, Mode, Profile, ProfileErrors, Step, What};
+use crate::profile::{Library, Mode, Profile, ProfileErrors, What};
 
 /// A profile's text may be half as long (`profile::check`); this bounds what is read at all.
 const MAX_FILE: u64 = 128 << 10;
@@ -86,16 +86,20 @@ pub(super) fn not_yet(profile: &Profile) -> Option<&'static str> {
     (profile.link.mode == Mode::Advert).then_some("reads advertisements, which this version does not do")
 }
 
+/// It tells nothing before its clock was set.
+pub(super) fn must_set_clock(profile: &Profile) -> bool {
+    profile.init.iter().any(|step| matches!(step.what, What::Clock(_)) && !step.optional)
+}
+
 /// Why the device can't be read by it as it is configured.
 fn unfit(profile: &Profile, device: &DeviceSettings) -> Option<&'static str> {
-    let must_set_clock = |step: &Step| matches!(step.what, What::Clock(_)) && !step.optional;
     if let Some(why) = not_yet(profile) {
         return Some(why);
     }
     if profile.link.needs_bond && device.bond == Bond::None {
         return Some("is of a device that answers only after bonding; write bond = \"just-works\" or \"passkey\"");
     }
-    if profile.init.iter().any(must_set_clock) && !device.set_clock {
+    if must_set_clock(profile) && !device.set_clock {
         return Some("has to set the device's clock; write set_clock = true");
     }
     None

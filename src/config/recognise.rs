@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::profiles::not_yet;
+use super::profiles::{must_set_clock, not_yet};
 use super::settings::DeviceKind;
 use crate::gatt::{self, ADVERTISEMENTS, Source};
 use crate::profile::{Advertised, Library, Profile};
@@ -26,7 +26,8 @@ pub fn recognise(device: &Nearby, library: &Library) -> Option<Recognised> {
     let (profile, kind) = (known.iter().find(|profile| not_yet(profile).is_none()), kind(services));
     if let Some((profile, kind)) = profile.and_then(|profile| Some((profile, kind_of(profile)?))) {
         let bond = if profile.link.needs_bond { "bond = \"just-works\"\n" } else { "" };
-        let further = format!("profile = \"{}\"\n{bond}", profile.id);
+        let clock = if must_set_clock(profile) { "set_clock = true\n" } else { "" };
+        let further = format!("profile = \"{}\"\n{bond}{clock}", profile.id);
         return Some(Recognised { what: profile.id.clone(), section: section(device, kind.name(), &further) });
     }
     if let Some(kind) = kind {
@@ -36,9 +37,13 @@ pub fn recognise(device: &Nearby, library: &Library) -> Option<Recognised> {
     format.map(|what| Recognised { what: what.to_owned(), section: None })
 }
 
-/// One that has several is what is rarer: an oximeter also tells a heart rate.
+/// By the first of a kind's services, the one that no other has for its first. A device that has several is what is rarer: an
+/// oximeter also tells a heart rate.
 fn kind(services: &[Uuid]) -> Option<&'static str> {
-    gatt::device_kinds().iter().rfind(|kind| services.contains(&kind.service)).map(|kind| kind.name)
+    gatt::device_kinds()
+        .iter()
+        .rfind(|kind| kind.services.first().is_some_and(|first| services.contains(first)))
+        .map(|kind| kind.name)
 }
 
 /// What kind a profile's values are of.
@@ -100,7 +105,7 @@ mod tests {
     fn every_kind_is_recognised_by_its_service_and_its_section_is_a_right_config() {
         let library = Library::shipped().unwrap();
         for kind in gatt::device_kinds() {
-            let recognised = recognise(&Nearby { services: vec![kind.service], ..device(&[]) }, &library).unwrap();
+            let recognised = recognise(&Nearby { services: kind.services.to_vec(), ..device(&[]) }, &library).unwrap();
             assert_eq!(recognised.what, kind.name);
             let text = format!("[gateway]\nid = \"gw\"\n\n{}", recognised.section.unwrap());
             let loaded = parse(&text, "bedrail.toml", &Env::default()).unwrap_or_else(|errors| panic!("{text}: {errors}"));

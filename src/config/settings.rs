@@ -332,9 +332,9 @@ words! {
         BloodPressure = "blood-pressure",
         PulseOximeter = "pulse-oximeter",
         WeightScale = "weight-scale",
+        BodyComposition = "body-composition",
         GlucoseMeter = "glucose-meter",
         GlucoseSensor = "glucose-sensor",
-        BodyComposition = "body-composition",
     }
     /// Whom a device serves: whoever lies in its bed, one person, or whoever is next.
     Use { Bed = "bed", Personal = "personal", Shared = "shared" }

@@ -120,7 +120,8 @@ fn retain_settings(settings: &Settings) -> RetainSettings {
 fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests, durable: Durable) -> RadioSettings {
     let device = |device: &crate::config::DeviceSettings| {
         let kind = gatt::device_kinds().iter().find(|kind| kind.name == device.kind.name());
-        let (clock, read) = kind.map_or(&[][..], |kind| kind.read).iter().partition(|uuid| CLOCKS.contains(uuid));
+        let reads = kind.into_iter().flat_map(|kind| kind.features.iter().chain(kind.read));
+        let (clock, read) = reads.partition(|uuid| CLOCKS.contains(uuid));
         RadioDevice {
             id: device.id,
             name: device.name.clone(),
@@ -143,7 +144,7 @@ fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests, 
                 Priority::High => radio::Priority::High,
             },
             streams: device.kind.streams(),
-            retrieve: kind.and_then(|kind| kind.retrieve),
+            retrieve: kind.filter(|_| device.profile.is_none()).and_then(|kind| kind.memory),
             expect_every: device.expect_every.or_else(|| device.kind.expect_every()),
         }
     };

@@ -230,6 +230,15 @@ const FEATURE: Names = &[
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BloodPressureFeature(u32);
 
+const E2E_CRC: u32 = 1 << 6;
+
+impl BloodPressureFeature {
+    /// Whether stored values end in a checksum.
+    pub const fn e2e_crc(self) -> bool {
+        self.0 & E2E_CRC != 0
+    }
+}
+
 impl Decode for BloodPressureFeature {
     fn decode(cursor: &mut Cursor<'_>) -> Result<Self, DecodeError> {
         let bits = cursor.u16("features")?;

@@ -2,19 +2,68 @@
 
 use uuid::Uuid;
 
-use super::{Width, sig_uuid};
+use super::{Width, observe, sig_uuid};
 
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceKind {
     /// The name in the configuration.
     pub name: &'static str,
-    pub service: Uuid,
+    pub services: &'static [Uuid],
     /// Subscribed to where the device has them. Intermediate values (2A1E, 2A36) are never among them: nothing charts them.
     pub subscribe: &'static [Uuid],
-    /// Read once after connecting, where the device has them, in this order.
+    /// Read once after connecting, where the device has them, in this order: without these its values can't be read aright.
+    pub features: &'static [Uuid],
+    /// And then these.
     pub read: &'static [Uuid],
     /// It keeps records that are asked for.
-    pub retrieve: Option<Width>,
+    pub memory: Option<Memory>,
+}
+
+/// How stored records are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// How wide its numbers are; `None` for a device that has none and is asked for everything each time.
+    pub numbers: Option<Width>,
+    /// Which characteristic says that it keeps any, and by which bits, all of them set; `None`: having a control point does.
+    pub announced: Option<(Uuid, u16)>,
+}
+
+/// Where a device has the second of a pair, the first is not subscribed to: it tells the same measurement, and would be a
+/// second record of it.
+const TOLD_TWICE: &[(Uuid, Uuid)] = &[(sig_uuid(0x2A35), sig_uuid(0x2B34))];
+
+/// What tells the same measurement better, where a device has it.
+pub fn told_better_by(characteristic: Uuid) -> Option<Uuid> {
+    TOLD_TWICE.iter().find(|(plain, _)| *plain == characteristic).map(|(_, better)| *better)
+}
+
+/// What a value that a device is asked for is to whoever counts its records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A record, with its number where it has one.
+    Record(Option<u32>),
+    /// A piece of one, or what belongs to one.
+    Piece,
+}
+
+/// `None` for what is no stored record, such as a value of now beside them.
+pub fn stored_record(characteristic: Uuid, octets: &[u8]) -> Option<Told> {
+    const CONTEXT: Uuid = sig_uuid(0x2A34);
+    const SEGMENT: Uuid = sig_uuid(0x2B36);
+    const LAST_SEGMENT: u8 = 0b10;
+    const NOW: [Uuid; 3] = [sig_uuid(0x2A35), sig_uuid(0x2B34), sig_uuid(0x2A5F)];
+    match (characteristic, octets) {
+        (uuid, _) if NOW.contains(&uuid) => None,
+        (CONTEXT, _) => Some(Told::Piece),
+        (SEGMENT, [header, low, high, ..]) if header & LAST_SEGMENT != 0 => {
+            Some(Told::Record(Some(u16::from_le_bytes([*low, *high]).into())))
+        }
+        (SEGMENT, _) => Some(Told::Piece),
+        _ => {
+            let records = observe(characteristic, octets).and_then(Result::ok);
+            Some(Told::Record(records.and_then(|(records, _)| records.last()?.sequence)))
+        }
+    }
 }
 
 /// The clock first: the shorter after connecting, the better the comparison with the gateway's.
@@ -31,19 +80,43 @@ const AFTER_CONNECT: &[Uuid] = &[
 ];
 
 /// What most do: tell what was measured, and be asked who they are.
-const TELLS: DeviceKind = DeviceKind { name: "", service: sig_uuid(0x1800), subscribe: &[], read: AFTER_CONNECT, retrieve: None };
+const TELLS: DeviceKind =
+    DeviceKind { name: "", services: &[], subscribe: &[], features: &[], read: AFTER_CONNECT, memory: None };
+
+const NUMBERED: Option<Memory> = Some(Memory { numbers: Some(Width::U16), announced: None });
+/// PLX Features: it stores spot checks, and puts a time on them. Without a time one that is read again would be a second one.
+const STORES_DATED: (Uuid, u16) = (sig_uuid(0x2A60), 0b1100);
 
 const DEVICE_KINDS: &[DeviceKind] = &[
-    DeviceKind { name: "heart-rate", service: sig_uuid(0x180D), subscribe: &[sig_uuid(0x2A37)], ..TELLS },
-    DeviceKind { name: "thermometer", service: sig_uuid(0x1809), subscribe: &[sig_uuid(0x2A1C)], ..TELLS },
-    DeviceKind { name: "blood-pressure", service: sig_uuid(0x1810), subscribe: &[sig_uuid(0x2A35)], ..TELLS },
-    DeviceKind { name: "pulse-oximeter", service: sig_uuid(0x1822), subscribe: &[sig_uuid(0x2A5E), sig_uuid(0x2A5F)], ..TELLS },
-    DeviceKind { name: "weight-scale", service: sig_uuid(0x181D), subscribe: &[sig_uuid(0x2A9D)], ..TELLS },
+    DeviceKind { name: "heart-rate", services: &[sig_uuid(0x180D)], subscribe: &[sig_uuid(0x2A37)], ..TELLS },
+    DeviceKind { name: "thermometer", services: &[sig_uuid(0x1809)], subscribe: &[sig_uuid(0x2A1C)], ..TELLS },
+    DeviceKind {
+        name: "blood-pressure",
+        services: &[sig_uuid(0x1810)],
+        subscribe: &[sig_uuid(0x2A35), sig_uuid(0x2B34), sig_uuid(0x2B36)],
+        features: &[sig_uuid(0x2A49)],
+        memory: NUMBERED,
+        ..TELLS
+    },
+    DeviceKind {
+        name: "pulse-oximeter",
+        services: &[sig_uuid(0x1822)],
+        subscribe: &[sig_uuid(0x2A5E), sig_uuid(0x2A5F)],
+        memory: Some(Memory { numbers: None, announced: Some(STORES_DATED) }),
+        ..TELLS
+    },
+    DeviceKind { name: "weight-scale", services: &[sig_uuid(0x181D)], subscribe: &[sig_uuid(0x2A9D)], ..TELLS },
+    DeviceKind {
+        name: "body-composition",
+        services: &[sig_uuid(0x181B), sig_uuid(0x181D)],
+        subscribe: &[sig_uuid(0x2A9C), sig_uuid(0x2A9D)],
+        ..TELLS
+    },
     DeviceKind {
         name: "glucose-meter",
-        service: sig_uuid(0x1808),
+        services: &[sig_uuid(0x1808)],
         subscribe: &[sig_uuid(0x2A18), sig_uuid(0x2A34)],
-        retrieve: Some(Width::U16),
+        memory: NUMBERED,
         ..TELLS
     },
 ];
@@ -63,11 +136,27 @@ mod tests {
             for uuid in kind.subscribe {
                 let row = characteristic(*uuid).expect("a known characteristic");
                 assert!(row.properties.notify || row.properties.indicate, "{}", row.name);
-                assert_eq!(row.service, Some(kind.service), "{}", row.name);
-                assert!(observe(*uuid, &[]).is_some(), "{}", row.name);
+                assert!(row.service.is_some_and(|service| kind.services.contains(&service)), "{}", row.name);
+                assert!(!row.is_whole() || observe(*uuid, &[]).is_some(), "{}", row.name);
                 assert!(!row.name.starts_with("intermediate"), "{}", row.name);
             }
-            assert!(kind.read.iter().all(|uuid| characteristic(*uuid).is_some_and(|row| row.properties.read)), "{}", kind.name);
+            assert!(
+                kind.features.iter().chain(kind.read).all(|uuid| characteristic(*uuid).is_some_and(|row| row.properties.read)),
+                "{}",
+                kind.name
+            );
         }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_counted_by_record_and_what_is_of_now_is_not() {
+        let glucose = [0x02, 7, 0, 0xEA, 0x07, 0x0B, 0x17, 0x0A, 0, 0, 0x6E, 0xB0, 0x11];
+        assert_eq!(stored_record(sig_uuid(0x2A18), &glucose), Some(Told::Record(Some(7))));
+        assert_eq!(stored_record(sig_uuid(0x2A34), &[0x42, 7, 0, 3, 0x41, 0xF0]), Some(Told::Piece));
+        assert_eq!(stored_record(sig_uuid(0x2B36), &[0b01, 9, 0, 0x35, 0x2A, 0]), Some(Told::Piece));
+        assert_eq!(stored_record(sig_uuid(0x2B36), &[0b110, 9, 0, 0x35, 0x2A, 0]), Some(Told::Record(Some(9))));
+        assert_eq!(stored_record(sig_uuid(0x2A5F), &[0, 95, 0, 60, 0]), None);
+        assert_eq!(stored_record(sig_uuid(0x2A5E), &[0, 95, 0, 60, 0]), Some(Told::Record(None)));
+        assert_eq!(told_better_by(sig_uuid(0x2A35)), Some(sig_uuid(0x2B34)));
     }
 }

@@ -1,6 +1,8 @@
 //! The enhanced characteristics of the Blood Pressure Service 1.1 (1810): seconds instead of a date, and stored values in
 //! segments.
 
+use uuid::Uuid;
+
 use super::blood_pressure::{Remarks, TIME_PRESENT, deflating, pressure_and_pulse, unit_of};
 use super::segment::{Joined, join};
 use super::table::sig_uuid;
@@ -179,6 +181,16 @@ impl BloodPressureRecord {
             .with("characteristic", Field::Word(row.name))
             .with("value", Field::Group(decoded.fields));
         Ok((fields, decoded.warnings))
+    }
+
+    /// Which characteristic the stored value is of.
+    pub const fn characteristic(&self) -> Uuid {
+        sig_uuid(self.uuid16)
+    }
+
+    /// The value as that characteristic tells it.
+    pub fn into_octets(self) -> Vec<u8> {
+        self.octets
     }
 
     /// The stored measurement, by the record's own number; `None` where the record holds none.

@@ -60,7 +60,7 @@ pub use current_time::{CurrentTime, LocalTimeInformation, ReferenceTimeInformati
 pub use cursor::{Cursor, Decode, Measurement, Read, Records, read, read_with};
 pub use date_time::DateTime;
 pub use device_information::{PnpId, SystemId, Text, UdiForMedicalDevices};
-pub use device_kind::{DeviceKind, device_kinds};
+pub use device_kind::{DeviceKind, Memory, Told, device_kinds, stored_record, told_better_by};
 pub use elapsed_time::ElapsedTime;
 pub use enhanced_blood_pressure::{
     BloodPressureRecord, EnhancedBloodPressureMeasurement, EnhancedIntermediateCuffPressure, RECORD_PREFIX,

@@ -29,6 +29,8 @@ pub enum Event<'a> {
     Answer(&'a [u8]),
     /// A stored record came, with its number where it has one.
     Record(Option<u32>),
+    /// A piece of a stored record came, or what belongs to one.
+    Piece,
     /// Time passed.
     Tick,
     /// Whoever is in charge wants the device for something else.
@@ -138,6 +140,10 @@ impl Retrieve {
                 vec![]
             }
             (State::Asking { .. } | State::Aborting { .. }, Event::Record(_)) => self.record(now),
+            (State::Asking { asked, .. }, Event::Piece) => {
+                self.state = State::Asking { asked, since: now };
+                vec![]
+            }
             (State::Asking { asked, .. }, Event::Answer(octets)) => self.answered(now, asked, octets),
             (State::Asking { asked: Ask::From(_), .. }, Event::Written(false)) => self.ask(now, Ask::All),
             (State::Asking { asked: Ask::Newest(_), .. }, Event::Written(false)) => self.end(Outcome::Complete(0)),

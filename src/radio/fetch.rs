@@ -12,7 +12,7 @@ use super::central::{Found, Handle};
 use super::event::RadioEvent;
 use super::settings::RadioDevice;
 use super::steps::Link;
-use crate::gatt::{observe, sig_uuid};
+use crate::gatt::{Told, Width, sig_uuid, stored_record};
 use crate::procedure::{Action, Event, Outcome, Retrieve};
 use crate::reading::DeviceId;
 
@@ -44,14 +44,21 @@ impl Durable {
 
 /// Fetches what the device stored; ends with the procedure, or with the link, when it is dropped.
 pub async fn stored(Link { handle, device, found, facts, events }: &Link, durable: Durable) {
-    let Some(width) = device.retrieve else { return };
+    let Some(memory) = device.retrieve else { return };
     let Some(control_point) = found.iter().find(|found| found.uuid == CONTROL_POINT && found.tells && found.writable) else {
         debug!(device = %device.id, "it has no Record Access Control Point");
         return;
     };
+    if let Some((features, bits)) = memory.announced
+        && !announces(handle, found, features, bits).await
+    {
+        debug!(device = %device.id, "it does not say that it stores what can be told apart");
+        return;
+    }
     let (tap, mut tapped) = mpsc::channel(TAPPED);
     facts.lock().tap = Some(tap);
-    let mut retrieve = Retrieve::new(width, durable.last(device.id));
+    let last = memory.numbers.and_then(|_| durable.last(device.id));
+    let mut retrieve = Retrieve::new(memory.numbers.unwrap_or(Width::U16), last);
     let begun = match handle.subscribe(control_point).await {
         Ok(()) => retrieve.poll(Instant::now(), Event::Begin),
         Err(error) => {
@@ -63,6 +70,15 @@ pub async fn stored(Link { handle, device, found, facts, events }: &Link, durabl
     facts.lock().tap = None;
     info!(device = %device.id, outcome = outcome.name(), records = outcome.records(), "stored records");
     let _ = events.send(RadioEvent::Retrieved { device: device.id, outcome }).await;
+}
+
+/// Whether the device says that it does, in the low two octets of its features.
+async fn announces(handle: &Handle, found: &[Found], features: Uuid, bits: u16) -> bool {
+    let Some(features) = found.iter().find(|found| found.uuid == features && found.readable) else { return false };
+    match handle.read(features).await.as_deref() {
+        Ok([low, high, ..]) => u16::from_le_bytes([*low, *high]) & bits == bits,
+        _ => false,
+    }
 }
 
 async fn run(
@@ -95,10 +111,11 @@ async fn run(
                 Some((CONTROL_POINT, octets)) => retrieve.poll(Instant::now(), Event::Answer(&octets)),
                 // What is read shows up in the stream as well, and is no record.
                 Some((uuid, _)) if !device.subscribe.contains(&uuid) => vec![],
-                Some((uuid, octets)) => {
-                    let number = observe(uuid, &octets).and_then(Result::ok).and_then(|(records, _)| records.last()?.sequence);
-                    retrieve.poll(Instant::now(), Event::Record(number))
-                }
+                Some((uuid, octets)) => match stored_record(uuid, &octets) {
+                    Some(Told::Record(number)) => retrieve.poll(Instant::now(), Event::Record(number)),
+                    Some(Told::Piece) => retrieve.poll(Instant::now(), Event::Piece),
+                    None => vec![],
+                },
                 None => retrieve.poll(Instant::now(), Event::Stop),
             },
             () = tokio::time::sleep_until(due.into()) => retrieve.poll(Instant::now(), Event::Tick),

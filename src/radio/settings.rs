@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::bond::Bond;
 use super::fetch::Durable;
 use super::requests::Requests;
-use crate::gatt::Width;
+use crate::gatt::Memory;
 use crate::profile::Profile;
 use crate::reading::{DeviceId, DeviceTime};
 
@@ -48,8 +48,8 @@ pub struct RadioDevice {
     pub priority: Priority,
     /// It goes on telling values while it is connected; others are done once they have told what was measured.
     pub streams: bool,
-    /// It keeps records that are asked for after connecting, and how it numbers them.
-    pub retrieve: Option<Width>,
+    /// It keeps records that are asked for after connecting.
+    pub retrieve: Option<Memory>,
     /// While it is connected a value comes at least this often; `None` for a device that tells only what was measured.
     pub expect_every: Option<Duration>,
 }

@@ -14,6 +14,7 @@ use super::central::{Central, CentralError, Found, Handle};
 use super::event::{Heard, InformationField, RadioEvent};
 use super::settings::{ClockDecoder, RadioDevice};
 use super::steps::Link;
+use crate::gatt::told_better_by;
 use crate::reading::{BootMillis, DeviceId, DeviceTime, SecurityLevel};
 
 /// A serial number has some twenty characters; a text beyond this makes no sense.
@@ -125,7 +126,9 @@ pub async fn subscribe(
 async fn subscribe_to_all(Link { handle, device, found, .. }: &Link) -> Result<(), CentralError> {
     let mut refused = None;
     let mut subscribed = 0;
-    for uuid in &device.subscribe {
+    let better = |uuid| told_better_by(uuid).filter(|better| device.subscribe.contains(better));
+    let offered = |uuid| found.iter().any(|f| f.uuid == uuid && f.tells);
+    for uuid in device.subscribe.iter().filter(|uuid| !better(**uuid).is_some_and(offered)) {
         let Some(wanted) = found.iter().find(|f| f.uuid == *uuid && f.tells) else {
             debug!(device = %device.id, characteristic = %uuid, "the device does not offer it");
             continue;
@@ -164,7 +167,7 @@ async fn read_clock(handle: &Handle, device: &RadioDevice, found: &[Found], fact
 
 /// Reads what is worth knowing once a connection, but not worth delaying a measurement for.
 pub async fn read(Link { handle, device, found, facts, events }: &Link) {
-    for found in found.iter().filter(|found| found.readable && device.read.contains(&found.uuid)) {
+    for found in device.read.iter().filter_map(|uuid| found.iter().find(|found| found.readable && found.uuid == *uuid)) {
         let octets = match handle.read(found).await {
             Ok(octets) => octets,
             Err(error) => {

@@ -16,6 +16,7 @@ pub const TEMPERATURE: Uuid = uuid16(0x2a1c);
 pub const BLOOD_PRESSURE: Uuid = uuid16(0x2a35);
 pub const WEIGHT: Uuid = uuid16(0x2a9d);
 pub const GLUCOSE: Uuid = uuid16(0x2a18);
+pub const GLUCOSE_CONTEXT: Uuid = uuid16(0x2a34);
 pub const RECORD_ACCESS: Uuid = uuid16(0x2a52);
 pub const SPOT_CHECK: Uuid = uuid16(0x2a5e);
 pub const CONTINUOUS: Uuid = uuid16(0x2a5f);
