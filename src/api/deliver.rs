@@ -28,7 +28,7 @@ pub struct DeliverState {
 pub fn router(state: DeliverState) -> Router {
     Router::new()
         .route("/v1/status", get(routes))
-        .route("/v1/assignments", get(assignments).post(assign).delete(unassign))
+        .route("/v1/assignments", get(who_is_where).post(assign).delete(unassign))
         .route("/v1/patients", get(patients))
         .route("/v1/patients/{key}", put(set_patient).delete(forget_patient))
         .route("/v1/conditions", get(conditions))
@@ -99,9 +99,9 @@ struct At {
     at: Option<String>,
 }
 
-async fn assignments(State(state): State<DeliverState>, Query(query): Query<At>) -> Response {
+async fn who_is_where(State(state): State<DeliverState>, Query(query): Query<At>) -> Response {
     match time(query.at.as_deref()) {
-        Ok(at) => state.ask(DeskRequest::Assignments { at }).await,
+        Ok(at) => state.ask(DeskRequest::WhoIsWhere { at }).await,
         Err(refusal) => refusal,
     }
 }

@@ -15,6 +15,7 @@ pub mod profile;
 pub mod route;
 pub mod status;
 pub mod store;
+pub mod ward;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,8 +55,9 @@ enum Command {
     Assign(assign::AssignArgs),
     /// End an assignment
     Unassign(assign::UnassignArgs),
-    /// Show who is assigned to what
-    Assignments(assign::AssignmentsArgs),
+    /// Show who is where
+    #[command(alias = "assignments")]
+    Ward(ward::WardArgs),
     /// What may not go yet, and why: list, assign, discard
     #[command(subcommand)]
     Held(held::HeldCommand),
@@ -114,7 +116,7 @@ pub fn main() -> ExitCode {
         Command::Fleet(args) => fleet::run(args),
         Command::Assign(args) => assign::assign(args),
         Command::Unassign(args) => assign::unassign(args),
-        Command::Assignments(args) => assign::assignments(args),
+        Command::Ward(args) => ward::run(args),
         Command::Held(command) => held::run(command),
         Command::Decide(command) => decide::run(command),
         Command::Patient(command) => patient::run(command),

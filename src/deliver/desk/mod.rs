@@ -6,6 +6,7 @@ mod held;
 mod letters;
 mod routes;
 mod ward;
+mod who;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -66,7 +67,7 @@ pub enum Target {
 pub enum DeskRequest {
     Assign { target: Target, patient: SubjectKey, from: Option<Timestamp>, yes: Option<u64>, actor: String },
     Unassign { target: Target, at: Option<Timestamp>, yes: Option<u64>, actor: String },
-    Assignments { at: Option<Timestamp> },
+    WhoIsWhere { at: Option<Timestamp> },
     Patients,
     SetPatient { key: SubjectKey, document: Phi<Vec<u8>>, actor: String },
     ForgetPatient { key: SubjectKey, actor: String },
@@ -198,7 +199,7 @@ impl Desk {
                 let change = self.end(&target)?;
                 self.change_ward(change, at, yes, &actor, "unassign", &target.to_string(), "").await
             }
-            DeskRequest::Assignments { at } => self.assignments(at),
+            DeskRequest::WhoIsWhere { at } => self.who_is_where(at),
             DeskRequest::Patients => self.patients(),
             DeskRequest::SetPatient { key, document, actor } => self.set_patient(&key, &document, &actor),
             DeskRequest::ForgetPatient { key, actor } => self.forget_patient(&key, &actor),
