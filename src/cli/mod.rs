@@ -12,6 +12,7 @@ pub mod held;
 pub mod key;
 pub mod patient;
 pub mod profile;
+pub mod record;
 pub mod route;
 pub mod status;
 pub mod store;
@@ -58,7 +59,11 @@ enum Command {
     /// Show who is where
     #[command(alias = "assignments")]
     Ward(ward::WardArgs),
-    /// What may not go yet, and why: list, assign, discard
+    /// Say whose a record was taken to be, and by which events
+    Why(record::RecordArgs),
+    /// Say where a record is and has been
+    Trace(record::RecordArgs),
+    /// What may not go yet, and why: list, show, assign, discard
     #[command(subcommand)]
     Held(held::HeldCommand),
     /// Corrections that wait for a person: list, accept, refuse
@@ -117,6 +122,8 @@ pub fn main() -> ExitCode {
         Command::Assign(args) => assign::assign(args),
         Command::Unassign(args) => assign::unassign(args),
         Command::Ward(args) => ward::run(args),
+        Command::Why(args) => record::why(args),
+        Command::Trace(args) => record::trace(args),
         Command::Held(command) => held::run(command),
         Command::Decide(command) => decide::run(command),
         Command::Patient(command) => patient::run(command),
