@@ -322,7 +322,7 @@ fn what_the_config_says_holds_from_its_first_start_until_its_line_is_gone() {
     rig.configure(&both_routes(&rig), &format!("{PATIENTS}{beds}"));
     rig.start(Shape::OneProcess);
     rig.wait_until_heard(SOON);
-    let who = |rig: &Rig| rig.ask_json(&["assignments"]);
+    let who = |rig: &Rig| rig.ask_json(&["ward"]);
     let said = wait_until(SOON, || who(&rig)["devices"][0]["patient"] == "p-anna" && who(&rig)["places"][0]["bed"] == "7");
     assert!(said, "{}", who(&rig));
     let since = who(&rig)["devices"][0]["from"].clone();
@@ -362,7 +362,7 @@ fn the_user_slots_of_a_shared_cuff_are_different_people() {
     rig.start(Shape::OneProcess);
     rig.wait_until_heard(SOON);
     rig.ask(&["assign", "--device", "cuff", "--user", "1", "p-anna"]);
-    let listed = rig.ask_json(&["assignments"]);
+    let listed = rig.ask_json(&["ward"]);
     assert_eq!((&listed["devices"][0]["user"], &listed["devices"][0]["patient"]), (&json!(1), &json!("p-anna")));
     std::thread::sleep(CLEAR_OF_THE_EDGE_BY_DEVICE_CLOCK);
     let annas = measure(&mut rig, "cuff", 1);
@@ -399,7 +399,7 @@ fn what_nobody_knows_is_refused_by_name() {
     let (from, to) = (time(Duration::from_secs(60)), time(Duration::ZERO));
     let said = rig.refused(&["route", "replay", "chert", "--from", &from, "--to", &to], 1);
     assert!(said.contains("no route is called \"chert\""), "{said}");
-    assert_eq!(rig.ask_json(&["assignments"])["devices"], json!([]));
+    assert_eq!(rig.ask_json(&["ward"])["devices"], json!([]));
     rig.stop();
 }
 
@@ -428,7 +428,7 @@ fn identifiers_leave_no_trace() {
     let row = |listed: &Value| listed.as_array().unwrap().iter().find(|row| row["key"] == "p-anna").cloned().unwrap();
     assert_eq!((&row(&listed)["identified"], &row(&listed)["forgotten"]), (&json!(true), &json!(false)));
     seen.extend([listed.to_string(), rig.ask(&["patient", "list"]), rig.ask(&["status", "--json"]), rig.ask(&["status"])]);
-    seen.extend([rig.ask(&["assignments", "--json"]), rig.ask(&["route", "list", "--json"])]);
+    seen.extend([rig.ask(&["ward", "--json"]), rig.ask(&["route", "list", "--json"])]);
     assert_no_trace(&rig, &seen, CANARY);
 
     rig.ask(&["patient", "forget", "p-anna"]);

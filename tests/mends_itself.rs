@@ -193,7 +193,7 @@ fn a_damaged_ward_pauses_what_goes_to_patients_until_a_person_resumes_it() {
     (2..=pages).for_each(|page| flip(&ward, page));
     rig.start(Shape::OneProcess);
     rig.wait_until_heard(LIMIT);
-    let lost = "assignments were lost when ward.db was damaged; check `bedrail assignments`, then resume";
+    let lost = "assignments were lost when ward.db was damaged; check `bedrail ward`, then resume";
     rig.wait_for_route("chart", LIMIT, |route| route["state"] == "paused" && route["detail"] == lost);
     let told = rig.ask(&["status"]);
     assert!(told.contains("store damaged: ward.db was damaged") && told.contains(lost), "{told}");
@@ -207,7 +207,7 @@ fn a_damaged_ward_pauses_what_goes_to_patients_until_a_person_resumes_it() {
     rig.wait_for_route("chart", LIMIT, |route| route["state"] == "paused" && route["detail"] == lost);
     assert!(rig.audit_trail().contains(&("route pause".to_owned(), "chart".to_owned())));
 
-    let assignments = rig.ask(&["assignments"]);
+    let assignments = rig.ask(&["ward"]);
     assert!(assignments.contains("p-anna"), "the config says it again: {assignments}");
     rig.ask(&["route", "resume", "chart"]);
     assert!(wait_until(LIMIT, || charted(&rig) >= before + 5), "{}", rig.logs());

@@ -105,7 +105,7 @@ fn a_daemon_that_does_not_run_is_unreachable() {
         &["route", "list"][..],
         &["route", "pause", "live"],
         &["assign", "--device", "strap", "p-anna"],
-        &["assignments"],
+        &["ward"],
         &["patient", "list"],
         &["patient", "forget", "p-anna"],
         &["status"],

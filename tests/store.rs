@@ -94,6 +94,16 @@ fn records_come_back_in_order_over_frames_and_after_reopening() {
 }
 
 #[test]
+fn a_stream_that_another_has_begun_is_read_as_well() {
+    let fixture = Fixture::new();
+    let reader = fixture.open();
+    fixture.open().append(vec![arrival(60), arrival(61)]).unwrap();
+    let mut read = Vec::new();
+    reader.read_stream_back(&stream(Metric::PulseRateCuff), |_, _| true, |seq, _| read.push(seq.0)).unwrap();
+    assert_eq!(read, [1, 2]);
+}
+
+#[test]
 fn the_same_octets_under_the_same_identity_are_one_record() {
     let fixture = Fixture::new();
     let mut store = fixture.open();

@@ -98,7 +98,7 @@ impl Gateway {
         let count = |word: &str| devices.iter().filter(|device| device.config.contains(word)).count();
         let end = Instant::now() + START;
         loop {
-            let known: Value = serde_json::from_str(&self.command(&["assignments", "--json"])?.stdout).unwrap_or_default();
+            let known: Value = serde_json::from_str(&self.command(&["ward", "--json"])?.stdout).unwrap_or_default();
             let of = |list: &str| known[list].as_array().map_or(0, Vec::len);
             if (of("devices"), of("places")) == (count("patient ="), count("bed =")) {
                 return Ok(());

@@ -28,7 +28,7 @@ pub struct DeliverState {
 pub fn router(state: DeliverState) -> Router {
     Router::new()
         .route("/v1/status", get(routes))
-        .route("/v1/assignments", get(assignments).post(assign).delete(unassign))
+        .route("/v1/assignments", get(who_is_where).post(assign).delete(unassign))
         .route("/v1/patients", get(patients))
         .route("/v1/patients/{key}", put(set_patient).delete(forget_patient))
         .route("/v1/conditions", get(conditions))
@@ -38,7 +38,9 @@ pub fn router(state: DeliverState) -> Router {
         .route("/v1/routes/{name}/resume", post(resume_route))
         .route("/v1/routes/{name}/replay", post(replay_route))
         .route("/v1/held", get(held))
-        .route("/v1/held/{route}/{seq}", post(name_held))
+        .route("/v1/held/{route}/{seq}", get(held_run).post(name_held))
+        .route("/v1/records/{seq}", get(record))
+        .route("/v1/records/named/{id}", get(find_record))
         .route("/v1/decisions", get(decisions))
         .route("/v1/decisions/{route}/{seq}", post(decide))
         .route("/v1/dead-letters", get(dead_letters))
@@ -99,9 +101,9 @@ struct At {
     at: Option<String>,
 }
 
-async fn assignments(State(state): State<DeliverState>, Query(query): Query<At>) -> Response {
+async fn who_is_where(State(state): State<DeliverState>, Query(query): Query<At>) -> Response {
     match time(query.at.as_deref()) {
-        Ok(at) => state.ask(DeskRequest::Assignments { at }).await,
+        Ok(at) => state.ask(DeskRequest::WhoIsWhere { at }).await,
         Err(refusal) => refusal,
     }
 }
@@ -178,6 +180,27 @@ async fn drop_route(State(state): State<DeliverState>, Actor(actor): Actor, Path
 
 async fn held(State(state): State<DeliverState>) -> Response {
     state.ask(DeskRequest::Held).await
+}
+
+async fn held_run(State(state): State<DeliverState>, Path((route, seq)): Path<(String, u64)>) -> Response {
+    state.ask(DeskRequest::HeldRun { route, seq: Seq(seq) }).await
+}
+
+async fn record(State(state): State<DeliverState>, Path(seq): Path<u64>) -> Response {
+    state.ask(DeskRequest::Record { seq: Seq(seq) }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Below {
+    below: Option<u64>,
+}
+
+async fn find_record(State(state): State<DeliverState>, Path(id): Path<String>, Query(query): Query<Below>) -> Response {
+    match id.parse() {
+        Ok(id) => state.ask(DeskRequest::FindRecord { id, below: query.below.map(Seq) }).await,
+        Err(_) => bad_request("a record id is 32 hexadecimal digits"),
+    }
 }
 
 #[derive(Deserialize)]

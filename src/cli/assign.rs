@@ -1,8 +1,8 @@
-//! `bedrail assign`, `unassign`, `assignments`: who is measured by which device and lies in which bed, from when to when.
+//! `bedrail assign`, `unassign`: who is measured by which device and lies in which bed, from when to when.
 
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::ConfigArg;
 use super::ask::{self, Owner};
@@ -55,18 +55,6 @@ pub struct UnassignArgs {
     config: ConfigArg,
 }
 
-#[derive(Clone, Debug, clap::Args)]
-pub struct AssignmentsArgs {
-    /// At this time instead of now
-    #[arg(long, value_name = "TIME")]
-    at: Option<String>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    config: ConfigArg,
-}
-
 pub fn assign(args: AssignArgs) -> ExitCode {
     let TargetArgs { device, bed } = args.target;
     let body =
@@ -82,32 +70,4 @@ pub fn unassign(args: UnassignArgs) -> ExitCode {
     ask::ask(&args.config, Owner::Deliver, "DELETE", "/v1/assignments", body.to_string().into_bytes(), |answer| {
         println!("assignment ended at {}", ask::text(answer, "at"));
     })
-}
-
-pub fn assignments(args: AssignmentsArgs) -> ExitCode {
-    let query = args.at.as_deref().map(|at| format!("?at={}", ask::segment(at))).unwrap_or_default();
-    ask::ask(&args.config, Owner::Deliver, "GET", &format!("/v1/assignments{query}"), Vec::new(), |answer| {
-        if args.json { println!("{answer:#}") } else { print(answer) }
-    })
-}
-
-fn print(answer: &Value) {
-    println!("at {}", ask::text(answer, "at"));
-    let rows =
-        |list: &str, row: fn(&Value) -> Vec<String>| answer[list].as_array().into_iter().flatten().map(row).collect::<Vec<_>>();
-    let devices = rows("devices", |v| ["device", "user", "patient", "from"].map(|f| ask::text(v, f).into_owned()).to_vec());
-    if !devices.is_empty() {
-        println!();
-        ask::table(&["DEVICE", "USER", "PATIENT", "SINCE"], &devices);
-    }
-    let beds = rows("beds", |v| ["bed", "patient", "from"].map(|f| ask::text(v, f).into_owned()).to_vec());
-    if !beds.is_empty() {
-        println!();
-        ask::table(&["BED", "PATIENT", "SINCE"], &beds);
-    }
-    let places = rows("places", |v| ["device", "bed", "from"].map(|f| ask::text(v, f).into_owned()).to_vec());
-    if !places.is_empty() {
-        println!();
-        ask::table(&["DEVICE", "AT BED", "SINCE"], &places);
-    }
 }

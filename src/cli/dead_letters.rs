@@ -4,15 +4,14 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::ConfigArg;
 use super::ask::{self, Owner};
+use super::record::RecordRef;
 use crate::daemon::EXIT_RUNTIME;
-use crate::reading::RecordId;
 
 /// Named in one request; a half takes no more.
 const BATCH: usize = 500;
@@ -80,41 +79,6 @@ pub struct Which {
     /// Only those of this route
     #[arg(long, value_name = "NAME")]
     route: Option<String>,
-}
-
-/// How a person names a record: as `list` prints it, or as a receiver knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RecordRef {
-    Seq(u64),
-    Id(RecordId),
-}
-
-impl FromStr for RecordRef {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let id = || text.parse().map(Self::Id).ok();
-        // An id may consist of decimal digits too; a log never gets so long.
-        id().or_else(|| text.parse().map(Self::Seq).ok()).ok_or_else(|| {
-            "a record is named by its number in the log or its id of 32 hexadecimal digits; `bedrail dead-letters list` shows both".to_owned()
-        })
-    }
-}
-
-impl RecordRef {
-    fn is(self, letter: &Value) -> bool {
-        match self {
-            Self::Seq(seq) => letter["seq"] == seq,
-            Self::Id(id) => letter["record"] == id.to_string(),
-        }
-    }
-
-    fn text(self) -> String {
-        match self {
-            Self::Seq(seq) => seq.to_string(),
-            Self::Id(id) => id.to_string(),
-        }
-    }
 }
 
 pub fn run(command: DeadLettersCommand) -> ExitCode {
@@ -314,7 +278,7 @@ impl Half {
         self.pages(which.route.as_deref(), u64::MAX, |letter| {
             let mut meant = which.all;
             for (record, found) in which.records.iter().zip(&mut found) {
-                if record.is(&letter) {
+                if is(*record, &letter) {
                     (*found, meant) = (true, true);
                 }
             }
@@ -329,5 +293,12 @@ impl Half {
                 Err(format!("record {} is no dead letter{of}; `bedrail dead-letters list` shows which are", record.text()))
             }
         }
+    }
+}
+
+fn is(record: RecordRef, letter: &Value) -> bool {
+    match record {
+        RecordRef::Seq(seq) => letter["seq"] == seq,
+        RecordRef::Id(id) => letter["record"] == id.to_string(),
     }
 }

@@ -18,6 +18,17 @@ pub enum HeldCommand {
         #[command(flatten)]
         config: ConfigArg,
     },
+    /// Show one run: why, when it was measured, and what would let it go
+    Show {
+        route: String,
+        /// The first record of the run, as listed
+        first: u64,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        config: ConfigArg,
+    },
     /// Say whose these records are
     Assign {
         route: String,
@@ -49,6 +60,18 @@ pub fn run(command: HeldCommand) -> ExitCode {
             let rows = rows.map(|row| fields.map(|field| ask::text(row, field).into_owned()).to_vec());
             ask::table(&["ROUTE", "FIRST", "RECORDS", "DEVICE", "METRIC", "SINCE", "WHY"], &rows.collect::<Vec<_>>());
         }),
+        HeldCommand::Show { route, first, json, config } => {
+            let path = format!("/v1/held/{}/{first}", ask::segment(&route));
+            ask::ask(&config, Owner::Deliver, "GET", &path, Vec::new(), |answer| {
+                if json {
+                    return println!("{answer:#}");
+                }
+                for field in ["route", "first", "last", "records", "device", "metric", "since", "until", "reason", "why"] {
+                    println!("{field:<12} {}", ask::text(answer, field));
+                }
+                println!("{:<12} {}", "released by", ask::text(answer, "released_by"));
+            })
+        }
         HeldCommand::Assign { route, first, patient, config } => {
             let said = format!("belong to {patient}");
             name(&route, first, &json!({ "patient": patient }), &config, &said)

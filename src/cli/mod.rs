@@ -13,10 +13,12 @@ pub mod key;
 pub mod pair;
 pub mod patient;
 pub mod profile;
+pub mod record;
 pub mod route;
 pub mod scan;
 pub mod status;
 pub mod store;
+pub mod ward;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,9 +64,14 @@ enum Command {
     Assign(assign::AssignArgs),
     /// End an assignment
     Unassign(assign::UnassignArgs),
-    /// Show who is assigned to what
-    Assignments(assign::AssignmentsArgs),
-    /// What may not go yet, and why: list, assign, discard
+    /// Show who is where
+    #[command(alias = "assignments")]
+    Ward(ward::WardArgs),
+    /// Say whose a record was taken to be, and by which events
+    Why(record::RecordArgs),
+    /// Say where a record is and has been
+    Trace(record::RecordArgs),
+    /// What may not go yet, and why: list, show, assign, discard
     #[command(subcommand)]
     Held(held::HeldCommand),
     /// Corrections that wait for a person: list, accept, refuse
@@ -125,7 +132,9 @@ pub fn main() -> ExitCode {
         Command::Fleet(args) => fleet::run(args),
         Command::Assign(args) => assign::assign(args),
         Command::Unassign(args) => assign::unassign(args),
-        Command::Assignments(args) => assign::assignments(args),
+        Command::Ward(args) => ward::run(args),
+        Command::Why(args) => record::why(args),
+        Command::Trace(args) => record::trace(args),
         Command::Held(command) => held::run(command),
         Command::Decide(command) => decide::run(command),
         Command::Patient(command) => patient::run(command),

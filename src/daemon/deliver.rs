@@ -31,7 +31,7 @@ const REQUESTS: usize = 16;
 const BATCHED_WINDOW: usize = 8 * batch::MAX_RECORDS;
 
 /// Why a route to patients is paused after `ward.db` was damaged.
-const WARD_LOST: &str = "assignments were lost when ward.db was damaged; check `bedrail assignments`, then resume";
+const WARD_LOST: &str = "assignments were lost when ward.db was damaged; check `bedrail ward`, then resume";
 
 pub fn start(
     settings: &Settings,

@@ -71,8 +71,14 @@ impl HeldRuns {
     }
 
     pub fn covers(&self, seq: Seq, record: &Record) -> bool {
+        self.reason_of(seq, record).is_some()
+    }
+
+    /// Why a record is held.
+    pub fn reason_of(&self, seq: Seq, record: &Record) -> Option<HoldReason> {
         let source = (record.device, record.stream);
-        self.runs.range(..=(source, seq)).next_back().is_some_and(|((of, _), run)| *of == source && run.last >= seq)
+        let ((of, _), run) = self.runs.range(..=(source, seq)).next_back()?;
+        (*of == source && run.last >= seq).then_some(run.reason)
     }
 
     /// The lowest record a source is held at for this reason.

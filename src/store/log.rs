@@ -229,7 +229,7 @@ pub(super) fn read_stream_back(
     mut more: impl FnMut(BootId, BootMillis) -> bool,
     mut each: impl FnMut(Seq, Record),
 ) -> Result<(), StoreError> {
-    let Some(wanted) = streams.known(stream.device, Some(stream)) else { return Ok(()) };
+    let Some(wanted) = streams.known(connection, stream.device, Some(stream))? else { return Ok(()) };
     let mut statement = connection
         .prepare_cached("SELECT first, n, format, body, checksum, directory, boot, arrived_to FROM frame ORDER BY first DESC")?;
     let mut rows = statement.query([])?;
@@ -284,6 +284,14 @@ pub(super) fn newest_versions(
     Ok(newest)
 }
 
+/// As far as ids are indexed.
+pub(super) fn seq_of(connection: &Connection, id: RecordId) -> Result<Option<Seq>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT max(seq) FROM (SELECT seq FROM seen WHERE id = ?1 UNION ALL SELECT seq FROM amended WHERE id = ?1)",
+    )?;
+    Ok(statement.query_row([id.0], |row| row.get::<_, Option<i64>>(0))?.map(|seq| Seq(seq as u64)))
+}
+
 impl Streams {
     pub(super) fn load(connection: &Connection) -> Result<Self, StoreError> {
         let mut statement = connection.prepare("SELECT n, key FROM stream")?;
@@ -303,8 +311,14 @@ impl Streams {
         Ok(n)
     }
 
-    fn known(&self, device: DeviceId, stream: Option<&StreamKey>) -> Option<u32> {
-        self.numbers.get(&stream_key(device, stream)).copied()
+    /// The number of a stream if it has one; as in [`Self::number`], others may have given it.
+    fn known(&self, connection: &Connection, device: DeviceId, stream: Option<&StreamKey>) -> Result<Option<u32>, StoreError> {
+        let key = stream_key(device, stream);
+        if let Some(n) = self.numbers.get(&key) {
+            return Ok(Some(*n));
+        }
+        let mut statement = connection.prepare_cached("SELECT n FROM stream WHERE key = ?")?;
+        Ok(statement.query_row([&key], |row| row.get(0)).optional()?)
     }
 
     /// A transaction that was rolled back may have given numbers that nobody else knows of.

@@ -152,6 +152,11 @@ impl Store {
         log::newest_versions(&self.connection, ids, sides)
     }
 
+    /// Where the record of this id is, or its newest version: of what a device can send again and of windows alone.
+    pub fn seq_of(&self, id: RecordId) -> Result<Option<Seq>, StoreError> {
+        log::seq_of(&self.connection, id)
+    }
+
     /// The first number at or after `seq` that is in the log: what lies between was evicted.
     pub fn next_present(&self, seq: Seq) -> Result<Option<Seq>, StoreError> {
         evict::next_present(&self.connection, seq)

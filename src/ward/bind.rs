@@ -54,10 +54,18 @@ pub struct Affected {
 
 /// Why nobody is bound at some time, before the edges are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unbound {
+pub(super) enum Unbound {
     Nobody,
     Conflict,
     UnknownUser,
+}
+
+/// What tied a device to a patient until `to`.
+pub(super) struct Tie<'a> {
+    pub to: Timestamp,
+    /// It ended because the visit did.
+    pub discharged: bool,
+    pub subject: &'a SubjectKey,
 }
 
 type Who = Result<SubjectKey, Unbound>;
@@ -156,14 +164,19 @@ impl Ward {
         }
     }
 
-    fn by_spot(&self, device: DeviceId, at: Timestamp) -> Option<Binding> {
+    pub(super) fn by_spot(&self, device: DeviceId, at: Timestamp) -> Option<Binding> {
         let spot = self.spot(device, at)?;
         let subject = self.known_as(&spot.value.subject).clone();
         Some(Binding { subject, rule: Rule::Spot, evidence: vec![spot.began.n] })
     }
 
     /// A device whose user slots are paired one by one is nobody else's: not the general pairing's, not the bed's.
-    fn by_pairing(&self, device: DeviceId, user: Option<UserIndex>, at: Timestamp) -> Result<Option<Binding>, Unbound> {
+    pub(super) fn by_pairing(
+        &self,
+        device: DeviceId,
+        user: Option<UserIndex>,
+        at: Timestamp,
+    ) -> Result<Option<Binding>, Unbound> {
         let of = |user: Option<UserIndex>, rule: Rule| {
             let interval = self.pairings.get(&(device, user))?.at(at)?;
             let subject = self.known_as(&interval.value).clone();
@@ -185,10 +198,10 @@ impl Ward {
     }
 
     /// Everybody who lies in the device's bed, each person once.
-    fn by_bed(&self, device: DeviceId, at: Timestamp) -> Vec<Binding> {
+    pub(super) fn by_bed(&self, device: DeviceId, at: Timestamp) -> Vec<Binding> {
         let Some(place) = self.places.get(&device).and_then(|places| places.at(at)) else { return Vec::new() };
         let mut people: Vec<Binding> = Vec::new();
-        for occupant in self.occupants(&place.value).filter(|occupant| holds(occupant, at)) {
+        for occupant in self.occupants(&place.value).filter(|occupant| occupant.holds(at)) {
             let subject = self.known_as(&occupant.value);
             if !people.iter().any(|known| known.subject == *subject) {
                 let evidence = vec![place.began.n, occupant.began.n];
@@ -216,14 +229,26 @@ impl Ward {
 
     /// Whether what last tied the device to a patient ended because that visit did.
     fn ended_with_the_visit(&self, device: DeviceId, user: Option<UserIndex>, at: Timestamp) -> bool {
+        self.last_tie(device, user, at).is_some_and(|tie| tie.discharged)
+    }
+
+    /// What last tied the device to a patient and no longer does.
+    pub(super) fn last_tie(&self, device: DeviceId, user: Option<UserIndex>, at: Timestamp) -> Option<Tie<'_>> {
         let own = [user, None].into_iter().filter_map(|user| self.pairings.get(&(device, user))?.last_begun(at));
-        let pairings = own.map(|interval| (interval.to, interval.discharged));
-        let spots = self.spots.get(&device).and_then(|spots| spots.last_begun(at)).map(|spot| (spot.to, spot.discharged));
+        let pairings = own.map(|interval| (interval.to, interval.discharged, &interval.value));
+        let spots = self.spots.get(&device).and_then(|spots| spots.last_begun(at));
+        let spots = spots.map(|spot| (spot.to, spot.discharged, &spot.value.subject));
         let place = self.places.get(&device).and_then(|places| places.at(at));
         let occupants = place.into_iter().flat_map(|place| self.occupants(&place.value));
-        let occupants = occupants.map(|occupant| (occupant.to, occupant.discharged));
-        let ended = pairings.chain(spots).chain(occupants).filter_map(|(to, discharged)| Some((to?, discharged)));
-        ended.filter(|(to, _)| *to <= at).max().is_some_and(|(_, discharged)| discharged)
+        let occupants = occupants.map(|occupant| (occupant.to, occupant.discharged, &occupant.value));
+        let ended = pairings.chain(spots).chain(occupants);
+        let ended = ended.filter_map(|(to, discharged, subject)| Some(Tie { to: to?, discharged, subject }));
+        ended.filter(|tie| tie.to <= at).max_by_key(|tie| (tie.to, tie.discharged))
+    }
+
+    /// The bed at which a device stands.
+    pub fn bed_of(&self, device: DeviceId, at: Timestamp) -> Option<&str> {
+        Some(&self.places.get(&device)?.at(at)?.value)
     }
 
     /// A bed that a silent feed filled may have another in it by now.
@@ -254,10 +279,6 @@ impl Ward {
         turns.extend(stood_at.into_iter().flat_map(|bed| self.occupants(bed)).flat_map(turns_of));
         turns
     }
-}
-
-fn holds<T>(interval: &Interval<T>, at: Timestamp) -> bool {
-    interval.from <= at && interval.to.is_none_or(|to| at < to)
 }
 
 fn turns_of<T>(interval: &Interval<T>) -> impl Iterator<Item = (Timestamp, EventSource)> + use<T> {

@@ -28,6 +28,12 @@ pub struct Interval<T> {
     pub discharged: bool,
 }
 
+impl<T> Interval<T> {
+    pub fn holds(&self, at: Timestamp) -> bool {
+        self.from <= at && self.to.is_none_or(|to| at < to)
+    }
+}
+
 /// A scan that ties the next few readings of a device to a patient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spot {

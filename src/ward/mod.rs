@@ -8,6 +8,7 @@ mod fold;
 mod phi;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use bind::{Affected, Binding, Guards, Rule};
 pub use config_sync::{Standing, Wanted, sync};

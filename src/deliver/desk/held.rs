@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Desk, DeskError};
 use crate::reading::{DeviceId, Record, Seq, SubjectKey, Timestamp};
-use crate::store::{Held, READ_LIMIT, StoreError};
+use crate::store::{Held, READ_LIMIT, RouteRow, StoreError};
 use crate::ward::{Change, EventSource};
 
 /// Records of one word at most: each is named in the ward's log, and a person who means more means an assignment.
@@ -28,6 +28,32 @@ impl Desk {
         Ok(Value::Array(rows))
     }
 
+    /// One of them: why in the words of this ward, when it was measured, and what would let it go.
+    pub(super) fn held_run(&self, route: &str, first: Seq) -> Result<Value, DeskError> {
+        let (row, run) = self.run_at(route, first)?;
+        let (anchors, ward) = (self.store.anchors()?, self.inputs.ward.borrow().clone());
+        let record = |seq| Ok::<_, StoreError>(self.store.read(seq, seq, 1)?.pop().map(|(_, record)| record));
+        let (begins, ends) = (record(run.first)?, record(run.last)?);
+        let measured = |record: &Option<Record>| record.as_ref().and_then(|record| self.measured(&anchors, record));
+        let mut answer = self.row_of(&row.name, &run);
+        answer["last"] = json!(run.last);
+        answer["since"] = json!(measured(&begins).map(|at| at.to_string()));
+        answer["until"] = json!(measured(&ends).map(|at| at.to_string()));
+        answer["reason"] = json!(run.reason.name());
+        let why = begins.map_or_else(|| run.reason.words().to_owned(), |record| self.say_why(&ward, &record, run.reason));
+        answer["why"] = json!(why);
+        answer["released_by"] = json!(run.reason.released_by());
+        answer["asks_whose"] = json!(run.reason.asks_whose());
+        Ok(answer)
+    }
+
+    fn run_at(&self, route: &str, first: Seq) -> Result<(RouteRow, Held), DeskError> {
+        let row = self.store.route(route)?.ok_or_else(|| DeskError::UnknownRoute(route.to_owned()))?;
+        let run = self.store.held(row.n)?.into_iter().find(|run| run.first == first);
+        let run = run.ok_or_else(|| DeskError::NotHeld { route: route.to_owned(), seq: first })?;
+        Ok((row, run))
+    }
+
     /// `None`: nobody's. It is said of the records, so it holds on every route.
     pub(super) fn name_held(
         &mut self,
@@ -39,9 +65,7 @@ impl Desk {
         if let Some(patient) = &patient {
             self.known(patient)?;
         }
-        let row = self.store.route(route)?.ok_or_else(|| DeskError::UnknownRoute(route.to_owned()))?;
-        let run = self.store.held(row.n)?.into_iter().find(|run| run.first == first);
-        let run = run.ok_or_else(|| DeskError::NotHeld { route: route.to_owned(), seq: first })?;
+        let (_, run) = self.run_at(route, first)?;
         if !run.reason.asks_whose() {
             return Err(DeskError::NotAQuestionOfWhose(run.reason));
         }

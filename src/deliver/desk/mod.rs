@@ -4,8 +4,10 @@
 mod decisions;
 mod held;
 mod letters;
+mod records;
 mod routes;
 mod ward;
+mod who;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use super::route::RouteCommand;
 use super::status::RouteStatus;
 use crate::config::Bind;
 use crate::radio::BootClock;
-use crate::reading::{DeviceId, Seq, SubjectKey, Timestamp, UserIndex};
+use crate::reading::{DeviceId, RecordId, Seq, SubjectKey, Timestamp, UserIndex};
 use crate::store::{AuditEntry, Store, StoreError, WardStore};
 use crate::ward::{Change, HoldReason, Phi, Wanted, Ward, WardEvent};
 
@@ -66,11 +68,14 @@ pub enum Target {
 pub enum DeskRequest {
     Assign { target: Target, patient: SubjectKey, from: Option<Timestamp>, yes: Option<u64>, actor: String },
     Unassign { target: Target, at: Option<Timestamp>, yes: Option<u64>, actor: String },
-    Assignments { at: Option<Timestamp> },
+    WhoIsWhere { at: Option<Timestamp> },
     Patients,
     SetPatient { key: SubjectKey, document: Phi<Vec<u8>>, actor: String },
     ForgetPatient { key: SubjectKey, actor: String },
+    FindRecord { id: RecordId, below: Option<Seq> },
+    Record { seq: Seq },
     Held,
+    HeldRun { route: String, seq: Seq },
     NameHeld { route: String, seq: Seq, patient: Option<SubjectKey>, actor: String },
     Decisions,
     Decide { route: String, seq: Seq, accept: bool, actor: String },
@@ -105,6 +110,8 @@ pub enum DeskError {
     TooLongAgo { at: Timestamp, limit: Duration },
     #[error("this changes whose {count} readings are ({hours}); if that is meant, repeat it with --yes {count}")]
     NeedsYes { count: u64, hours: String },
+    #[error("record {0} is not in the log: retention took it, or it was never given")]
+    NoRecord(Seq),
     #[error("nothing that is held on route \"{route}\" begins with record {seq}; `bedrail held list` shows what does")]
     NotHeld { route: String, seq: Seq },
     #[error("these wait for another reason than whose they are: {}", .0.words())]
@@ -198,11 +205,14 @@ impl Desk {
                 let change = self.end(&target)?;
                 self.change_ward(change, at, yes, &actor, "unassign", &target.to_string(), "").await
             }
-            DeskRequest::Assignments { at } => self.assignments(at),
+            DeskRequest::WhoIsWhere { at } => self.who_is_where(at),
             DeskRequest::Patients => self.patients(),
             DeskRequest::SetPatient { key, document, actor } => self.set_patient(&key, &document, &actor),
             DeskRequest::ForgetPatient { key, actor } => self.forget_patient(&key, &actor),
+            DeskRequest::FindRecord { id, below } => self.find_record(id, below),
+            DeskRequest::Record { seq } => self.record(seq).await,
             DeskRequest::Held => self.held(),
+            DeskRequest::HeldRun { route, seq } => self.held_run(&route, seq),
             DeskRequest::NameHeld { route, seq, patient, actor } => self.name_held(&route, seq, patient, &actor),
             DeskRequest::Decisions => self.decisions(),
             DeskRequest::Decide { route, seq, accept, actor } => self.decide(&route, seq, accept, &actor).await,

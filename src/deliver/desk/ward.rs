@@ -181,33 +181,6 @@ impl Desk {
         Ok(n)
     }
 
-    pub(super) fn assignments(&self, at: Option<Timestamp>) -> Result<Value, DeskError> {
-        let at = match at {
-            Some(at) => at,
-            None => self.now()?,
-        };
-        let ward = Ward::fold(&self.events);
-        let holds = |from: Timestamp, to: Option<Timestamp>| from <= at && to.is_none_or(|to| at < to);
-        let name = |device: DeviceId| self.name_of(device);
-        let devices = ward.pairings().filter(|(_, _, i)| holds(i.from, i.to)).map(
-            |(device, user, i)| json!({ "device": name(device), "user": user, "patient": i.value, "from": i.from.to_string() }),
-        );
-        let places = ward
-            .places()
-            .filter(|(_, i)| holds(i.from, i.to))
-            .map(|(device, i)| json!({ "device": name(device), "bed": i.value, "from": i.from.to_string() }));
-        let beds = ward
-            .beds()
-            .filter(|(_, i)| holds(i.from, i.to))
-            .map(|(bed, i)| json!({ "bed": bed, "patient": i.value, "from": i.from.to_string() }));
-        Ok(json!({
-            "at": at.to_string(),
-            "devices": devices.collect::<Vec<_>>(),
-            "places": places.collect::<Vec<_>>(),
-            "beds": beds.collect::<Vec<_>>(),
-        }))
-    }
-
     pub(super) fn patients(&self) -> Result<Value, DeskError> {
         let row = |row: crate::store::PatientRow| json!({ "key": row.key, "test": row.test, "identified": row.identified, "forgotten": row.forgotten });
         Ok(Value::Array(self.ward_store.patients()?.into_iter().map(row).collect()))

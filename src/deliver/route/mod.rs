@@ -4,6 +4,7 @@
 mod answers;
 mod correct;
 mod letters;
+mod trace;
 mod upkeep;
 mod work;
 
@@ -18,6 +19,7 @@ use tokio::time::Instant as Moment;
 use tokio_util::sync::CancellationToken;
 
 pub use self::letters::{LetterCommand, LettersDone, MAX_RETRIED, Preview};
+pub use self::trace::{RecordPlace, Traced};
 use super::announce::{Announcements, Outbox};
 use super::budget::Budget;
 use super::held::HeldRuns;
@@ -108,6 +110,12 @@ pub enum RouteCommand {
     Sent {
         records: Arc<Vec<(Seq, Record)>>,
         done: oneshot::Sender<u64>,
+    },
+    /// Where one record is, and why.
+    Trace {
+        seq: Seq,
+        record: Box<Record>,
+        done: oneshot::Sender<Traced>,
     },
     Letters(LetterCommand),
 }

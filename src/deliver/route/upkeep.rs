@@ -85,6 +85,9 @@ impl<D: Destination> Route<D> {
             RouteCommand::Sent { records, done } => {
                 let _ = done.send(self.count_sent(&records)?);
             }
+            RouteCommand::Trace { seq, record, done } => {
+                let _ = done.send(self.trace(seq, &record)?);
+            }
             RouteCommand::Letters(command) => self.letter_command(command)?,
         }
         Ok(())
