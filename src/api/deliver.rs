@@ -63,6 +63,8 @@ struct AssignmentBody {
     user: Option<UserIndex>,
     bed: Option<String>,
     patient: Option<SubjectKey>,
+    #[serde(default)]
+    spot: bool,
     at: Option<String>,
     yes: Option<u64>,
 }
@@ -84,7 +86,7 @@ async fn assign(State(state): State<DeliverState>, Actor(actor): Actor, Json(bod
         (Err(refusal), _) | (_, Err(refusal)) => return refusal,
     };
     let Some(patient) = body.patient else { return bad_request("name a patient by key") };
-    state.ask(DeskRequest::Assign { target, patient, from, yes: body.yes, actor }).await
+    state.ask(DeskRequest::Assign { target, patient, spot: body.spot, from, yes: body.yes, actor }).await
 }
 
 async fn unassign(State(state): State<DeliverState>, Actor(actor): Actor, Json(body): Json<AssignmentBody>) -> Response {

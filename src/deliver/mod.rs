@@ -18,6 +18,7 @@ mod retry;
 mod route;
 mod schedule;
 mod sides;
+mod spot;
 mod stand;
 mod status;
 
@@ -36,5 +37,6 @@ pub use route::{
     LetterCommand, LettersDone, MAX_RETRIED, Preview, Route, RouteCommand, RouteDevice, RouteInputs, RouteSettings,
     StreamPreference,
 };
+pub use spot::{Sample, Share, SpotRules, usual_agreement};
 pub use stand::Why;
 pub use status::{RouteState, RouteStatus};

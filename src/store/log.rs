@@ -229,7 +229,7 @@ pub(super) fn read_stream_back(
     mut more: impl FnMut(BootId, BootMillis) -> bool,
     mut each: impl FnMut(Seq, Record),
 ) -> Result<(), StoreError> {
-    let Some(wanted) = streams.known(stream.device, Some(stream)) else { return Ok(()) };
+    let Some(wanted) = streams.known(connection, stream.device, Some(stream))? else { return Ok(()) };
     let mut statement = connection
         .prepare_cached("SELECT first, n, format, body, checksum, directory, boot, arrived_to FROM frame ORDER BY first DESC")?;
     let mut rows = statement.query([])?;
@@ -303,8 +303,14 @@ impl Streams {
         Ok(n)
     }
 
-    fn known(&self, device: DeviceId, stream: Option<&StreamKey>) -> Option<u32> {
-        self.numbers.get(&stream_key(device, stream)).copied()
+    /// The number of a stream, if it has one. The other connection may have given it since this one was opened.
+    fn known(&self, connection: &Connection, device: DeviceId, stream: Option<&StreamKey>) -> Result<Option<u32>, StoreError> {
+        let key = stream_key(device, stream);
+        if let Some(n) = self.numbers.get(&key) {
+            return Ok(Some(*n));
+        }
+        let mut statement = connection.prepare_cached("SELECT n FROM stream WHERE key = ?")?;
+        Ok(statement.query_row([&key], |row| row.get(0)).optional()?)
     }
 
     /// A transaction that was rolled back may have given numbers that nobody else knows of.

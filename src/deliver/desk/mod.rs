@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::letters::LetterPlace;
 use super::route::RouteCommand;
 use super::status::RouteStatus;
-use crate::config::Bind;
+use crate::config::{Bind, SpotSettings};
 use crate::radio::BootClock;
 use crate::reading::{DeviceId, Seq, SubjectKey, Timestamp, UserIndex};
 use crate::store::{AuditEntry, Store, StoreError, WardStore};
@@ -32,6 +32,8 @@ const TICK: Duration = Duration::from_secs(1);
 pub struct DeskSettings {
     pub gateway: String,
     pub devices: BTreeMap<String, DeviceId>,
+    /// Devices that are whoever's is next.
+    pub spots: BTreeMap<DeviceId, SpotSettings>,
     pub beds: Vec<String>,
     pub zones: BTreeMap<DeviceId, TimeZone>,
     pub default_zone: TimeZone,
@@ -64,31 +66,102 @@ pub enum Target {
 
 #[derive(Debug)]
 pub enum DeskRequest {
-    Assign { target: Target, patient: SubjectKey, from: Option<Timestamp>, yes: Option<u64>, actor: String },
-    Unassign { target: Target, at: Option<Timestamp>, yes: Option<u64>, actor: String },
-    Assignments { at: Option<Timestamp> },
+    /// `spot`: only the next readings of a shared device.
+    Assign {
+        target: Target,
+        patient: SubjectKey,
+        spot: bool,
+        from: Option<Timestamp>,
+        yes: Option<u64>,
+        actor: String,
+    },
+    Unassign {
+        target: Target,
+        at: Option<Timestamp>,
+        yes: Option<u64>,
+        actor: String,
+    },
+    Assignments {
+        at: Option<Timestamp>,
+    },
     Patients,
-    SetPatient { key: SubjectKey, document: Phi<Vec<u8>>, actor: String },
-    ForgetPatient { key: SubjectKey, actor: String },
+    SetPatient {
+        key: SubjectKey,
+        document: Phi<Vec<u8>>,
+        actor: String,
+    },
+    ForgetPatient {
+        key: SubjectKey,
+        actor: String,
+    },
     Held,
-    NameHeld { route: String, seq: Seq, patient: Option<SubjectKey>, actor: String },
+    NameHeld {
+        route: String,
+        seq: Seq,
+        patient: Option<SubjectKey>,
+        actor: String,
+    },
     Decisions,
-    Decide { route: String, seq: Seq, accept: bool, actor: String },
+    Decide {
+        route: String,
+        seq: Seq,
+        accept: bool,
+        actor: String,
+    },
     Routes,
-    PauseRoute { name: String, reason: String, actor: String },
-    ResumeRoute { name: String, actor: String },
-    ReplayRoute { name: String, from: Timestamp, to: Timestamp, actor: String },
-    DropRoute { name: String, actor: String },
-    DeadLetters { route: Option<String>, from: Option<LetterPlace>, limit: usize },
-    DeadLetter { route: String, seq: Seq },
-    RetryLetters { route: String, seqs: Vec<Seq>, actor: String },
-    DropLetters { route: String, seqs: Vec<Seq>, yes: u64, actor: String },
+    PauseRoute {
+        name: String,
+        reason: String,
+        actor: String,
+    },
+    ResumeRoute {
+        name: String,
+        actor: String,
+    },
+    ReplayRoute {
+        name: String,
+        from: Timestamp,
+        to: Timestamp,
+        actor: String,
+    },
+    DropRoute {
+        name: String,
+        actor: String,
+    },
+    DeadLetters {
+        route: Option<String>,
+        from: Option<LetterPlace>,
+        limit: usize,
+    },
+    DeadLetter {
+        route: String,
+        seq: Seq,
+    },
+    RetryLetters {
+        route: String,
+        seqs: Vec<Seq>,
+        actor: String,
+    },
+    DropLetters {
+        route: String,
+        seqs: Vec<Seq>,
+        yes: u64,
+        actor: String,
+    },
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum DeskError {
     #[error("no device is called \"{0}\"; `bedrail status` lists them")]
     UnknownDevice(String),
+    #[error("device \"{0}\" is shared: nobody keeps it; `bedrail assign --device {0} PATIENT --spot` ties its next readings")]
+    Shared(String),
+    #[error(
+        "device \"{0}\" is not shared, so no scan ties its readings; write use = \"shared\" in its section, or assign it without --spot"
+    )]
+    NotShared(String),
+    #[error("a shared device has no user slots and no bed: it is whoever's is next; name the device alone")]
+    SpotOfDevice,
     #[error("no bed is called \"{0}\"; beds are named in the config as [[bed]]")]
     UnknownBed(String),
     #[error("no route is called \"{0}\"; `bedrail route list` lists them")]
@@ -190,8 +263,8 @@ impl Desk {
 
     async fn answer(&mut self, request: DeskRequest) -> Result<Value, DeskError> {
         match request {
-            DeskRequest::Assign { target, patient, from, yes, actor } => {
-                let change = self.assignment(&target, &patient)?;
+            DeskRequest::Assign { target, patient, spot, from, yes, actor } => {
+                let change = self.assignment(&target, &patient, spot)?;
                 self.change_ward(change, from, yes, &actor, "assign", &target.to_string(), patient.as_str()).await
             }
             DeskRequest::Unassign { target, at, yes, actor } => {

@@ -19,12 +19,25 @@ const MAX_IDENTITY: usize = 64 << 10;
 
 impl Desk {
     /// A key nobody has spoken of is a slip of the pen, not a new patient.
-    pub(super) fn assignment(&self, target: &Target, patient: &SubjectKey) -> Result<Change, DeskError> {
+    pub(super) fn assignment(&self, target: &Target, patient: &SubjectKey, spot: bool) -> Result<Change, DeskError> {
         self.known(patient)?;
         Ok(match target {
+            Target::Device { name, user: None } if spot => self.spot(name, patient)?,
+            _ if spot => return Err(DeskError::SpotOfDevice),
+            Target::Device { name, .. } if self.settings.spots.contains_key(&self.device(name)?) => {
+                return Err(DeskError::Shared(name.clone()));
+            }
             Target::Device { name, user } => Change::Pair { device: self.device(name)?, user: *user, subject: patient.clone() },
             Target::Bed(bed) => Change::Occupy { bed: self.bed(bed)?, subject: patient.clone() },
         })
+    }
+
+    /// The next readings of a shared device are this patient's.
+    pub(super) fn spot(&self, name: &str, patient: &SubjectKey) -> Result<Change, DeskError> {
+        let device = self.device(name)?;
+        let spot = self.settings.spots.get(&device).ok_or_else(|| DeskError::NotShared(name.to_owned()))?;
+        let for_ms = i64::try_from(spot.lasts.as_millis()).unwrap_or(i64::MAX);
+        Ok(Change::Spot { device, subject: patient.clone(), for_ms, readings: spot.readings })
     }
 
     pub(super) fn known(&self, patient: &SubjectKey) -> Result<(), DeskError> {
@@ -196,6 +209,10 @@ impl Desk {
             .places()
             .filter(|(_, i)| holds(i.from, i.to))
             .map(|(device, i)| json!({ "device": name(device), "bed": i.value, "from": i.from.to_string() }));
+        let spots = ward.spots().filter(|(_, i)| holds(i.from, i.to)).map(|(device, i)| {
+            let (subject, to) = (&i.value.subject, i.to.map(|to| to.to_string()));
+            json!({ "device": name(device), "patient": subject, "readings": i.value.readings, "from": i.from.to_string(), "to": to })
+        });
         let beds = ward
             .beds()
             .filter(|(_, i)| holds(i.from, i.to))
@@ -203,6 +220,7 @@ impl Desk {
         Ok(json!({
             "at": at.to_string(),
             "devices": devices.collect::<Vec<_>>(),
+            "spots": spots.collect::<Vec<_>>(),
             "places": places.collect::<Vec<_>>(),
             "beds": beds.collect::<Vec<_>>(),
         }))

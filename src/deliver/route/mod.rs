@@ -4,6 +4,7 @@
 mod answers;
 mod correct;
 mod letters;
+mod spots;
 mod upkeep;
 mod work;
 
@@ -27,11 +28,11 @@ use super::retry::Backoff;
 use super::schedule::Schedule;
 use super::stand::{Stand, Why};
 use super::status::{RouteState, RouteStatus};
-use super::{Destination, DeviceLabel, Fault, FaultClass, Happened, Placements, Planner, Rules, Source, Token};
+use super::{Destination, DeviceLabel, Fault, FaultClass, Happened, Placements, Planner, Rules, Share, Source, Token};
 use crate::config::{History, Order, Retract, When};
 use crate::monitor::Notice;
 use crate::radio::BootClock;
-use crate::reading::{Anchors, Decimal, DeviceId, Metric, Placement, Record, Seq, Timestamp, Unit};
+use crate::reading::{Anchors, Decimal, DeviceId, Metric, Placement, Record, RecordId, Seq, StreamKey, Timestamp, Unit};
 use crate::store::{EVICTIONS, RouteChange, RouteRow, Store, StoreError};
 use crate::ward::Ward;
 
@@ -137,6 +138,8 @@ pub struct Route<D: Destination> {
     /// The last event of the ward that what was sent agrees with.
     followed: Option<u64>,
     correction_due: bool,
+    /// Of scans, by stream and event, what each reading is to them.
+    shares: BTreeMap<(StreamKey, u64), BTreeMap<RecordId, Share>>,
     change: RouteChange,
     /// What is in flight, for what must be known when its answer comes.
     flying: BTreeMap<Token, (Seq, Record)>,
@@ -232,6 +235,7 @@ impl<D: Destination> Route<D> {
             attempted: BTreeSet::new(),
             followed,
             correction_due: false,
+            shares: BTreeMap::new(),
             change: RouteChange::default(),
             flying: BTreeMap::new(),
             ahead: [VecDeque::new(), VecDeque::new()],

@@ -135,6 +135,7 @@ impl<D: Destination> Route<D> {
             let clock_came = anchors.iter().count() != self.anchors.iter().count();
             self.anchors = anchors;
             if clock_came {
+                self.shares.clear();
                 self.recheck_held()?;
             }
             self.see_evictions()?;
