@@ -455,7 +455,8 @@ fn the_commented_default_is_valid_as_shipped_and_shows_every_key_with_its_defaul
             written
         },
     );
-    let sections = format!("{GATEWAY}{DEVICE}[[patient]]\nkey = \"p-1\"\n{ROUTE}sas.key = {{ credential = \"k\" }}\n");
+    let shared = "[[device]]\nname = \"c\"\nkind = \"pulse-oximeter\"\naddress = \"00:1C:05:AB:00:02\"\nuse = \"shared\"\n";
+    let sections = format!("{GATEWAY}{DEVICE}{shared}[[patient]]\nkey = \"p-1\"\n{ROUTE}sas.key = {{ credential = \"k\" }}\n");
     let defaults: BTreeMap<_, _> = good(&sections).explain.into_iter().map(|value| (value.path, value)).collect();
     for key in KEYS {
         if key.status != Status::Now {
