@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use bedrail::config::{Bind, History};
-use bedrail::deliver::{Carry, Decision, Known, Lane, Rules, Settled, Share, SpotRules, decide};
+use bedrail::deliver::{Carry, Decision, Known, Lane, Rules, Settled, Share, SpotRules, decide, stays, unless_forgotten};
 use bedrail::reading::*;
 use bedrail::ward::{Change, EventSource, HoldReason, Ward, WardEvent};
 use jiff::tz::TimeZone;
@@ -305,6 +305,18 @@ fn a_shared_device_is_nobodys_but_by_a_scan_and_its_windows_are_nobodys_at_all()
     assert_eq!(ask.about(&window(0, 15)), Decision::Settle(Settled::Filtered));
     ask.rules.spots.insert(DEVICE, SpotRules { max_uncertainty_ms: Some(40), ..SpotRules::default() });
     assert_eq!(ask.about(&reading_at(11)), Decision::Hold(HoldReason::AmbiguousTime), "the clock is 50 ms unsure");
+}
+
+#[test]
+fn who_is_forgotten_is_named_no_more_and_what_stands_stays() {
+    let ward = ward(&[(0, pair("p-1"))]).with_forgotten([key("p-1")].into());
+    let mut ask = Ask { ward, ..Ask::of(Bind::Patient, &[]) };
+    let bound = ask.about(&reading_at(5));
+    assert!(stays(&ask.ward, &reading_at(5), &key("p-1"), &bound), "it is still in the right chart");
+    assert_eq!(unless_forgotten(bound, &ask.ward), Decision::Hold(HoldReason::PatientUnknown));
+    ask.rules = rules(Bind::Device);
+    let named = unless_forgotten(ask.about(&reading_at(5)), &ask.ward);
+    assert_eq!(named, Decision::Send { binding: None, subject: None });
 }
 
 #[test]

@@ -286,6 +286,47 @@ fn the_user_slots_of_a_shared_cuff_are_different_people() {
 }
 
 #[test]
+fn who_is_forgotten_gets_nothing_more_and_what_was_not_sent_waits_for_somebody_who_knows() {
+    let mut rig = rig(&[strap()], PATIENTS);
+    rig.start(Shape::OneProcess);
+    rig.wait_until_heard(SOON);
+    rig.ask(&["assign", "--device", "strap", "p-anna"]);
+    std::thread::sleep(CLEAR_OF_THE_EDGE);
+    let sent = measure(&mut rig, "strap", 3);
+    rig.wait_for_records(CHART, SOON, |chart| chart.len() == sent);
+    rig.ask(&["route", "pause", "chart", "--reason", "moving house"]);
+    let unsent = measure(&mut rig, "strap", 4);
+    rig.wait_for_route("chart", SOON, |route| route["live"] == unsent);
+
+    let yes = unsent.to_string();
+    let said = rig.refused(&["patient", "forget", "p-anna"], 1);
+    assert!(said.contains(&format!("--yes {yes}")) && said.contains("patient_unknown"), "{said}");
+    rig.refused(&["patient", "forget", "p-anna", "--yes", &(unsent + 1).to_string()], 1);
+    let since = measure(&mut rig, "strap", 1);
+    rig.wait_for_route("chart", SOON, |route| route["live"] == unsent + since);
+    rig.ask(&["patient", "forget", "p-anna", "--yes", &yes]);
+    rig.ask(&["route", "resume", "chart"]);
+    wait_until_held(&rig, json!({ "patient_unknown": unsent + since }));
+    assert_eq!(rig.records_under(CHART).len(), sent, "what was sent is neither taken back nor followed by more");
+    let live = rig.records_under(LIVE).len();
+    let last = measure(&mut rig, "strap", 1);
+    let live_since = rig.wait_for_records(LIVE, SOON, |records| records.len() > live).split_off(live);
+    assert_eq!(subjects(&live_since), BTreeSet::from([None]), "the key is named no more");
+    let said = rig.refused(&["assign", "--device", "strap", "p-anna"], 1);
+    assert!(said.contains("was forgotten"), "{said}");
+
+    rig.restart();
+    rig.wait_until_heard(SOON);
+    wait_until_held(&rig, json!({ "patient_unknown": unsent + since + last }));
+    let known = rig.bedrail_with_input(&["patient", "set", "p-anna", "--identifiers-file", "-"], b"{}");
+    assert_eq!(known.status, Some(0), "{known:?}");
+    let chart = rig.wait_for_records(CHART, SOON, |chart| chart.len() == sent + unsent + since + last);
+    assert_eq!(subjects(&chart), only("p-anna"));
+    assert!(rig.audit_trail().contains(&("patient forget".to_owned(), "p-anna".to_owned())));
+    rig.stop();
+}
+
+#[test]
 fn what_nobody_knows_is_refused_by_name() {
     let mut rig = rig(&[strap()], &format!("{PATIENTS}[[bed]]\nid = \"7\"\n"));
     rig.start(Shape::OneProcess);
@@ -338,7 +379,7 @@ fn identifiers_leave_no_trace() {
     seen.extend([rig.ask(&["assignments", "--json"]), rig.ask(&["route", "list", "--json"])]);
     assert_no_trace(&rig, &seen, CANARY);
 
-    rig.ask(&["patient", "forget", "p-anna"]);
+    rig.ask(&["patient", "forget", "p-anna", "--yes", "0"]);
     let listed = row(&rig.ask_json(&["patient", "list"]));
     assert_eq!((&listed["identified"], &listed["forgotten"]), (&json!(false), &json!(true)));
     seen.push(rig.bedrail_with_input(&["patient", "set", "p-anna", "--identifiers-file", "-"], document.as_bytes()).stdout);

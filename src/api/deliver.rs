@@ -73,6 +73,8 @@ impl AssignmentBody {
     #[allow(clippy::result_large_err, reason = "a refusal is the answer itself")]
     fn target(&self) -> Result<Target, Response> {
         match (&self.device, &self.bed) {
+            (Some(name), None) if self.spot && self.user.is_none() => Ok(Target::Spot(name.clone())),
+            _ if self.spot => Err(bad_request("a shared device has no user slots and no bed; name the device alone")),
             (Some(name), None) => Ok(Target::Device { name: name.clone(), user: self.user }),
             (None, Some(bed)) => Ok(Target::Bed(bed.clone())),
             _ => Err(bad_request("name either a device or a bed")),
@@ -86,7 +88,7 @@ async fn assign(State(state): State<DeliverState>, Actor(actor): Actor, Json(bod
         (Err(refusal), _) | (_, Err(refusal)) => return refusal,
     };
     let Some(patient) = body.patient else { return bad_request("name a patient by key") };
-    state.ask(DeskRequest::Assign { target, patient, spot: body.spot, from, yes: body.yes, actor }).await
+    state.ask(DeskRequest::Assign { target, patient, from, yes: body.yes, actor }).await
 }
 
 async fn unassign(State(state): State<DeliverState>, Actor(actor): Actor, Json(body): Json<AssignmentBody>) -> Response {
@@ -119,9 +121,20 @@ async fn set_patient(State(state): State<DeliverState>, Actor(actor): Actor, Pat
     }
 }
 
-async fn forget_patient(State(state): State<DeliverState>, Actor(actor): Actor, Path(key): Path<String>) -> Response {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Confirmed {
+    yes: Option<u64>,
+}
+
+async fn forget_patient(
+    State(state): State<DeliverState>,
+    Actor(actor): Actor,
+    Path(key): Path<String>,
+    Query(Confirmed { yes }): Query<Confirmed>,
+) -> Response {
     match key.parse() {
-        Ok(key) => state.ask(DeskRequest::ForgetPatient { key, actor }).await,
+        Ok(key) => state.ask(DeskRequest::ForgetPatient { key, yes, actor }).await,
         Err(error) => bad_request(&format!("{error}")),
     }
 }

@@ -117,6 +117,19 @@ pub fn decide(record: &Record, lane: Lane, rules: &Rules, known: &Known<'_>) -> 
     }
 }
 
+/// The same where nobody is to know any more who the patient is: what was not sent yet waits, and no key is named.
+pub fn unless_forgotten(decision: Decision, ward: &Ward) -> Decision {
+    match decision {
+        Decision::Send { binding: Some(binding), .. } | Decision::Choose(binding) if ward.is_forgotten(&binding.subject) => {
+            Decision::Hold(HoldReason::PatientUnknown)
+        }
+        Decision::Send { binding: None, subject } => {
+            Decision::Send { binding: None, subject: subject.filter(|subject| !ward.is_forgotten(subject)) }
+        }
+        other => other,
+    }
+}
+
 /// Whether a route takes records of this kind at all.
 pub fn carries(record: &Record, rules: &Rules) -> bool {
     let Rules { carry, metrics, devices, bind, .. } = rules;

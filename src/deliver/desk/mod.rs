@@ -4,6 +4,7 @@
 mod decisions;
 mod held;
 mod letters;
+mod patients;
 mod routes;
 mod ward;
 
@@ -60,94 +61,36 @@ pub struct DeskInputs {
 /// What is assigned to a patient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    Device { name: String, user: Option<UserIndex> },
+    Device {
+        name: String,
+        user: Option<UserIndex>,
+    },
     Bed(String),
+    /// The next readings of a shared device.
+    Spot(String),
 }
 
 #[derive(Debug)]
 pub enum DeskRequest {
-    /// `spot`: only the next readings of a shared device.
-    Assign {
-        target: Target,
-        patient: SubjectKey,
-        spot: bool,
-        from: Option<Timestamp>,
-        yes: Option<u64>,
-        actor: String,
-    },
-    Unassign {
-        target: Target,
-        at: Option<Timestamp>,
-        yes: Option<u64>,
-        actor: String,
-    },
-    Assignments {
-        at: Option<Timestamp>,
-    },
+    Assign { target: Target, patient: SubjectKey, from: Option<Timestamp>, yes: Option<u64>, actor: String },
+    Unassign { target: Target, at: Option<Timestamp>, yes: Option<u64>, actor: String },
+    Assignments { at: Option<Timestamp> },
     Patients,
-    SetPatient {
-        key: SubjectKey,
-        document: Phi<Vec<u8>>,
-        actor: String,
-    },
-    ForgetPatient {
-        key: SubjectKey,
-        actor: String,
-    },
+    SetPatient { key: SubjectKey, document: Phi<Vec<u8>>, actor: String },
+    ForgetPatient { key: SubjectKey, yes: Option<u64>, actor: String },
     Held,
-    NameHeld {
-        route: String,
-        seq: Seq,
-        patient: Option<SubjectKey>,
-        actor: String,
-    },
+    NameHeld { route: String, seq: Seq, patient: Option<SubjectKey>, actor: String },
     Decisions,
-    Decide {
-        route: String,
-        seq: Seq,
-        accept: bool,
-        actor: String,
-    },
+    Decide { route: String, seq: Seq, accept: bool, actor: String },
     Routes,
-    PauseRoute {
-        name: String,
-        reason: String,
-        actor: String,
-    },
-    ResumeRoute {
-        name: String,
-        actor: String,
-    },
-    ReplayRoute {
-        name: String,
-        from: Timestamp,
-        to: Timestamp,
-        actor: String,
-    },
-    DropRoute {
-        name: String,
-        actor: String,
-    },
-    DeadLetters {
-        route: Option<String>,
-        from: Option<LetterPlace>,
-        limit: usize,
-    },
-    DeadLetter {
-        route: String,
-        seq: Seq,
-    },
-    RetryLetters {
-        route: String,
-        seqs: Vec<Seq>,
-        actor: String,
-    },
-    DropLetters {
-        route: String,
-        seqs: Vec<Seq>,
-        yes: u64,
-        actor: String,
-    },
+    PauseRoute { name: String, reason: String, actor: String },
+    ResumeRoute { name: String, actor: String },
+    ReplayRoute { name: String, from: Timestamp, to: Timestamp, actor: String },
+    DropRoute { name: String, actor: String },
+    DeadLetters { route: Option<String>, from: Option<LetterPlace>, limit: usize },
+    DeadLetter { route: String, seq: Seq },
+    RetryLetters { route: String, seqs: Vec<Seq>, actor: String },
+    DropLetters { route: String, seqs: Vec<Seq>, yes: u64, actor: String },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -160,8 +103,6 @@ pub enum DeskError {
         "device \"{0}\" is not shared, so no scan ties its readings; write use = \"shared\" in its section, or assign it without --spot"
     )]
     NotShared(String),
-    #[error("a shared device has no user slots and no bed: it is whoever's is next; name the device alone")]
-    SpotOfDevice,
     #[error("no bed is called \"{0}\"; beds are named in the config as [[bed]]")]
     UnknownBed(String),
     #[error("no route is called \"{0}\"; `bedrail route list` lists them")]
@@ -178,6 +119,12 @@ pub enum DeskError {
     TooLongAgo { at: Timestamp, limit: Duration },
     #[error("this changes whose {count} readings are ({hours}); if that is meant, repeat it with --yes {count}")]
     NeedsYes { count: u64, hours: String },
+    #[error(
+        "this deletes for good who {key} is; {count} records not sent yet then wait as patient_unknown; if that is meant, repeat it with --yes {count}"
+    )]
+    Forgets { key: SubjectKey, count: u64 },
+    #[error("{0} was forgotten; `bedrail patient set {0} --identifiers-file FILE` says anew who that is")]
+    Forgotten(SubjectKey),
     #[error("nothing that is held on route \"{route}\" begins with record {seq}; `bedrail held list` shows what does")]
     NotHeld { route: String, seq: Seq },
     #[error("these wait for another reason than whose they are: {}", .0.words())]
@@ -219,6 +166,8 @@ pub struct Desk {
     synced: bool,
     /// The last change of the past that was shown and not made: what, from when, and when it was shown.
     shown: Option<(Change, Timestamp, Timestamp)>,
+    /// Whom somebody was about to forget, and how many unsent records that was shown to touch.
+    forgetting: Option<(SubjectKey, u64)>,
 }
 
 impl Desk {
@@ -233,8 +182,9 @@ impl Desk {
             ward_store.know_patient(key, *test)?;
         }
         let events = ward_store.events()?;
-        inputs.ward.send_replace(Arc::new(Ward::fold(&events)));
-        Ok(Self { settings, store, ward_store, events, boot, inputs, synced: false, shown: None })
+        let mut desk = Self { settings, store, ward_store, events, boot, inputs, synced: false, shown: None, forgetting: None };
+        desk.publish()?;
+        Ok(desk)
     }
 
     /// Runs until told to stop. Only a store that fails ends it with an error.
@@ -263,8 +213,8 @@ impl Desk {
 
     async fn answer(&mut self, request: DeskRequest) -> Result<Value, DeskError> {
         match request {
-            DeskRequest::Assign { target, patient, spot, from, yes, actor } => {
-                let change = self.assignment(&target, &patient, spot)?;
+            DeskRequest::Assign { target, patient, from, yes, actor } => {
+                let change = self.assignment(&target, &patient)?;
                 self.change_ward(change, from, yes, &actor, "assign", &target.to_string(), patient.as_str()).await
             }
             DeskRequest::Unassign { target, at, yes, actor } => {
@@ -274,7 +224,7 @@ impl Desk {
             DeskRequest::Assignments { at } => self.assignments(at),
             DeskRequest::Patients => self.patients(),
             DeskRequest::SetPatient { key, document, actor } => self.set_patient(&key, &document, &actor),
-            DeskRequest::ForgetPatient { key, actor } => self.forget_patient(&key, &actor),
+            DeskRequest::ForgetPatient { key, yes, actor } => self.forget_patient(&key, yes, &actor).await,
             DeskRequest::Held => self.held(),
             DeskRequest::NameHeld { route, seq, patient, actor } => self.name_held(&route, seq, patient, &actor),
             DeskRequest::Decisions => self.decisions(),
@@ -324,6 +274,7 @@ impl std::fmt::Display for Target {
             Target::Device { name, user: None } => write!(f, "device {name}"),
             Target::Device { name, user: Some(user) } => write!(f, "device {name} user {user}"),
             Target::Bed(bed) => write!(f, "bed {bed}"),
+            Target::Spot(name) => write!(f, "device {name}"),
         }
     }
 }

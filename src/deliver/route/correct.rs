@@ -169,7 +169,9 @@ impl<D: Destination> Route<D> {
             return Ok(None);
         }
         let Some(subject) = self.stands_with(seq, record) else { return Ok(None) };
-        if stays(&self.inputs.ward.borrow(), record, &subject, decision) {
+        // Of whom is forgotten it is not known any more, and it is held.
+        let unknown = *decision == Decision::Hold(HoldReason::PatientUnknown);
+        if unknown || stays(&self.inputs.ward.borrow(), record, &subject, decision) {
             return Ok(None);
         }
         if self.settings.retract != Retract::Auto {

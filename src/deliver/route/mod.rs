@@ -32,7 +32,9 @@ use super::{Destination, DeviceLabel, Fault, FaultClass, Happened, Placements, P
 use crate::config::{History, Order, Retract, When};
 use crate::monitor::Notice;
 use crate::radio::BootClock;
-use crate::reading::{Anchors, Decimal, DeviceId, Metric, Placement, Record, RecordId, Seq, StreamKey, Timestamp, Unit};
+use crate::reading::{
+    Anchors, Decimal, DeviceId, Metric, Placement, Record, RecordId, Seq, StreamKey, SubjectKey, Timestamp, Unit,
+};
 use crate::store::{EVICTIONS, RouteChange, RouteRow, Store, StoreError};
 use crate::ward::Ward;
 
@@ -108,6 +110,11 @@ pub enum RouteCommand {
     /// How many of these were already sent: asked before history is changed.
     Sent {
         records: Arc<Vec<(Seq, Record)>>,
+        done: oneshot::Sender<u64>,
+    },
+    /// How many records are owed to this patient; of a long backlog only the beginning is looked at.
+    Unsent {
+        subject: SubjectKey,
         done: oneshot::Sender<u64>,
     },
     Letters(LetterCommand),

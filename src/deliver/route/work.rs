@@ -3,7 +3,7 @@
 use super::Route;
 use crate::clean::Preference;
 use crate::config::{Bind, History, Order};
-use crate::deliver::decide::decide;
+use crate::deliver::decide::{decide, unless_forgotten};
 use crate::deliver::receipts::Receipts;
 use crate::deliver::{Choice, Decision, Destination, Item, Known, Lane, NotSent, Sent, Settled, Source, Verdict, sides};
 use crate::reading::{Body, ChartId, DeviceId, Op, Placement, Record, Seq, SubjectKey};
@@ -292,10 +292,11 @@ impl<D: Destination> Route<D> {
             }
             _ => 0,
         };
-        self.decide_knowing(record, lane, newest)
+        let decision = self.decide_knowing(record, lane, newest)?;
+        Ok(unless_forgotten(decision, &self.inputs.ward.borrow()))
     }
 
-    /// As if no newer version were in the log.
+    /// As if no newer version were in the log. What was sent stays where it is, whoever is forgotten.
     pub(super) fn decide_as_newest(&mut self, record: &Record) -> Result<Decision, StoreError> {
         self.decide_knowing(record, Lane::Backlog, record.version)
     }
