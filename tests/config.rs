@@ -225,6 +225,9 @@ fn a_device_is_for_a_bed_or_for_a_person_that_the_file_names() {
         "use = \"shared\"\nbed = \"7\"",
         "use = \"bed\"\npatient = \"p-1\"",
         "use = \"personal\"\nbed = \"7\"",
+        "spot.for = \"5 min\"",
+        "use = \"shared\"\nspot.readings = 0",
+        "use = \"shared\"\nspot.for = \"2 d\"",
         "user = 1",
         "from = 2026-11-23T09:00:00Z",
     ] {
@@ -364,7 +367,7 @@ fn the_examples_are_checked_now_and_refused_by_run_until_they_are_built() {
     for (name, waiting) in [
         ("ward", &["adt: listen", "route \"emr\": kind"][..]),
         ("home", &["device \"cuff\": set_clock", "route \"emr\": kind", "route \"emr\": create"]),
-        ("cart", &["scan: input", "device \"cart2-cuff\": spot.for", "route \"flowsheet\": map.spo2"]),
+        ("cart", &["scan: input", "device \"cart2-cuff\": set_clock", "route \"flowsheet\": map.spo2"]),
     ] {
         let path = example(name);
         let (code, out, err) = check(&path, false, false);
@@ -452,7 +455,8 @@ fn the_commented_default_is_valid_as_shipped_and_shows_every_key_with_its_defaul
             written
         },
     );
-    let sections = format!("{GATEWAY}{DEVICE}[[patient]]\nkey = \"p-1\"\n{ROUTE}sas.key = {{ credential = \"k\" }}\n");
+    let shared = "[[device]]\nname = \"c\"\nkind = \"pulse-oximeter\"\naddress = \"00:1C:05:AB:00:02\"\nuse = \"shared\"\n";
+    let sections = format!("{GATEWAY}{DEVICE}{shared}[[patient]]\nkey = \"p-1\"\n{ROUTE}sas.key = {{ credential = \"k\" }}\n");
     let defaults: BTreeMap<_, _> = good(&sections).explain.into_iter().map(|value| (value.path, value)).collect();
     for key in KEYS {
         if key.status != Status::Now {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use bedrail::config::{Bind, History};
-use bedrail::deliver::{Carry, Decision, Known, Lane, Rules, Settled, decide};
+use bedrail::deliver::{Carry, Decision, Known, Lane, Rules, Settled, Share, SpotRules, decide, stays, unless_forgotten};
 use bedrail::reading::*;
 use bedrail::ward::{Change, EventSource, HoldReason, Ward, WardEvent};
 use jiff::tz::TimeZone;
@@ -91,7 +91,15 @@ fn pair(subject: &str) -> Change {
 
 fn rules(bind: Bind) -> Rules {
     let carry = Carry { readings: true, episodic: false, events: false, windows: [900].into() };
-    Rules { bind, carry, metrics: None, devices: None, hold_questionable: false, per_patient: false }
+    Rules {
+        bind,
+        carry,
+        metrics: None,
+        devices: None,
+        hold_questionable: false,
+        per_patient: false,
+        spots: std::collections::BTreeMap::new(),
+    }
 }
 
 struct Ask {
@@ -100,6 +108,7 @@ struct Ask {
     anchors: Anchors,
     history: History,
     newest: u32,
+    share: Option<Share>,
     lane: Lane,
 }
 
@@ -107,12 +116,26 @@ impl Ask {
     fn of(bind: Bind, events: &[(i64, Change)]) -> Self {
         let anchor = Anchor { boot: BOOT, at: BootMillis(0), wall: minutes(0), quality: ClockQuality::Ntp, uncertainty_ms: 50 };
         let anchors = Anchors::new(vec![anchor]);
-        Self { rules: rules(bind), ward: ward(events), anchors, history: History::New, newest: 0, lane: Lane::Backlog }
+        Self {
+            rules: rules(bind),
+            ward: ward(events),
+            anchors,
+            history: History::New,
+            newest: 0,
+            share: None,
+            lane: Lane::Backlog,
+        }
     }
 
     fn about(&self, record: &Record) -> Decision {
-        let known =
-            Known { ward: &self.ward, anchors: &self.anchors, zone: &TimeZone::UTC, history: self.history, newest: self.newest };
+        let known = Known {
+            ward: &self.ward,
+            anchors: &self.anchors,
+            zone: &TimeZone::UTC,
+            history: self.history,
+            newest: self.newest,
+            share: self.share,
+        };
         decide(record, self.lane, &self.rules, &known)
     }
 
@@ -262,4 +285,52 @@ fn one_stream_per_patient_is_chosen_before_it_is_sent() {
     ask.rules.per_patient = true;
     assert!(matches!(ask.about(&window(0, 15)), Decision::Choose(binding) if binding.subject == key("p-1")));
     assert_eq!(ask.subject(&reading_at(5)), Some("p-1".into()), "readings are not condensed");
+}
+
+#[test]
+fn a_shared_device_is_nobodys_but_by_a_scan_and_its_windows_are_nobodys_at_all() {
+    let scan = |subject: &str| Change::Spot { device: DEVICE, subject: key(subject), for_ms: 5 * 60_000, readings: 2 };
+    let mut ask = Ask::of(Bind::Patient, &[(1, pair("p-9")), (10, scan("p-1")), (12, scan("p-2"))]);
+    ask.rules.spots.insert(DEVICE, SpotRules { max_uncertainty_ms: Some(60), ..SpotRules::default() });
+    ask.share = Some(Share::Counts);
+    assert_eq!(ask.about(&reading_at(5)), Decision::Hold(HoldReason::OutsideSpot), "a pairing says nothing of it");
+    assert_eq!(ask.subject(&reading_at(11)), Some("p-1".into()));
+    assert_eq!(ask.subject(&reading_at(13)), Some("p-2".into()), "the next scan ends the one before");
+    assert_eq!(ask.about(&reading_at(20)), Decision::Hold(HoldReason::OutsideSpot), "never the last patient");
+    ask.share = Some(Share::Beyond);
+    assert_eq!(ask.about(&reading_at(11)), Decision::Hold(HoldReason::OutsideSpot));
+    ask.share = Some(Share::Passing);
+    assert_eq!(ask.about(&reading_at(11)), Decision::Settle(Settled::NotChosen));
+    ask.share = None;
+    assert_eq!(ask.about(&window(0, 15)), Decision::Settle(Settled::Filtered));
+    ask.rules.spots.insert(DEVICE, SpotRules { max_uncertainty_ms: Some(40), ..SpotRules::default() });
+    assert_eq!(ask.about(&reading_at(11)), Decision::Hold(HoldReason::AmbiguousTime), "the clock is 50 ms unsure");
+}
+
+#[test]
+fn who_is_forgotten_is_named_no_more_and_what_stands_stays() {
+    let ward = ward(&[(0, pair("p-1"))]).with_forgotten([key("p-1")].into());
+    let mut ask = Ask { ward, ..Ask::of(Bind::Patient, &[]) };
+    let bound = ask.about(&reading_at(5));
+    assert!(stays(&ask.ward, &reading_at(5), &key("p-1"), &bound), "it is still in the right chart");
+    assert_eq!(unless_forgotten(bound, &ask.ward), Decision::Hold(HoldReason::PatientUnknown));
+    ask.rules = rules(Bind::Device);
+    let named = unless_forgotten(ask.about(&reading_at(5)), &ask.ward);
+    assert_eq!(named, Decision::Send { binding: None, subject: None });
+}
+
+#[test]
+fn what_a_shared_device_remembers_goes_to_the_patient_of_the_scan_it_was_measured_under() {
+    let scan = |subject: &str| Change::Spot { device: DEVICE, subject: key(subject), for_ms: 5 * 60_000, readings: 2 };
+    // Fetched at minute 60: stored(n) was measured n minutes before.
+    let mut ask = Ask::of(Bind::Patient, &[(20, scan("p-1")), (40, scan("p-2"))]);
+    ask.rules.spots.insert(DEVICE, SpotRules::default());
+    ask.history = History::All;
+    ask.share = Some(Share::Counts);
+    assert_eq!(ask.about(&stored(50)), Decision::Settle(Settled::History), "before its first scan here");
+    assert_eq!(ask.subject(&stored(38)), Some("p-1".into()));
+    assert_eq!(ask.subject(&stored(18)), Some("p-2".into()));
+    ask.share = None;
+    assert_eq!(ask.about(&stored(30)), Decision::Hold(HoldReason::OutsideSpot), "between two scans");
+    assert_eq!(ask.about(&stored(5)), Decision::Hold(HoldReason::OutsideSpot));
 }

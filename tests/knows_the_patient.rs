@@ -5,86 +5,20 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use support::devices::{BLOOD_PRESSURE, Kind, VirtualDevice};
-use support::ledger::{Arrived, compare};
+use support::chart::*;
+use support::devices::{BLOOD_PRESSURE, VirtualDevice};
+use support::ledger::compare;
 use support::process::wait_until;
 use support::rig::{Rig, Shape};
 use support::subscriber::Message;
 
-const SOON: Duration = Duration::from_secs(30);
-/// A clock synchronised by NTP may be off by 50 ms, and a value that near to a change of patient is held.
-const CLEAR_OF_THE_EDGE: Duration = Duration::from_millis(400);
-/// A device's own clock shows seconds, and so does the comparison with ours.
-const CLEAR_OF_THE_EDGE_BY_DEVICE_CLOCK: Duration = Duration::from_millis(4_000);
-/// What begins this near to now begins now, and needs no confirmation.
-const NEARLY_NOW: Duration = Duration::from_secs(5);
-
-const LIVE: &str = "bedrail/gw-test/";
-const CHART: &str = "bedrail/chart/";
-const CHART_KEYS: &str = "bind = \"patient\"\ntopic = \"bedrail/chart/{device}/{metric}\"";
-const PATIENTS: &str = "[[patient]]\nkey = \"p-anna\"\n[[patient]]\nkey = \"p-bert\"\n";
-
-fn strap() -> VirtualDevice {
-    VirtualDevice::new(Kind::HeartRateStrap, "A4:C1:38:00:00:01", "strap")
-}
-
-fn cuff() -> VirtualDevice {
-    VirtualDevice::new(Kind::Cuff, "A4:C1:38:00:00:04", "cuff")
-}
-
 fn rig(devices: &[VirtualDevice], rest: &str) -> Rig {
-    let rig = Rig::new(env!("CARGO_BIN_EXE_bedrail"), devices, "", "");
-    rig.configure(&both_routes(&rig), rest);
-    rig
-}
-
-fn both_routes(rig: &Rig) -> String {
-    rig.route("live", "") + &rig.route("chart", CHART_KEYS)
-}
-
-/// A time as the command line takes it, `ago` before now.
-fn time(ago: Duration) -> String {
-    jiff::Timestamp::try_from(SystemTime::now() - ago).unwrap().to_string()
-}
-
-fn held(rig: &Rig, reason: &str) -> u64 {
-    rig.route_status("chart")["held"][reason].as_u64().unwrap_or(0)
-}
-
-fn wait_until_held(rig: &Rig, held: Value) {
-    // Where nothing is held there is no such field.
-    let is_it = |route: &Value| route.get("held").cloned().unwrap_or_else(|| json!({})) == held;
-    rig.wait_for_route("chart", SOON, |route| is_it(route) && route["backlog"] == 0 && route["live"] == 0);
-}
-
-/// Subjects of what arrived, batteries left out: they are nobody's.
-fn subjects(messages: &[Message]) -> BTreeSet<Option<String>> {
-    let arrived = messages.iter().filter_map(|message| Arrived::parse(&message.raw));
-    arrived.filter(|record| record.metric.as_deref() != Some("battery_level")).map(|record| record.subject).collect()
-}
-
-fn only(subject: &str) -> BTreeSet<Option<String>> {
-    BTreeSet::from([Some(subject.to_owned())])
-}
-
-/// Readings under a prefix that the devices made, batteries left out.
-fn readings(messages: &[Message]) -> usize {
-    let parsed = messages.iter().filter_map(|message| Arrived::parse(&message.raw));
-    parsed.filter(|record| record.kind == "reading" && record.metric.as_deref() != Some("battery_level")).count()
-}
-
-fn measure(rig: &mut Rig, device: &str, times: usize) -> usize {
-    let before = rig.made().len();
-    for _ in 0..times {
-        rig.measure(|it| it.name == device);
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    rig.made().len() - before
+    with_a_chart(env!("CARGO_BIN_EXE_bedrail"), devices, rest)
 }
 
 #[test]
@@ -168,33 +102,6 @@ fn back_date(rig: &Rig, begin: &str, nobodys: usize, annas: usize, after: usize)
     wait_until_held(rig, json!({ "no_assignment": after }));
 
     assert_eq!(subjects(&rig.records_under(CHART)), only("p-anna"));
-}
-
-/// Of each record in a chart, the subjects under which it stands, by the rule a receiver files by.
-fn standing(chart: &[Message]) -> BTreeMap<String, BTreeSet<String>> {
-    let text = |message: &Message, field: &str| message.payload[field].as_str().unwrap_or("-").to_owned();
-    let mut filed: BTreeMap<(String, String), (u64, bool, String)> = BTreeMap::new();
-    for message in chart {
-        let at = (text(message, "record"), text(message, "placement"));
-        let (version, retract) = (message.payload["version"].as_u64().unwrap(), message.payload["op"] == "retract");
-        let known = filed.get(&at).map(|(version, retract, _)| (*version, *retract));
-        if known.is_none_or(|known| known < (version, retract)) {
-            filed.insert(at, (version, retract, text(message, "subject")));
-        }
-    }
-    let mut standing: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for ((record, _), (_, retracted, subject)) in filed {
-        let of = standing.entry(record).or_default();
-        if !retracted {
-            of.insert(subject);
-        }
-    }
-    standing
-}
-
-fn everything_stands_with(chart: &[Message], count: usize, subject: &str) -> bool {
-    let standing = standing(chart);
-    standing.len() == count && standing.values().all(|of| *of == BTreeSet::from([subject.to_owned()]))
 }
 
 #[test]
@@ -379,6 +286,47 @@ fn the_user_slots_of_a_shared_cuff_are_different_people() {
 }
 
 #[test]
+fn who_is_forgotten_gets_nothing_more_and_what_was_not_sent_waits_for_somebody_who_knows() {
+    let mut rig = rig(&[strap()], PATIENTS);
+    rig.start(Shape::OneProcess);
+    rig.wait_until_heard(SOON);
+    rig.ask(&["assign", "--device", "strap", "p-anna"]);
+    std::thread::sleep(CLEAR_OF_THE_EDGE);
+    let sent = measure(&mut rig, "strap", 3);
+    rig.wait_for_records(CHART, SOON, |chart| chart.len() == sent);
+    rig.ask(&["route", "pause", "chart", "--reason", "moving house"]);
+    let unsent = measure(&mut rig, "strap", 4);
+    rig.wait_for_route("chart", SOON, |route| route["live"] == unsent);
+
+    let yes = unsent.to_string();
+    let said = rig.refused(&["patient", "forget", "p-anna"], 1);
+    assert!(said.contains(&format!("--yes {yes}")) && said.contains("patient_unknown"), "{said}");
+    rig.refused(&["patient", "forget", "p-anna", "--yes", &(unsent + 1).to_string()], 1);
+    let since = measure(&mut rig, "strap", 1);
+    rig.wait_for_route("chart", SOON, |route| route["live"] == unsent + since);
+    rig.ask(&["patient", "forget", "p-anna", "--yes", &yes]);
+    rig.ask(&["route", "resume", "chart"]);
+    wait_until_held(&rig, json!({ "patient_unknown": unsent + since }));
+    assert_eq!(rig.records_under(CHART).len(), sent, "what was sent is neither taken back nor followed by more");
+    let live = rig.records_under(LIVE).len();
+    let last = measure(&mut rig, "strap", 1);
+    let live_since = rig.wait_for_records(LIVE, SOON, |records| records.len() > live).split_off(live);
+    assert_eq!(subjects(&live_since), BTreeSet::from([None]), "the key is named no more");
+    let said = rig.refused(&["assign", "--device", "strap", "p-anna"], 1);
+    assert!(said.contains("was forgotten"), "{said}");
+
+    rig.restart();
+    rig.wait_until_heard(SOON);
+    wait_until_held(&rig, json!({ "patient_unknown": unsent + since + last }));
+    let known = rig.bedrail_with_input(&["patient", "set", "p-anna", "--identifiers-file", "-"], b"{}");
+    assert_eq!(known.status, Some(0), "{known:?}");
+    let chart = rig.wait_for_records(CHART, SOON, |chart| chart.len() == sent + unsent + since + last);
+    assert_eq!(subjects(&chart), only("p-anna"));
+    assert!(rig.audit_trail().contains(&("patient forget".to_owned(), "p-anna".to_owned())));
+    rig.stop();
+}
+
+#[test]
 fn what_nobody_knows_is_refused_by_name() {
     let mut rig = rig(&[strap()], &format!("{PATIENTS}[[bed]]\nid = \"7\"\n"));
     rig.start(Shape::OneProcess);
@@ -431,7 +379,7 @@ fn identifiers_leave_no_trace() {
     seen.extend([rig.ask(&["ward", "--json"]), rig.ask(&["route", "list", "--json"])]);
     assert_no_trace(&rig, &seen, CANARY);
 
-    rig.ask(&["patient", "forget", "p-anna"]);
+    rig.ask(&["patient", "forget", "p-anna", "--yes", "0"]);
     let listed = row(&rig.ask_json(&["patient", "list"]));
     assert_eq!((&listed["identified"], &listed["forgotten"]), (&json!(false), &json!(true)));
     seen.push(rig.bedrail_with_input(&["patient", "set", "p-anna", "--identifiers-file", "-"], document.as_bytes()).stdout);

@@ -265,7 +265,15 @@ fn settings(window: usize) -> RouteSettings {
     RouteSettings {
         name: "live".into(),
         gateway: GATEWAY.into(),
-        rules: Rules { bind: Bind::Device, carry, metrics: None, devices: None, hold_questionable: false, per_patient: false },
+        rules: Rules {
+            bind: Bind::Device,
+            carry,
+            metrics: None,
+            devices: None,
+            hold_questionable: false,
+            per_patient: false,
+            spots: BTreeMap::new(),
+        },
         order: Order::LiveFirst,
         window,
         ack_interval: Duration::from_secs(1),

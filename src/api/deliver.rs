@@ -65,6 +65,8 @@ struct AssignmentBody {
     user: Option<UserIndex>,
     bed: Option<String>,
     patient: Option<SubjectKey>,
+    #[serde(default)]
+    spot: bool,
     at: Option<String>,
     yes: Option<u64>,
 }
@@ -73,6 +75,8 @@ impl AssignmentBody {
     #[allow(clippy::result_large_err, reason = "a refusal is the answer itself")]
     fn target(&self) -> Result<Target, Response> {
         match (&self.device, &self.bed) {
+            (Some(name), None) if self.spot && self.user.is_none() => Ok(Target::Spot(name.clone())),
+            _ if self.spot => Err(bad_request("a shared device has no user slots and no bed; name the device alone")),
             (Some(name), None) => Ok(Target::Device { name: name.clone(), user: self.user }),
             (None, Some(bed)) => Ok(Target::Bed(bed.clone())),
             _ => Err(bad_request("name either a device or a bed")),
@@ -119,9 +123,20 @@ async fn set_patient(State(state): State<DeliverState>, Actor(actor): Actor, Pat
     }
 }
 
-async fn forget_patient(State(state): State<DeliverState>, Actor(actor): Actor, Path(key): Path<String>) -> Response {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Confirmed {
+    yes: Option<u64>,
+}
+
+async fn forget_patient(
+    State(state): State<DeliverState>,
+    Actor(actor): Actor,
+    Path(key): Path<String>,
+    Query(Confirmed { yes }): Query<Confirmed>,
+) -> Response {
     match key.parse() {
-        Ok(key) => state.ask(DeskRequest::ForgetPatient { key, actor }).await,
+        Ok(key) => state.ask(DeskRequest::ForgetPatient { key, yes, actor }).await,
         Err(error) => bad_request(&format!("{error}")),
     }
 }

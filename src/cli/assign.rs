@@ -28,6 +28,9 @@ pub struct AssignArgs {
     user: Option<u8>,
     /// The patient's opaque key
     patient: SubjectKey,
+    /// Only the next readings of a shared device, as a scan of wristband and device would
+    #[arg(long, requires = "device", conflicts_with = "user")]
+    spot: bool,
     /// When it began, with an offset, if not now; the past is limited by ward.back_dating
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
@@ -57,8 +60,15 @@ pub struct UnassignArgs {
 
 pub fn assign(args: AssignArgs) -> ExitCode {
     let TargetArgs { device, bed } = args.target;
-    let body =
-        json!({ "device": device, "user": args.user, "bed": bed, "patient": args.patient, "at": args.from, "yes": args.yes });
+    let body = json!({
+        "device": device,
+        "user": args.user,
+        "bed": bed,
+        "patient": args.patient,
+        "spot": args.spot,
+        "at": args.from,
+        "yes": args.yes,
+    });
     ask::ask(&args.config, Owner::Deliver, "POST", "/v1/assignments", body.to_string().into_bytes(), |answer| {
         println!("assigned to {} from {}", args.patient, ask::text(answer, "at"));
     })

@@ -65,7 +65,6 @@ enum Command {
     /// End an assignment
     Unassign(assign::UnassignArgs),
     /// Show who is where
-    #[command(alias = "assignments")]
     Ward(ward::WardArgs),
     /// Say whose a record was taken to be, and by which events
     Why(record::RecordArgs),

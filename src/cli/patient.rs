@@ -34,9 +34,12 @@ pub enum PatientCommand {
         #[command(flatten)]
         config: ConfigArg,
     },
-    /// Delete a patient's identifiers
+    /// Delete for good who a patient is
     Forget {
         key: SubjectKey,
+        /// Confirm how many records were not sent yet
+        #[arg(long, value_name = "N")]
+        yes: Option<u64>,
         #[command(flatten)]
         config: ConfigArg,
     },
@@ -54,8 +57,9 @@ pub fn run(command: PatientCommand) -> ExitCode {
                 rows.map(|row| ["key", "test", "identified", "forgotten"].map(|f| ask::text(row, f).into_owned()).to_vec());
             ask::table(&["PATIENT", "TEST", "IDENTIFIED", "FORGOTTEN"], &rows.collect::<Vec<_>>());
         }),
-        PatientCommand::Forget { key, config } => {
-            let path = format!("/v1/patients/{}", ask::segment(key.as_str()));
+        PatientCommand::Forget { key, yes, config } => {
+            let confirmed = yes.map(|count| format!("?yes={count}")).unwrap_or_default();
+            let path = format!("/v1/patients/{}{confirmed}", ask::segment(key.as_str()));
             ask::ask(&config, Owner::Deliver, "DELETE", &path, Vec::new(), |_| println!("identifiers of {key} deleted"))
         }
     }

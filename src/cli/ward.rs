@@ -32,7 +32,7 @@ fn print(answer: &Value) {
         ("beds", &["bed", "patient", "from", "learned", "source", "operator"][..]),
         ("places", &["device", "bed", "from", "learned", "source", "operator"]),
         ("devices", &["device", "user", "patient", "from", "learned", "source", "operator"]),
-        ("spots", &["device", "patient", "from", "to", "learned", "source", "operator"]),
+        ("spots", &["device", "patient", "readings", "from", "to", "learned", "source", "operator"]),
         ("measures", &["device", "user", "patient", "rule", "bed", "why"]),
     ];
     for (list, fields) in lists {
@@ -55,6 +55,7 @@ fn title(list: &str, field: &str) -> &'static str {
         (_, "bed") => "BED",
         (_, "device") => "DEVICE",
         (_, "user") => "USER",
+        (_, "readings") => "AT MOST",
         ("measures", "patient") => "MEASURES",
         (_, "patient") => "PATIENT",
         (_, "from") => "SINCE",

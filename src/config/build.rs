@@ -6,8 +6,8 @@ use super::keys::{self, Key, Status};
 use super::secret::CredentialsDir;
 use super::settings::{
     BedSettings, ClientCertificate, DeviceSettings, FilterSettings, GatewaySettings, MetricSettings, MonitorSettings,
-    MqttSettings, PatientSettings, ProxySettings, RadioSettings, RouteKind, RouteSettings, SasSettings, Settings, StoreSettings,
-    Target, TlsSettings, WardSettings,
+    MqttSettings, PatientSettings, ProxySettings, RadioSettings, RouteKind, RouteSettings, SasSettings, Settings, SpotSettings,
+    StoreSettings, Target, TlsSettings, Use, WardSettings,
 };
 use super::typed::{FromValue, WindowLength};
 use super::{Env, Explained, Origin};
@@ -97,11 +97,19 @@ fn patient(document: &Document, section: &Section) -> PatientSettings {
 
 fn device(document: &Document, section: &Section, gateway: &GatewaySettings, monitor: &MonitorSettings) -> DeviceSettings {
     let device = Of(document, section);
+    let usage: Use = device.need("use");
+    let spot = || SpotSettings {
+        lasts: device.need("spot.for"),
+        readings: device.need("spot.readings"),
+        max_uncertainty: device.get("spot.max_uncertainty"),
+        stable_for: device.get("spot.stable_for"),
+    };
     DeviceSettings {
         name: device.need("name"),
         kind: device.need("kind"),
         id: device.need("address"),
-        usage: device.need("use"),
+        usage,
+        spot: (usage == Use::Shared).then(spot),
         bed: device.get("bed"),
         patient: device.get("patient"),
         user: device.get("user"),
@@ -272,6 +280,9 @@ const MQTT: &[&str] = &[
 
 /// A default that means nothing there: a topic where no MQTT is spoken, a CA where no TLS is.
 fn does_not_concern(document: &Document, route: &Section, key: &str) -> bool {
+    if route.schema == "device[]" {
+        return key.starts_with("spot.") && document.effective(route, "use") != Some(Use::Shared);
+    }
     if route.schema != "route[]" {
         return false;
     }

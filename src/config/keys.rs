@@ -81,7 +81,6 @@ const HL7: &str = "the HL7 route";
 const HTTP: &str = "the HTTP route";
 const IDENTITY: &str = "checking a device's serial number";
 const SCAN: &str = "the scan station";
-const SPOT: &str = "spot measurements";
 
 const ROUTE_KINDS: Kind = Kind::Choice { words: &["mqtt"], later: &[("fhir", FHIR), ("hl7", HL7), ("http", HTTP)] };
 const DEVICE_KINDS: Kind = Kind::Choice {
@@ -224,10 +223,19 @@ pub const KEYS: &[Key] = &[
     ),
     may("device[].passkey", Secret, "For bond = \"passkey\": the six digits the device shows or has printed on it."),
     soon("device[].set_clock", Boolean, Preset::Toml("false"), "Set its clock after its memory was read.", CLOCKS),
-    later("device[].spot.for", duration(S, DAY), SPOT, "How long after a scan its readings belong to that patient."),
-    later("device[].spot.readings", Kind::Integer { min: 1, max: 100, unit: "readings" }, SPOT, "At most so many."),
-    later("device[].spot.max_uncertainty", duration(S, HOUR), SPOT, "With a worse clock a reading waits."),
-    later("device[].spot.stable_for", duration(S, HOUR), SPOT, "A stream gives one value when it is stable so long."),
+    key(
+        "device[].spot.for",
+        duration(S, DAY),
+        r#""5 min""#,
+        "How long after a scan a shared device's readings belong to that patient.",
+    ),
+    key("device[].spot.readings", Kind::Integer { min: 1, max: 100, unit: "readings" }, "1", "Of each metric at most so many."),
+    may("device[].spot.max_uncertainty", duration(S, HOUR), "With a worse clock a reading waits; absent: any clock will do."),
+    may(
+        "device[].spot.stable_for",
+        duration(S, HOUR),
+        "A stream gives one value when it is stable so long; absent: each value counts.",
+    ),
     // How a metric is condensed and chosen.
     key(
         "metric.*.windows",

@@ -121,12 +121,25 @@ fn device(document: &mut Document, device: &Section) {
         }
         _ => {}
     }
+    spot(document, device);
     bond(document, device);
     if document.has(device, "user") && !patient {
         document.error(device, "user", "it says which slot is the patient's; add `patient`, or remove it");
     }
     if document.has(device, "from") && !patient && !bed {
         document.error(device, "from", "it says when an assignment starts; add `patient` or `bed`, or remove it");
+    }
+}
+
+fn spot(document: &mut Document, device: &Section) {
+    let written = ["for", "readings", "max_uncertainty", "stable_for"].map(|key| format!("spot.{key}"));
+    let shared = document.effective::<Use>(device, "use") == Some(Use::Shared);
+    if !shared && let Some(key) = written.iter().find(|key| document.has(device, key)) {
+        document.error(device, key, "a scan ties readings of a shared device alone; write use = \"shared\", or remove it");
+    }
+    let streams = document.written::<DeviceKind>(device, "kind").is_none_or(DeviceKind::streams);
+    if shared && !streams && document.has(device, "spot.stable_for") {
+        document.error(device, "spot.stable_for", "a device of this kind measures one by one, and each value counts; remove it");
     }
 }
 

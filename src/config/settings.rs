@@ -120,6 +120,8 @@ pub struct DeviceSettings {
     pub kind: DeviceKind,
     pub id: DeviceId,
     pub usage: Use,
+    /// How a scan ties its readings to a patient; of a shared device alone.
+    pub spot: Option<SpotSettings>,
     pub bed: Option<String>,
     pub patient: Option<SubjectKey>,
     pub user: Option<UserIndex>,
@@ -143,6 +145,17 @@ pub struct DeviceSettings {
     pub timezone: TimeZone,
     /// Without a reading for so long it is silent.
     pub silent_after: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpotSettings {
+    pub lasts: Duration,
+    /// Of each stream.
+    pub readings: u16,
+    /// Absent: only what reaches over the scan's time waits.
+    pub max_uncertainty: Option<Duration>,
+    /// Absent: every value counts.
+    pub stable_for: Option<Duration>,
 }
 
 /// What a route that binds to patients does with records a device stored before its first assignment.

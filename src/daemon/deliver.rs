@@ -11,11 +11,11 @@ use super::monitor::Monitor;
 use super::tasks::Tasks;
 use super::{DaemonError, Keys, bell, link};
 use crate::api::{self, DeliverState};
-use crate::config::{self, Bind, MqttSettings, Order, Questionable, Settings, Settle, Start};
+use crate::config::{self, Bind, MqttSettings, Order, Questionable, Settings, Settle, SpotSettings, Start};
 use crate::deliver::mqtt::{BatchOptions, MqttDestination, MqttOptions, TopicTemplate, batch, connect, subscribe};
 use crate::deliver::{
     Announcements, Carry, Desk, DeskInputs, DeskRoute, DeskSettings, DeviceLabel, Route, RouteDevice, RouteInputs, RouteSettings,
-    RouteStatus, Rules, StreamPreference,
+    RouteStatus, Rules, SpotRules, StreamPreference, usual_agreement,
 };
 use crate::monitor::home_assistant::{Announced, discovery};
 use crate::monitor::{Absence, Notice, Notices, Topics, offline};
@@ -206,6 +206,23 @@ fn rules(settings: &Settings, route: &config::RouteSettings) -> Rules {
         devices: filtered.then(|| settings.devices.iter().filter(passes).map(|device| device.id).collect()),
         hold_questionable: route.questionable == Questionable::Hold,
         per_patient: route.per_patient && route.bind == Bind::Patient,
+        spots: settings
+            .devices
+            .iter()
+            .filter_map(|device| Some((device.id, spot_rules(settings, device.spot.as_ref()?))))
+            .collect(),
+    }
+}
+
+fn spot_rules(settings: &Settings, spot: &SpotSettings) -> SpotRules {
+    let within = METRICS.iter().filter_map(|row| {
+        let written = settings.metric(row.metric).agree_within.map(|within| (within.value, within.unit));
+        Some((row.metric, written.or_else(|| usual_agreement(row.metric))?))
+    });
+    SpotRules {
+        max_uncertainty_ms: spot.max_uncertainty.map(|most| u32::try_from(most.as_millis()).unwrap_or(u32::MAX)),
+        stable_for_ms: spot.stable_for.map(|span| i64::try_from(span.as_millis()).unwrap_or(i64::MAX)),
+        within: within.collect(),
     }
 }
 
@@ -224,6 +241,7 @@ fn desk_settings(settings: &Settings) -> DeskSettings {
     DeskSettings {
         gateway: settings.gateway.id.clone(),
         devices: settings.devices.iter().map(|device| (device.name.clone(), device.id)).collect(),
+        spots: settings.devices.iter().filter_map(|device| Some((device.id, device.spot?))).collect(),
         beds: settings.beds.iter().map(|bed| bed.id.clone()).collect(),
         zones: settings.devices.iter().map(|device| (device.id, device.timezone.clone())).collect(),
         default_zone: settings.gateway.timezone.clone(),

@@ -1,11 +1,11 @@
 //! What a route does with one record: a pure function of the record, the ward and the clock. Filters settle here, once;
 //! what may not go yet is held for a named reason; nothing is guessed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::tz::TimeZone;
 
-use super::Lane;
+use super::{Lane, Share, SpotRules};
 use crate::config::{Bind, History};
 use crate::reading::{
     Anchors, Body, Class, ClockQuality, DeviceId, Instant, Metric, Modality, Record, SubjectKey, Summary, Timestamp, UserIndex,
@@ -34,6 +34,8 @@ pub struct Rules {
     pub hold_questionable: bool,
     /// One stream per patient, metric and slot.
     pub per_patient: bool,
+    /// Devices that are whoever's is next.
+    pub spots: BTreeMap<DeviceId, SpotRules>,
 }
 
 /// What is known besides the record.
@@ -45,6 +47,8 @@ pub struct Known<'a> {
     pub history: History,
     /// The newest version of this record that the route may see.
     pub newest: u32,
+    /// What it is to the scan in whose time it was measured, if there was one.
+    pub share: Option<Share>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +78,7 @@ pub enum Settled {
     History,
     /// A window that was cut: its sides go instead.
     Cut,
-    /// Another stream speaks for the patient, or none covers enough.
+    /// Another stream or another value of it speaks for the patient, or none is good enough.
     NotChosen,
     /// A person said that it is nobody's.
     Discarded,
@@ -108,8 +112,21 @@ pub fn decide(record: &Record, lane: Lane, rules: &Rules, known: &Known<'_>) -> 
         return Decision::Hold(HoldReason::Questionable);
     }
     match rules.bind {
-        Bind::Device | Bind::Bed => Decision::Send { binding: None, subject: subject_if_known(record, known) },
+        Bind::Device | Bind::Bed => Decision::Send { binding: None, subject: subject_if_known(record, rules, known) },
         Bind::Patient => bind_to_patient(record, rules, known),
+    }
+}
+
+/// The same where nobody is to know any more who the patient is: what was not sent yet waits, and no key is named.
+pub fn unless_forgotten(decision: Decision, ward: &Ward) -> Decision {
+    match decision {
+        Decision::Send { binding: Some(binding), .. } | Decision::Choose(binding) if ward.is_forgotten(&binding.subject) => {
+            Decision::Hold(HoldReason::PatientUnknown)
+        }
+        Decision::Send { binding: None, subject } => {
+            Decision::Send { binding: None, subject: subject.filter(|subject| !ward.is_forgotten(subject)) }
+        }
+        other => other,
     }
 }
 
@@ -127,8 +144,15 @@ pub fn carries(record: &Record, rules: &Rules) -> bool {
     if to_patients && !about_a_patient(record) {
         return false;
     }
+    let spot = rules.spots.get(&record.device);
+    if to_patients && spot.is_some() && matches!(record.body, Body::Window(_)) {
+        return false; // a window of whoever had it
+    }
     match &record.body {
-        Body::Reading(_) => carry.readings || (carry.episodic && is_episodic(record)),
+        Body::Reading(_) => {
+            let one_by_one = is_episodic(record) || spot.is_some_and(|spot| spot.is_steadied(record));
+            carry.readings || (carry.episodic && one_by_one)
+        }
         Body::Window(window) => {
             let whole = window.from == window.start && window.to == window.start.plus_ms(i64::from(window.length_s) * 1000);
             carry.windows.contains(&window.length_s) && (whole || to_patients)
@@ -154,8 +178,9 @@ fn is_episodic(record: &Record) -> bool {
         .is_some_and(|stream| stream.modality == Modality::Spot && stream.metric.summary(stream.modality) == Summary::None)
 }
 
-fn subject_if_known(record: &Record, known: &Known<'_>) -> Option<SubjectKey> {
-    about_a_patient(record).then(|| bind(record, known).ok()).flatten().map(|binding| binding.subject)
+fn subject_if_known(record: &Record, rules: &Rules, known: &Known<'_>) -> Option<SubjectKey> {
+    let its_own = about_a_patient(record) && known.share != Some(Share::Passing);
+    its_own.then(|| bind(record, rules, known).ok()).flatten().map(|binding| binding.subject)
 }
 
 fn bind_to_patient(record: &Record, rules: &Rules, known: &Known<'_>) -> Decision {
@@ -173,12 +198,15 @@ fn bind_to_patient(record: &Record, rules: &Rules, known: &Known<'_>) -> Decisio
         Some(None) => return Decision::Settle(Settled::Discarded),
         Some(Some(binding)) => return Decision::Send { subject: Some(binding.subject.clone()), binding: Some(binding) },
     }
-    match bind(record, known) {
+    if known.share == Some(Share::Passing) {
+        return Decision::Settle(Settled::NotChosen);
+    }
+    match bind(record, rules, known) {
         Ok(binding) if rules.per_patient && matches!(record.body, Body::Window(_)) => Decision::Choose(binding),
         Ok(binding) => Decision::Send { subject: Some(binding.subject.clone()), binding: Some(binding) },
         Err(reason) => match brought_along(record, known) {
             None => Decision::Hold(reason),
-            Some(first) if keeps_history(record, known) => match known.ward.bind(record.device, user_of(record), first) {
+            Some(first) if keeps_history(record, rules, known) => match known.ward.bind(record.device, user_of(record), first) {
                 Ok(binding) => Decision::Send { subject: Some(binding.subject.clone()), binding: Some(binding) },
                 Err(reason) => Decision::Hold(reason),
             },
@@ -188,7 +216,7 @@ fn bind_to_patient(record: &Record, rules: &Rules, known: &Known<'_>) -> Decisio
 }
 
 /// Binds by the record's own time, however late it is sent.
-fn bind(record: &Record, known: &Known<'_>) -> Result<Binding, HoldReason> {
+fn bind(record: &Record, rules: &Rules, known: &Known<'_>) -> Result<Binding, HoldReason> {
     let user = user_of(record);
     if let Body::Window(window) = &record.body {
         return known.ward.bind_span(record.device, user, window.from, window.to);
@@ -197,7 +225,11 @@ fn bind(record: &Record, known: &Known<'_>) -> Result<Binding, HoldReason> {
         Instant::Unknown => Err(HoldReason::NoClock),
         Instant::Ambiguous(_) => Err(HoldReason::AmbiguousTime),
         Instant::Arrival(time) | Instant::DeviceClock(time) | Instant::DeviceZone(time) => {
-            known.ward.bind(record.device, user, time)
+            let bound = known.ward.bind(record.device, user, time);
+            match rules.spots.get(&record.device) {
+                Some(spot) => spot.bind(bound, time, known.share),
+                None => bound,
+            }
         }
     }
 }
@@ -222,9 +254,11 @@ fn user_of(record: &Record) -> Option<UserIndex> {
     record.stream.and_then(|stream| stream.user)
 }
 
-/// Whether the device's `history` lets such a value through, to its first patient.
-fn keeps_history(record: &Record, known: &Known<'_>) -> bool {
+/// Whether the device's `history` lets such a value through, to its first patient. One that is whoever's is next has no
+/// first patient.
+fn keeps_history(record: &Record, rules: &Rules, known: &Known<'_>) -> bool {
     match known.history {
+        _ if rules.spots.contains_key(&record.device) => false,
         History::New => false,
         History::All => true,
         History::Since(from) => device_time(record, known).is_some_and(|measured| measured >= from),

@@ -18,12 +18,13 @@ mod retry;
 mod route;
 mod schedule;
 mod sides;
+mod spot;
 mod stand;
 mod status;
 
 pub use announce::Announcements;
 pub use correct::{AUTO_AGE_MS, AUTO_RECORDS, HORIZON_MS, Verdict as Correction, judge, stays};
-pub use decide::{Carry, Decision, Known, Rules, Settled, decide};
+pub use decide::{Carry, Decision, Known, Rules, Settled, decide, unless_forgotten};
 pub use desk::{Desk, DeskError, DeskInputs, DeskRequest, DeskRoute, DeskSettings, LetterPlace, Target};
 pub use destination::{Capabilities, Destination, Happened, NotSent, Sent, Verdict};
 pub use fault::{Fault, FaultClass};
@@ -36,5 +37,6 @@ pub use route::{
     LetterCommand, LettersDone, MAX_RETRIED, Preview, Route, RouteCommand, RouteDevice, RouteInputs, RouteSettings,
     StreamPreference,
 };
+pub use spot::{Sample, Share, SpotRules, usual_agreement};
 pub use stand::Why;
 pub use status::{RouteState, RouteStatus};

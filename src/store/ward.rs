@@ -30,6 +30,8 @@ impl WardStore {
         let _shared = lock::shared_of(path)?;
         let connection = db::open(path, key)?;
         schema::check(&connection, path)?;
+        // What identified somebody is overwritten where it is replaced or deleted, not only unlinked.
+        connection.pragma_update(None, "secure_delete", "ON")?;
         Ok(Self { connection, _shared })
     }
 
@@ -132,9 +134,8 @@ impl WardStore {
         Ok(statement.query_row([key.as_str()], |row| row.get(0)).optional()?.map(Phi::new))
     }
 
-    /// Deletes the identifiers and marks the key; the pages are overwritten, not only unlinked. `false`: nobody of that key.
+    /// Deletes the identifiers and marks the key; the log of writes does not keep them either. `false`: nobody of that key.
     pub fn forget(&mut self, key: &SubjectKey) -> Result<bool, StoreError> {
-        self.connection.pragma_update(None, "secure_delete", "ON")?;
         let tx = db::begin(&mut self.connection)?;
         let known = tx.execute("UPDATE patient SET forgotten = 1 WHERE key = ?", [key.as_str()])? > 0;
         tx.execute("DELETE FROM identity WHERE key = ?", [key.as_str()])?;

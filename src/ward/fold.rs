@@ -62,6 +62,8 @@ pub struct Ward {
     pub(super) configured: BTreeMap<Topic, BTreeMap<u64, (Timestamp, Change)>>,
     pub(super) guards: Guards,
     pub(super) feed_silent_since: Option<Timestamp>,
+    /// Whose identity was deleted.
+    forgotten: BTreeSet<SubjectKey>,
 }
 
 /// What a change is about.
@@ -98,7 +100,8 @@ impl Ward {
     /// The ward by the events up to number `n` of the log: what was known then.
     pub fn known_at(&self, n: u64) -> Ward {
         let known: Vec<WardEvent> = self.events.iter().filter(|event| event.n <= n).cloned().collect();
-        Ward { guards: self.guards, feed_silent_since: self.feed_silent_since, ..Ward::fold(&known) }
+        let forgotten = self.forgotten.clone();
+        Ward { guards: self.guards, feed_silent_since: self.feed_silent_since, forgotten, ..Ward::fold(&known) }
     }
 
     #[must_use]
@@ -110,6 +113,16 @@ impl Ward {
     #[must_use]
     pub fn with_feed_silent_since(self, since: Option<Timestamp>) -> Ward {
         Ward { feed_silent_since: since, ..self }
+    }
+
+    #[must_use]
+    pub fn with_forgotten(self, forgotten: BTreeSet<SubjectKey>) -> Ward {
+        Ward { forgotten, ..self }
+    }
+
+    /// Whether nobody is to know any more who this is. Whose a reading is stays the same.
+    pub fn is_forgotten(&self, subject: &SubjectKey) -> bool {
+        self.forgotten.contains(subject)
     }
 
     /// In the order they happened.

@@ -181,7 +181,15 @@ fn start(dir: &std::path::Path, far: &Arc<Mutex<Far>>) -> Running {
     let settings = RouteSettings {
         name: "r".into(),
         gateway: "gw-1".into(),
-        rules: Rules { bind: Bind::Device, carry, metrics: None, devices: None, hold_questionable: true, per_patient: false },
+        rules: Rules {
+            bind: Bind::Device,
+            carry,
+            metrics: None,
+            devices: None,
+            hold_questionable: true,
+            per_patient: false,
+            spots: BTreeMap::new(),
+        },
         order: Order::LiveFirst,
         window: WINDOW,
         ack_interval: Duration::from_millis(1),

@@ -56,9 +56,17 @@ impl Log {
 
 /// Which kinds a route sends, by its own decision; it settles the others.
 pub fn sent(carry: Carry) -> impl Fn(Kind) -> bool {
-    let rules = Rules { bind: Bind::Device, carry, metrics: None, devices: None, hold_questionable: false, per_patient: false };
+    let rules = Rules {
+        bind: Bind::Device,
+        carry,
+        metrics: None,
+        devices: None,
+        hold_questionable: false,
+        per_patient: false,
+        spots: std::collections::BTreeMap::new(),
+    };
     let (ward, anchors) = (Ward::default(), Anchors::default());
-    let known = Known { ward: &ward, anchors: &anchors, zone: &TimeZone::UTC, history: History::New, newest: 1 };
+    let known = Known { ward: &ward, anchors: &anchors, zone: &TimeZone::UTC, history: History::New, newest: 1, share: None };
     let sends = |record: &Record| {
         let [live, backlog] = [Lane::Live, Lane::Backlog].map(|lane| decide(record, lane, &rules, &known));
         assert_eq!(live, backlog, "nothing here was stored by a device");

@@ -101,6 +101,7 @@ impl Play {
                 devices: None,
                 hold_questionable: false,
                 per_patient: false,
+                spots: BTreeMap::new(),
             },
             order: Order::LiveFirst,
             window: 16,

@@ -11,6 +11,7 @@ pub mod bluez;
 pub mod broker;
 pub mod bus;
 pub mod chaos;
+pub mod chart;
 pub mod daemon;
 pub mod devices;
 pub mod faults;

@@ -4,6 +4,7 @@
 mod decisions;
 mod held;
 mod letters;
+mod patients;
 mod records;
 mod routes;
 mod ward;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::letters::LetterPlace;
 use super::route::RouteCommand;
 use super::status::RouteStatus;
-use crate::config::Bind;
+use crate::config::{Bind, SpotSettings};
 use crate::radio::BootClock;
 use crate::reading::{DeviceId, RecordId, Seq, SubjectKey, Timestamp, UserIndex};
 use crate::store::{AuditEntry, Store, StoreError, WardStore};
@@ -34,6 +35,8 @@ const TICK: Duration = Duration::from_secs(1);
 pub struct DeskSettings {
     pub gateway: String,
     pub devices: BTreeMap<String, DeviceId>,
+    /// Devices that are whoever's is next.
+    pub spots: BTreeMap<DeviceId, SpotSettings>,
     pub beds: Vec<String>,
     pub zones: BTreeMap<DeviceId, TimeZone>,
     pub default_zone: TimeZone,
@@ -60,8 +63,13 @@ pub struct DeskInputs {
 /// What is assigned to a patient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    Device { name: String, user: Option<UserIndex> },
+    Device {
+        name: String,
+        user: Option<UserIndex>,
+    },
     Bed(String),
+    /// The next readings of a shared device.
+    Spot(String),
 }
 
 #[derive(Debug)]
@@ -71,7 +79,7 @@ pub enum DeskRequest {
     WhoIsWhere { at: Option<Timestamp> },
     Patients,
     SetPatient { key: SubjectKey, document: Phi<Vec<u8>>, actor: String },
-    ForgetPatient { key: SubjectKey, actor: String },
+    ForgetPatient { key: SubjectKey, yes: Option<u64>, actor: String },
     FindRecord { id: RecordId, below: Option<Seq> },
     Record { seq: Seq },
     Held,
@@ -94,6 +102,12 @@ pub enum DeskRequest {
 pub enum DeskError {
     #[error("no device is called \"{0}\"; `bedrail status` lists them")]
     UnknownDevice(String),
+    #[error("device \"{0}\" is shared: nobody keeps it; `bedrail assign --device {0} PATIENT --spot` ties its next readings")]
+    Shared(String),
+    #[error(
+        "device \"{0}\" is not shared, so no scan ties its readings; write use = \"shared\" in its section, or assign it without --spot"
+    )]
+    NotShared(String),
     #[error("no bed is called \"{0}\"; beds are named in the config as [[bed]]")]
     UnknownBed(String),
     #[error("no route is called \"{0}\"; `bedrail route list` lists them")]
@@ -112,6 +126,12 @@ pub enum DeskError {
     NeedsYes { count: u64, hours: String },
     #[error("record {0} is not in the log: retention took it, or it was never given")]
     NoRecord(Seq),
+    #[error(
+        "this deletes for good who {key} is; {count} records not sent yet then wait as patient_unknown; if that is meant, repeat it with --yes {count}"
+    )]
+    Forgets { key: SubjectKey, count: u64 },
+    #[error("{0} was forgotten; `bedrail patient set {0} --identifiers-file FILE` says anew who that is")]
+    Forgotten(SubjectKey),
     #[error("nothing that is held on route \"{route}\" begins with record {seq}; `bedrail held list` shows what does")]
     NotHeld { route: String, seq: Seq },
     #[error("these wait for another reason than whose they are: {}", .0.words())]
@@ -153,6 +173,8 @@ pub struct Desk {
     synced: bool,
     /// The last change of the past that was shown and not made: what, from when, and when it was shown.
     shown: Option<(Change, Timestamp, Timestamp)>,
+    /// Whom somebody was about to forget, and how many unsent records that was shown to touch.
+    forgetting: Option<(SubjectKey, u64)>,
 }
 
 impl Desk {
@@ -167,8 +189,9 @@ impl Desk {
             ward_store.know_patient(key, *test)?;
         }
         let events = ward_store.events()?;
-        inputs.ward.send_replace(Arc::new(Ward::fold(&events)));
-        Ok(Self { settings, store, ward_store, events, boot, inputs, synced: false, shown: None })
+        let mut desk = Self { settings, store, ward_store, events, boot, inputs, synced: false, shown: None, forgetting: None };
+        desk.publish()?;
+        Ok(desk)
     }
 
     /// Runs until told to stop. Only a store that fails ends it with an error.
@@ -208,7 +231,7 @@ impl Desk {
             DeskRequest::WhoIsWhere { at } => self.who_is_where(at),
             DeskRequest::Patients => self.patients(),
             DeskRequest::SetPatient { key, document, actor } => self.set_patient(&key, &document, &actor),
-            DeskRequest::ForgetPatient { key, actor } => self.forget_patient(&key, &actor),
+            DeskRequest::ForgetPatient { key, yes, actor } => self.forget_patient(&key, yes, &actor).await,
             DeskRequest::FindRecord { id, below } => self.find_record(id, below),
             DeskRequest::Record { seq } => self.record(seq).await,
             DeskRequest::Held => self.held(),
@@ -261,6 +284,7 @@ impl std::fmt::Display for Target {
             Target::Device { name, user: None } => write!(f, "device {name}"),
             Target::Device { name, user: Some(user) } => write!(f, "device {name} user {user}"),
             Target::Bed(bed) => write!(f, "bed {bed}"),
+            Target::Spot(name) => write!(f, "device {name}"),
         }
     }
 }

@@ -10,32 +10,47 @@ use crate::config::Bind;
 use crate::deliver::RouteCommand;
 use crate::reading::{Anchors, Body, DeviceId, Instant, Record, Seq, SubjectKey, Timestamp};
 use crate::store::{OPEN, READ_LIMIT, StoreError};
-use crate::ward::{Change, EventSource, Phi, Ward, WardEvent, sync};
+use crate::ward::{Change, EventSource, Ward, WardEvent, sync};
 
 /// A request for a moment this close to now is one for now: people's and the gateway's clocks differ.
 const NOW_MS: i64 = 5_000;
-/// Identifiers of one patient, as a document.
-const MAX_IDENTITY: usize = 64 << 10;
 
 impl Desk {
     /// A key nobody has spoken of is a slip of the pen, not a new patient.
     pub(super) fn assignment(&self, target: &Target, patient: &SubjectKey) -> Result<Change, DeskError> {
         self.known(patient)?;
         Ok(match target {
+            Target::Device { name, .. } if self.settings.spots.contains_key(&self.device(name)?) => {
+                return Err(DeskError::Shared(name.clone()));
+            }
             Target::Device { name, user } => Change::Pair { device: self.device(name)?, user: *user, subject: patient.clone() },
             Target::Bed(bed) => Change::Occupy { bed: self.bed(bed)?, subject: patient.clone() },
+            Target::Spot(name) => self.spot(name, patient)?,
         })
     }
 
+    /// The next readings of a shared device are this patient's.
+    pub(super) fn spot(&self, name: &str, patient: &SubjectKey) -> Result<Change, DeskError> {
+        let device = self.device(name)?;
+        let spot = self.settings.spots.get(&device).ok_or_else(|| DeskError::NotShared(name.to_owned()))?;
+        let for_ms = i64::try_from(spot.lasts.as_millis()).unwrap_or(i64::MAX);
+        Ok(Change::Spot { device, subject: patient.clone(), for_ms, readings: spot.readings })
+    }
+
     pub(super) fn known(&self, patient: &SubjectKey) -> Result<(), DeskError> {
-        let known = self.ward_store.patients()?.iter().any(|row| row.key == *patient);
-        known.then_some(()).ok_or_else(|| DeskError::UnknownPatient(patient.clone()))
+        let patients = self.ward_store.patients()?;
+        match patients.iter().find(|row| row.key == *patient) {
+            Some(row) if row.forgotten => Err(DeskError::Forgotten(patient.clone())),
+            Some(_) => Ok(()),
+            None => Err(DeskError::UnknownPatient(patient.clone())),
+        }
     }
 
     pub(super) fn end(&self, target: &Target) -> Result<Change, DeskError> {
         Ok(match target {
             Target::Device { name, user } => Change::Unpair { device: self.device(name)?, user: *user },
             Target::Bed(bed) => Change::Vacate { bed: self.bed(bed)? },
+            Target::Spot(name) => Change::Unpair { device: self.device(name)?, user: None },
         })
     }
 
@@ -177,34 +192,15 @@ impl Desk {
         let appended = self.ward_store.append(events)?;
         let n = appended.last().map_or(0, |event| event.n);
         self.events.extend(appended);
-        self.inputs.ward.send_replace(Arc::new(Ward::fold(&self.events)));
+        self.publish()?;
         Ok(n)
     }
 
-    pub(super) fn patients(&self) -> Result<Value, DeskError> {
-        let row = |row: crate::store::PatientRow| json!({ "key": row.key, "test": row.test, "identified": row.identified, "forgotten": row.forgotten });
-        Ok(Value::Array(self.ward_store.patients()?.into_iter().map(row).collect()))
-    }
-
-    pub(super) fn set_patient(&mut self, key: &SubjectKey, document: &Phi<Vec<u8>>, actor: &str) -> Result<Value, DeskError> {
-        if document.expose().len() > MAX_IDENTITY {
-            return Err(DeskError::IdentityTooLarge(document.expose().len()));
-        }
-        // The parser's own message would quote the document.
-        if !serde_json::from_slice::<Value>(document.expose()).is_ok_and(|value| value.is_object()) {
-            return Err(DeskError::IdentityNotJson);
-        }
-        self.audit(actor, "patient set", key.as_str(), "")?;
-        self.ward_store.set_identity(key, document)?;
-        Ok(json!({ "patient": key }))
-    }
-
-    pub(super) fn forget_patient(&mut self, key: &SubjectKey, actor: &str) -> Result<Value, DeskError> {
-        self.audit(actor, "patient forget", key.as_str(), "")?;
-        if !self.ward_store.forget(key)? {
-            return Err(DeskError::UnknownPatient(key.clone()));
-        }
-        Ok(json!({ "patient": key }))
+    /// All routes follow the ward that is known now.
+    pub(super) fn publish(&mut self) -> Result<(), StoreError> {
+        let forgotten = self.ward_store.patients()?.into_iter().filter(|row| row.forgotten).map(|row| row.key).collect();
+        self.inputs.ward.send_replace(Arc::new(Ward::fold(&self.events).with_forgotten(forgotten)));
+        Ok(())
     }
 
     fn device(&self, name: &str) -> Result<DeviceId, DeskError> {

@@ -20,6 +20,7 @@ impl<D: Destination> Route<D> {
     /// The ward says something new: what was sent is looked at, then what is held.
     pub(super) fn ward_changed(&mut self) -> Result<(), StoreError> {
         self.correction_due = self.settings.rules.bind == Bind::Patient;
+        self.shares.clear();
         // A paused route takes nothing back either: the ward may be what is wrong. When it is resumed it looks.
         if self.row.paused.is_none() {
             self.correct_if_due()?;
@@ -107,6 +108,9 @@ impl<D: Destination> Route<D> {
                 let at = self.time_of(record).filter(|at| at.0 >= first);
                 let near = |at: &Timestamp| from.0.saturating_sub(AROUND_MS) <= at.0 && at.0 <= to.0.saturating_add(AROUND_MS);
                 let moved = at.filter(near).filter(|_| !dead.contains(seq));
+                if moved.is_some() && self.was_passed_over(*seq, record) {
+                    self.planner.owe(*seq, *seq);
+                }
                 let moved = if moved.is_some() && self.stands_wrongly(*seq, record)? { moved } else { None };
                 give(self, *seq, record, moved)?;
             }
@@ -124,10 +128,20 @@ impl<D: Destination> Route<D> {
         }
     }
 
-    fn stands_wrongly(&self, seq: Seq, record: &Record) -> Result<bool, StoreError> {
+    /// A value of a stream that a scan did not take: under another one it may be the value that counts.
+    fn was_passed_over(&self, seq: Seq, record: &Record) -> bool {
+        let spot = self.settings.rules.spots.get(&record.device);
+        let steadied = spot.is_some_and(|spot| spot.is_steadied(record));
+        steadied && !self.waits(seq, record) && self.stands_with(seq, record).is_none()
+    }
+
+    fn waits(&self, seq: Seq, record: &Record) -> bool {
         let lanes = self.planner.lanes();
-        let waits = lanes.live.contains(seq) || lanes.backlog.contains(seq) || self.held.covers(seq, record);
-        if waits || matches!(record.body, Body::Retraction(_)) || !carries(record, &self.settings.rules) {
+        lanes.live.contains(seq) || lanes.backlog.contains(seq) || self.held.covers(seq, record)
+    }
+
+    fn stands_wrongly(&mut self, seq: Seq, record: &Record) -> Result<bool, StoreError> {
+        if self.waits(seq, record) || matches!(record.body, Body::Retraction(_)) || !carries(record, &self.settings.rules) {
             return Ok(false);
         }
         let Some(subject) = self.stands_with(seq, record) else { return Ok(false) };
@@ -155,7 +169,9 @@ impl<D: Destination> Route<D> {
             return Ok(None);
         }
         let Some(subject) = self.stands_with(seq, record) else { return Ok(None) };
-        if stays(&self.inputs.ward.borrow(), record, &subject, decision) {
+        // Of whom is forgotten it is not known any more, and it is held.
+        let unknown = *decision == Decision::Hold(HoldReason::PatientUnknown);
+        if unknown || stays(&self.inputs.ward.borrow(), record, &subject, decision) {
             return Ok(None);
         }
         if self.settings.retract != Retract::Auto {

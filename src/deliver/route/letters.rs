@@ -97,7 +97,7 @@ impl<D: Destination> Route<D> {
         self.write()
     }
 
-    fn preview(&self, seq: Seq, record: Record) -> Result<Preview, StoreError> {
+    fn preview(&mut self, seq: Seq, record: Record) -> Result<Preview, StoreError> {
         let decision = self.decide(&record, Lane::Backlog)?;
         let (fate, binding, subject, choice) = match decision {
             Decision::Send { binding, subject } => ("it is sent".to_owned(), binding, subject, None),

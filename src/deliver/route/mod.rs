@@ -4,6 +4,7 @@
 mod answers;
 mod correct;
 mod letters;
+mod spots;
 mod trace;
 mod upkeep;
 mod work;
@@ -29,11 +30,13 @@ use super::retry::Backoff;
 use super::schedule::Schedule;
 use super::stand::{Stand, Why};
 use super::status::{RouteState, RouteStatus};
-use super::{Destination, DeviceLabel, Fault, FaultClass, Happened, Placements, Planner, Rules, Source, Token};
+use super::{Destination, DeviceLabel, Fault, FaultClass, Happened, Placements, Planner, Rules, Share, Source, Token};
 use crate::config::{History, Order, Retract, When};
 use crate::monitor::Notice;
 use crate::radio::BootClock;
-use crate::reading::{Anchors, Decimal, DeviceId, Metric, Placement, Record, Seq, Timestamp, Unit};
+use crate::reading::{
+    Anchors, Decimal, DeviceId, Metric, Placement, Record, RecordId, Seq, StreamKey, SubjectKey, Timestamp, Unit,
+};
 use crate::store::{EVICTIONS, RouteChange, RouteRow, Store, StoreError};
 use crate::ward::Ward;
 
@@ -117,6 +120,11 @@ pub enum RouteCommand {
         record: Box<Record>,
         done: oneshot::Sender<Traced>,
     },
+    /// How many records are owed to this patient; of a long backlog only the beginning is looked at.
+    Unsent {
+        subject: SubjectKey,
+        done: oneshot::Sender<u64>,
+    },
     Letters(LetterCommand),
 }
 
@@ -145,6 +153,8 @@ pub struct Route<D: Destination> {
     /// The last event of the ward that what was sent agrees with.
     followed: Option<u64>,
     correction_due: bool,
+    /// Of scans, by stream and event, what each reading is to them.
+    shares: BTreeMap<(StreamKey, u64), BTreeMap<RecordId, Share>>,
     change: RouteChange,
     /// What is in flight, for what must be known when its answer comes.
     flying: BTreeMap<Token, (Seq, Record)>,
@@ -240,6 +250,7 @@ impl<D: Destination> Route<D> {
             attempted: BTreeSet::new(),
             followed,
             correction_due: false,
+            shares: BTreeMap::new(),
             change: RouteChange::default(),
             flying: BTreeMap::new(),
             ahead: [VecDeque::new(), VecDeque::new()],

@@ -31,7 +31,7 @@ pub struct Traced {
 }
 
 impl<D: Destination> Route<D> {
-    pub(super) fn trace(&self, seq: Seq, record: &Record) -> Result<Traced, StoreError> {
+    pub(super) fn trace(&mut self, seq: Seq, record: &Record) -> Result<Traced, StoreError> {
         let decision = self.decide(record, Lane::Backlog)?;
         let not_chosen = match &decision {
             Decision::Choose(binding) => self.choose(seq, record, binding)?.is_none(),

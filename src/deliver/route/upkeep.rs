@@ -11,12 +11,15 @@ use crate::deliver::decide::carries;
 use crate::deliver::held::Recheck;
 use crate::deliver::receipts::Receipts;
 use crate::deliver::{Decision, Destination, Lane, Planner, RouteState, Why};
-use crate::reading::{DeviceId, Record, Seq, Timestamp};
+use crate::reading::{DeviceId, Record, Seq, SubjectKey, Timestamp};
 use crate::store::{EVICTIONS, READ_LIMIT, StoreError};
 use crate::ward::HoldReason;
 
 /// How often the time of the oldest record owed is looked up.
 const OLDEST_EVERY: Duration = Duration::from_secs(5);
+
+/// Records looked through for an answer that a person waits for, at most 2 s.
+const MAX_COUNTED: usize = 50_000;
 
 /// A write that failed on a full or read-only disk is tried again after this.
 const RETRY_WRITE: Duration = Duration::from_secs(5);
@@ -88,9 +91,33 @@ impl<D: Destination> Route<D> {
             RouteCommand::Trace { seq, record, done } => {
                 let _ = done.send(self.trace(seq, &record)?);
             }
+            RouteCommand::Unsent { subject, done } => {
+                let _ = done.send(self.count_unsent(&subject)?);
+            }
             RouteCommand::Letters(command) => self.letter_command(command)?,
         }
         Ok(())
+    }
+
+    fn count_unsent(&mut self, subject: &SubjectKey) -> Result<u64, StoreError> {
+        let lanes = self.planner.lanes();
+        let runs: Vec<(Seq, Seq)> = lanes.live.iter().chain(lanes.backlog.iter()).collect();
+        let (mut count, mut looked_at) = (0, 0);
+        for (first, last) in runs {
+            let mut next = first;
+            while looked_at < MAX_COUNTED && next <= last.min(self.head) {
+                let records = self.store.read(next, last.min(self.head), READ_LIMIT)?;
+                let Some((end, _)) = records.last() else { break };
+                next = end.next();
+                looked_at += records.len();
+                for (_, record) in &records {
+                    let decision = self.decide(record, Lane::Backlog)?;
+                    let (Decision::Send { binding: Some(binding), .. } | Decision::Choose(binding)) = decision else { continue };
+                    count += u64::from(binding.subject == *subject);
+                }
+            }
+        }
+        Ok(count)
     }
 
     fn count_sent(&self, records: &[(Seq, Record)]) -> Result<u64, StoreError> {
@@ -138,6 +165,7 @@ impl<D: Destination> Route<D> {
             let clock_came = anchors.iter().count() != self.anchors.iter().count();
             self.anchors = anchors;
             if clock_came {
+                self.shares.clear();
                 self.recheck_held()?;
             }
             self.see_evictions()?;

@@ -3,7 +3,7 @@
 use super::Route;
 use crate::clean::Preference;
 use crate::config::{Bind, History, Order};
-use crate::deliver::decide::decide;
+use crate::deliver::decide::{decide, unless_forgotten};
 use crate::deliver::receipts::Receipts;
 use crate::deliver::{Choice, Decision, Destination, Item, Known, Lane, NotSent, Sent, Settled, Source, Verdict, sides};
 use crate::reading::{Body, ChartId, DeviceId, Op, Placement, Record, Seq, SubjectKey};
@@ -276,7 +276,7 @@ impl<D: Destination> Route<D> {
         Ok(placement)
     }
 
-    pub(super) fn decide(&self, record: &Record, lane: Lane) -> Result<Decision, StoreError> {
+    pub(super) fn decide(&mut self, record: &Record, lane: Lane) -> Result<Decision, StoreError> {
         if let Body::Retraction(retraction) = &record.body {
             // It speaks of what one route sent, behind all that may still be on its way there.
             return Ok(match lane {
@@ -292,15 +292,17 @@ impl<D: Destination> Route<D> {
             }
             _ => 0,
         };
-        Ok(self.decide_knowing(record, lane, newest))
+        let decision = self.decide_knowing(record, lane, newest)?;
+        Ok(unless_forgotten(decision, &self.inputs.ward.borrow()))
     }
 
-    /// As if no newer version were in the log.
-    pub(super) fn decide_as_newest(&self, record: &Record) -> Result<Decision, StoreError> {
-        Ok(self.decide_knowing(record, Lane::Backlog, record.version))
+    /// As if no newer version were in the log. What was sent stays where it is, whoever is forgotten.
+    pub(super) fn decide_as_newest(&mut self, record: &Record) -> Result<Decision, StoreError> {
+        self.decide_knowing(record, Lane::Backlog, record.version)
     }
 
-    fn decide_knowing(&self, record: &Record, lane: Lane, newest: u32) -> Decision {
+    fn decide_knowing(&mut self, record: &Record, lane: Lane, newest: u32) -> Result<Decision, StoreError> {
+        let share = self.share(record)?;
         let ward = self.inputs.ward.borrow();
         let device = self.settings.devices.get(&record.device);
         let known = Known {
@@ -309,8 +311,9 @@ impl<D: Destination> Route<D> {
             zone: self.zone(record.device),
             history: device.map_or(History::New, |device| device.history),
             newest,
+            share,
         };
-        decide(record, lane, &self.settings.rules, &known)
+        Ok(decide(record, lane, &self.settings.rules, &known))
     }
 
     /// Compares the streams of one patient: `None` when another one speaks, or none covers enough.
