@@ -2,11 +2,13 @@
 
 mod announce;
 mod budget;
+mod convert;
 mod correct;
 mod decide;
 mod desk;
 mod destination;
 mod fault;
+pub mod fhir;
 mod held;
 mod item;
 pub mod mqtt;
@@ -22,6 +24,7 @@ mod stand;
 mod status;
 
 pub use announce::Announcements;
+pub use convert::{convert, converts};
 pub use correct::{AUTO_AGE_MS, AUTO_RECORDS, HORIZON_MS, Verdict as Correction, judge, stays};
 pub use decide::{Carry, Decision, Known, Rules, Settled, decide};
 pub use desk::{Desk, DeskError, DeskInputs, DeskRequest, DeskRoute, DeskSettings, LetterPlace, Target};
