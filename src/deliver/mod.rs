@@ -11,6 +11,7 @@ mod fault;
 pub mod fhir;
 mod held;
 mod item;
+mod json;
 pub mod mqtt;
 mod placed;
 mod plan;
