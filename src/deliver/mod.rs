@@ -2,13 +2,16 @@
 
 mod announce;
 mod budget;
+mod convert;
 mod correct;
 mod decide;
 mod desk;
 mod destination;
 mod fault;
+pub mod fhir;
 mod held;
 mod item;
+mod json;
 pub mod mqtt;
 mod placed;
 mod plan;
@@ -23,6 +26,7 @@ mod stand;
 mod status;
 
 pub use announce::Announcements;
+pub use convert::{convert, converts};
 pub use correct::{AUTO_AGE_MS, AUTO_RECORDS, HORIZON_MS, Verdict as Correction, judge, stays};
 pub use decide::{Carry, Decision, Known, Rules, Settled, decide, unless_forgotten};
 pub use desk::{Desk, DeskError, DeskInputs, DeskRequest, DeskRoute, DeskSettings, LetterPlace, Target};

@@ -59,9 +59,22 @@ hashed_id!(
 impl ChartId {
     /// Both parts are keyed hashes already, so that this one needs no key: whoever has them can tell the chart's name.
     pub fn of(record: RecordId, placement: Placement) -> Self {
-        let octets = [b"bedrail chart".as_slice(), &record.0, &placement.0].concat();
+        Self::hashed(&[b"bedrail chart".as_slice(), &record.0, &placement.0])
+    }
+
+    /// Of what stands in the chart beside this, by a name of its own.
+    pub fn beside(self, name: &str) -> Self {
+        Self::hashed(&[b"bedrail beside".as_slice(), &self.0, name.as_bytes()])
+    }
+
+    /// Of the comparison of a device's clock with the gateway's: `octets` say which.
+    pub fn of_clock(octets: &[u8]) -> Self {
+        Self::hashed(&[b"bedrail clock".as_slice(), octets])
+    }
+
+    fn hashed(parts: &[&[u8]]) -> Self {
         let mut id = [0; 16];
-        id.copy_from_slice(&digest::digest(&digest::SHA256, &octets).as_ref()[..16]);
+        id.copy_from_slice(&digest::digest(&digest::SHA256, &parts.concat()).as_ref()[..16]);
         Self(id)
     }
 

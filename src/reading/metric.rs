@@ -80,6 +80,7 @@ pub struct ComponentRow {
     pub component: Component,
     pub name: &'static str,
     pub mdc: u32,
+    pub refid: &'static str,
     pub loinc: &'static str,
 }
 
@@ -172,12 +173,21 @@ impl Metric {
 
     /// The MDC code of a value, the site included where the nomenclature has one code per site.
     pub fn mdc_at(self, site: Option<Site>) -> u32 {
+        self.term_at(site).0
+    }
+
+    /// The reference id of that code.
+    pub fn refid_at(self, site: Option<Site>) -> &'static str {
+        self.term_at(site).1
+    }
+
+    fn term_at(self, site: Option<Site>) -> (u32, &'static str) {
         match (self, site) {
-            (Metric::BodyTemperature, Some(site)) => site.temperature_mdc(),
-            (Metric::Glucose, Some(site)) => site.glucose_mdc(),
+            (Metric::BodyTemperature, Some(site)) => site.temperature_term(),
+            (Metric::Glucose, Some(site)) => site.glucose_term(),
             _ => None,
         }
-        .unwrap_or(self.row().mdc)
+        .unwrap_or((self.row().mdc, self.row().refid))
     }
 
     /// The LOINC codes of a value: of a glucose they differ by specimen, and by whether its mass or its amount is told.
@@ -254,31 +264,31 @@ impl Site {
         }
     }
 
-    const fn temperature_mdc(self) -> Option<u32> {
+    const fn temperature_term(self) -> Option<(u32, &'static str)> {
         match self {
-            Site::Armpit => Some(188_452),
-            Site::Body => Some(150_364),
-            Site::Ear => Some(188_428),
-            Site::Finger => Some(188_432),
-            Site::GastroIntestinalTract => Some(188_456),
-            Site::Mouth => Some(188_424),
-            Site::Rectum => Some(188_420),
-            Site::Toe => Some(188_448),
-            Site::Tympanum => Some(150_392),
+            Site::Armpit => Some((188_452, "MDC_TEMP_AXILLA")),
+            Site::Body => Some((150_364, "MDC_TEMP_BODY")),
+            Site::Ear => Some((188_428, "MDC_TEMP_EAR")),
+            Site::Finger => Some((188_432, "MDC_TEMP_FINGER")),
+            Site::GastroIntestinalTract => Some((188_456, "MDC_TEMP_GIT")),
+            Site::Mouth => Some((188_424, "MDC_TEMP_ORAL")),
+            Site::Rectum => Some((188_420, "MDC_TEMP_RECT")),
+            Site::Toe => Some((188_448, "MDC_TEMP_TOE")),
+            Site::Tympanum => Some((150_392, "MDC_TEMP_TYMP")),
             _ => None,
         }
     }
 
-    const fn glucose_mdc(self) -> Option<u32> {
+    const fn glucose_term(self) -> Option<(u32, &'static str)> {
         match self {
-            Site::CapillaryWholeBlood => Some(160_184),
-            Site::CapillaryPlasma => Some(160_188),
-            Site::VenousWholeBlood => Some(160_192),
-            Site::VenousPlasma => Some(160_196),
-            Site::ArterialWholeBlood => Some(160_200),
-            Site::ArterialPlasma => Some(160_204),
-            Site::UndeterminedWholeBlood => Some(160_364),
-            Site::UndeterminedPlasma => Some(160_368),
+            Site::CapillaryWholeBlood => Some((160_184, "MDC_CONC_GLU_CAPILLARY_WHOLEBLOOD")),
+            Site::CapillaryPlasma => Some((160_188, "MDC_CONC_GLU_CAPILLARY_PLASMA")),
+            Site::VenousWholeBlood => Some((160_192, "MDC_CONC_GLU_VENOUS_WHOLEBLOOD")),
+            Site::VenousPlasma => Some((160_196, "MDC_CONC_GLU_VENOUS_PLASMA")),
+            Site::ArterialWholeBlood => Some((160_200, "MDC_CONC_GLU_ARTERIAL_WHOLEBLOOD")),
+            Site::ArterialPlasma => Some((160_204, "MDC_CONC_GLU_ARTERIAL_PLASMA")),
+            Site::UndeterminedWholeBlood => Some((160_364, "MDC_CONC_GLU_UNDETERMINED_WHOLEBLOOD")),
+            Site::UndeterminedPlasma => Some((160_368, "MDC_CONC_GLU_UNDETERMINED_PLASMA")),
             _ => None,
         }
     }

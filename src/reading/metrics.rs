@@ -20,9 +20,21 @@ const GLUCOSE_LIMITS: &[Limits] =
     &[limits(Unit::MilligramPerDecilitre, 10, 1500), limits_at(-1, Unit::MillimolePerLitre, 5, 840)];
 
 const BLOOD_PRESSURE: &[ComponentRow] = &[
-    ComponentRow { component: Component::Systolic, name: "systolic", mdc: 150_021, loinc: "8480-6" },
-    ComponentRow { component: Component::Diastolic, name: "diastolic", mdc: 150_022, loinc: "8462-4" },
-    ComponentRow { component: Component::Mean, name: "mean", mdc: 150_023, loinc: "8478-0" },
+    ComponentRow {
+        component: Component::Systolic,
+        name: "systolic",
+        mdc: 150_021,
+        refid: "MDC_PRESS_BLD_NONINV_SYS",
+        loinc: "8480-6",
+    },
+    ComponentRow {
+        component: Component::Diastolic,
+        name: "diastolic",
+        mdc: 150_022,
+        refid: "MDC_PRESS_BLD_NONINV_DIA",
+        loinc: "8462-4",
+    },
+    ComponentRow { component: Component::Mean, name: "mean", mdc: 150_023, refid: "MDC_PRESS_BLD_NONINV_MEAN", loinc: "8478-0" },
 ];
 
 const PLAIN: MetricRow = MetricRow {

@@ -9,8 +9,9 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::json::{Components, EventJson, GapJson, RetractionJson, Time, WaveformJson, WindowJson};
+use super::json::{Components, EventJson, GapJson, RetractionJson, WaveformJson, WindowJson};
 use super::render::{Device, Payload, Sources};
+use crate::deliver::json::Time;
 use crate::deliver::{Item, Lane};
 use crate::reading::{Decimal, Timestamp};
 

@@ -1,35 +1,12 @@
 //! The JSON shapes inside a record's payload. Field order is the order on the wire.
 
-use serde::ser::{Error as _, SerializeMap};
+use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
-use serde_json::value::RawValue;
 
+use crate::deliver::json::{Number, Time};
 use crate::reading::{
-    Component, Decimal, Event, Exclusion, Gap, Metric, Retraction, Sample, Seq, Timestamp, Waveform, Window, WindowSummary,
+    Component, Decimal, Event, Exclusion, Gap, Metric, Retraction, Sample, Seq, Waveform, Window, WindowSummary,
 };
-
-/// A JSON number with the digits of the decimal, trailing zeros included.
-#[derive(Clone, Copy)]
-pub(super) struct Number(pub(super) Decimal);
-
-impl Serialize for Number {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // Most are whole; a raw value is parsed again.
-        if self.0.exponent() == 0 {
-            return serializer.serialize_i64(self.0.mantissa());
-        }
-        RawValue::from_string(self.0.to_string()).map_err(S::Error::custom)?.serialize(serializer)
-    }
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct Time(pub(super) Timestamp);
-
-impl Serialize for Time {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
 
 /// `{"systolic": {"value": 120, "mdc": 150021, "loinc": "8480-6"}, "mean": null}`
 pub(super) struct Components<'a> {

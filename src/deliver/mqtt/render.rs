@@ -6,8 +6,9 @@
 use serde::Serialize;
 
 use super::TopicTemplate;
-use super::json::{Components, EventJson, GapJson, Number, RetractionJson, Time, WaveformJson, WindowJson};
+use super::json::{Components, EventJson, GapJson, RetractionJson, WaveformJson, WindowJson};
 use crate::deliver::Item;
+use crate::deliver::json::{Number, Time};
 use crate::reading::{
     Body, Class, ClockQuality, DeviceId, Flag, Op, OutOfRange, Placement, Reading, RecordId, SecurityLevel, StreamKey, Unit,
     Value,

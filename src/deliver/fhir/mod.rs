@@ -1,0 +1,16 @@
+//! The FHIR route: Observations a chart keeps. `chart`, `render`, `beside`, `device`, `answer` and `outcome` are pure.
+
+mod answer;
+mod beside;
+mod chart;
+mod device;
+mod outcome;
+mod render;
+mod resource;
+
+pub use answer::{Answer, Content, Details, Head, Issue, LONGEST_WAIT};
+pub use chart::{Category, ChartMap, ChartRow, Charted, chart_row, label};
+pub use device::{BLUETOOTH, address, clock, gateway, sensor};
+pub use outcome::{Asked, Outcome, Pace, outcome};
+pub use render::{DeviceSaid, NotCharted, References, Rendered, Revision, Shape, render};
+pub use resource::{Device, Observation};
