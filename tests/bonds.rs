@@ -383,3 +383,22 @@ fn a_pairing_nobody_comes_for_ends_with_whoever_stood_by() {
         radio.end().await;
     });
 }
+
+#[test]
+fn a_forgotten_bond_stays_forgotten_though_bluez_ends_the_link_before_it_removes_the_device() {
+    on_a_bus("a_forgotten_bond_stays_forgotten_though_bluez_ends_the_link_before_it_removes_the_device", async |bus| {
+        let bluez = room(&bus, vec![guarded(&cuff(), Some(42_137))]);
+        let mut radio = Radio::start(vec![wanted(&cuff(), passkey("042137"))]);
+        radio.ready(CUFF).await;
+        for paired in 1..=8 {
+            radio.requests.ask(id(CUFF), What::Forget).await.unwrap();
+            radio.quiet(Duration::from_millis(200)).await;
+            let told = radio.seen.iter().rev().find(|event| matches!(event, RadioEvent::Bond { .. }));
+            assert!(told.is_some_and(|event| is_bond(event, CUFF, |state| *state == BondState::None)), "{:?}", radio.seen);
+            assert!(!bluez.is_paired(CUFF) && bluez.count(CUFF, "Pair") == paired, "it is not paired by itself");
+            radio.requests.ask(id(CUFF), What::Pair(STANDS_BY)).await.unwrap();
+            radio.ready(CUFF).await;
+        }
+        radio.end().await;
+    });
+}

@@ -85,6 +85,8 @@ struct Bonding {
     asked: Option<Instant>,
     /// Everything was subscribed to over this link.
     worked: bool,
+    /// BlueZ was told to remove it and has not done so yet: it still tells of the bond, and of its link's end before its own.
+    removed: bool,
     /// Where a bond was made that is not the one configured.
     undo: Option<String>,
     quiet: Option<Quiet>,
@@ -187,10 +189,7 @@ impl Device {
                 () = sleep_until(due) => vec![Event::Tick],
                 () = sleep_until(quiet_until) => self.quiet_is_over(),
                 () = sleep_until(stands_by_until) => self.nobody_stands_by(),
-                Some(request) = self.requests.recv() => {
-                    self.answer(request).await;
-                    vec![]
-                }
+                Some(request) = self.requests.recv() => self.answer(request).await,
             };
             for event in events {
                 if self.bond.watch.note(Instant::now(), &event, self.bond.paired) {
@@ -233,7 +232,9 @@ impl Device {
     fn look(&mut self) -> Vec<Event> {
         let now = self.state.borrow_and_update().clone();
         let before = std::mem::replace(&mut self.seen, now.clone());
-        if let Some(path) = &now.path {
+        let (lost, broke) = (now.losses != before.losses, now.breaks != before.breaks);
+        self.bond.removed &= !lost;
+        if let Some(path) = now.path.as_ref().filter(|_| !self.bond.removed) {
             // Seen here, because the device may end the link before Pair answers.
             let anew = now.paired && !self.bond.paired && before.path.as_ref() == Some(path);
             if anew && matches!(self.device.bond, Bond::Passkey(_)) && !self.shared.may_pair.was_given(path) {
@@ -242,7 +243,6 @@ impl Device {
             self.bond.seen(now.paired);
             self.facts.lock().security = security(now.paired, self.device.bond);
         }
-        let (lost, broke) = (now.losses != before.losses, now.breaks != before.breaks);
         let anew = lost || broke;
         let happened = [
             (lost, Event::Gone),
@@ -445,18 +445,17 @@ impl Device {
     }
 
     /// Whoever asked may have gone; what was asked is done all the same.
-    async fn answer(&mut self, Request { what, answer }: Request) {
+    async fn answer(&mut self, Request { what, answer }: Request) -> Vec<Event> {
         match what {
             What::Pair(stands_by) => {
                 let may = self.may_be_paired();
                 let begins = may.is_ok();
                 let _ = answer.send(may);
-                if begins {
-                    self.begin_pairing(stands_by).await;
-                }
+                if begins { self.begin_pairing(stands_by).await } else { vec![] }
             }
             What::Forget => {
                 let _ = answer.send(self.forget().await);
+                vec![]
             }
         }
     }
@@ -470,7 +469,7 @@ impl Device {
         }
     }
 
-    async fn begin_pairing(&mut self, stands_by: Duration) {
+    async fn begin_pairing(&mut self, stands_by: Duration) -> Vec<Event> {
         self.bond.asked = Some(Instant::now() + stands_by);
         (self.bond.quiet, self.bond.state) = (None, BondState::Bonding);
         // Pairing is a step of connecting.
@@ -478,13 +477,14 @@ impl Device {
             self.shared.bus.disconnect_device(path).await;
         }
         self.shared.turns.ask_rescan();
+        vec![Event::Asked]
     }
 
     async fn forget(&mut self) -> Result<(), RequestError> {
         let path = self.seen.path.clone().filter(|_| self.bond.paired);
         let Some(path) = path else { return Err(RequestError::NotBonded(self.device.name.clone())) };
         self.shared.bus.remove_device(&path).await.map_err(|error| RequestError::BlueZ(error.to_string()))?;
-        self.bond = Bonding { told: std::mem::take(&mut self.bond.told), ..Bonding::default() };
+        self.bond = Bonding { told: std::mem::take(&mut self.bond.told), removed: true, ..Bonding::default() };
         // Otherwise it would be paired anew with the next advertisement.
         self.bond.be_quiet(None);
         Ok(())
@@ -493,8 +493,9 @@ impl Device {
     /// A bond that was made without the passkey is none.
     async fn undo_bond(&mut self) {
         let Some(path) = self.bond.undo.take() else { return };
-        if let Err(error) = self.shared.bus.remove_device(&path).await {
-            warn!(device = %self.device.id, %error, "the bond made without the passkey is not removed");
+        match self.shared.bus.remove_device(&path).await {
+            Ok(()) => self.bond.removed = true,
+            Err(error) => warn!(device = %self.device.id, %error, "the bond made without the passkey is not removed"),
         }
         self.bond.paired = false;
         self.facts.lock().security = SecurityLevel::None;

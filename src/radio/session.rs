@@ -30,6 +30,8 @@ pub enum Event {
     Silent,
     /// Others wait for its connection slot.
     MakeRoom,
+    /// Somebody stands by it, who would wait in vain for the end of a long pause.
+    Asked,
     /// BlueZ, the adapter or the device's object is no longer there.
     Gone,
     /// Time passed.
@@ -214,6 +216,10 @@ impl Session {
             (State::Disconnecting { passing, .. }, _) if due => self.back_off(now, passing),
             // BlueZ answers a Disconnect before the link is gone: only now would it be heard again.
             (State::BackingOff { .. }, Event::LinkDown) if was_up => vec![Action::Rescan],
+            (State::BackingOff { .. }, Event::Asked) => {
+                (self.state, self.delay) = (State::Idle, self.deadlines.retry_first);
+                vec![]
+            }
             (State::BackingOff { .. }, _) if due => {
                 self.state = State::Idle;
                 vec![]
@@ -524,6 +530,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn whoever_stands_by_a_device_does_not_wait_for_the_end_of_its_pause() {
+        let (mut session, mut now) = (session(), Instant::now());
+        session.poll(now, Event::Seen);
+        for _ in 0..8 {
+            feed(&mut session, now, &[Event::Turn, failed(false), Event::Disconnected]);
+            now = session.timeout().expect("it pauses");
+            session.poll(now, Event::Tick);
+        }
+        feed(&mut session, now, &[Event::Turn, failed(false), Event::Disconnected]);
+        assert_eq!(session.poll(now, Event::Asked), [Action::AskTurn], "it was heard before");
+        assert_eq!(feed(&mut session, now, &[Event::Asked]), [], "one that is under way goes on");
+    }
+
     proptest! {
         #[test]
         fn any_history_keeps_the_rules_and_ends_ready_once_the_device_behaves(
@@ -544,6 +564,7 @@ mod tests {
                     4 if how == 0 => Event::Gone,
                     5..=7 => shell.answer(how),
                     8 if how < 4 => Event::Silent,
+                    8 if how < 6 => Event::Asked,
                     _ => Event::Tick,
                 };
                 let actions = session.poll(now, event);
