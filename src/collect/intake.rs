@@ -29,12 +29,17 @@ pub fn take(key: &SiteKey, boot: BootId, profile: Option<&Profile>, heard: &Hear
         Ok(decoded) => decoded,
         Err(error) => return Some(Err(error)),
     };
-    let mut taken =
-        Taken { at_once: heard.indicated, warnings: warnings.iter().map(|warning| warning.name()).collect(), ..Taken::default() };
-    for observed in &records {
+    let warnings = warnings.iter().map(|warning| warning.name()).collect();
+    Some(Ok(Taken { warnings, ..take_records(key, boot, heard, &records) }))
+}
+
+/// Turns what a value says into drafts.
+pub fn take_records(key: &SiteKey, boot: BootId, heard: &Heard, records: &[Observed]) -> Taken {
+    let mut taken = Taken { at_once: heard.indicated, ..Taken::default() };
+    for observed in records {
         take_record(key, boot, heard, observed, &mut taken);
     }
-    Some(Ok(taken))
+    taken
 }
 
 fn take_record(key: &SiteKey, boot: BootId, heard: &Heard, observed: &Observed, taken: &mut Taken) {

@@ -12,6 +12,8 @@ mod step;
 mod text;
 mod writable;
 
+use std::collections::BTreeSet;
+
 use uuid::Uuid;
 
 pub use error::{ProfileError, ProfileErrors};
@@ -21,7 +23,7 @@ pub use proof::{Shown, Trial, Verdict};
 pub use step::{Clock, Expect, Octets, Step};
 pub use writable::{WRITABLE, Writable};
 
-use crate::gatt::{Observed, Read};
+use crate::gatt::{self, Observed, Read};
 
 /// A checked profile: its tests passed.
 #[derive(Clone, Debug)]
@@ -72,6 +74,17 @@ impl Profile {
     /// What a value says; `None` for a source the profile knows nothing of.
     pub fn observe(&self, source: &Source, octets: &[u8]) -> Option<Read<Vec<Observed>>> {
         frame::observe(&self.frames, source, octets)
+    }
+
+    /// Of which advertised data it has frames.
+    pub fn adverts(&self) -> Vec<gatt::Source> {
+        let advertised = |frame: &Frame| match frame.source {
+            Source::Characteristic(_) => None,
+            Source::Manufacturer(company) => Some(gatt::Source::Manufacturer(company)),
+            Source::ServiceData(uuid) => Some(gatt::Source::ServiceData(uuid)),
+        };
+        let all: BTreeSet<gatt::Source> = self.frames.iter().filter_map(advertised).collect();
+        all.into_iter().collect()
     }
 
     /// Characteristics to subscribe to.

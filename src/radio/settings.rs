@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::bond::Bond;
 use super::fetch::Durable;
 use super::requests::Requests;
-use crate::gatt::Width;
+use crate::gatt::{Source, Width};
 use crate::reading::{DeviceId, DeviceTime};
 
 /// Turns the value of a clock characteristic into a time; `None` when it says none.
@@ -40,14 +40,22 @@ pub struct RadioDevice {
     pub read: Vec<Uuid>,
     /// Where its clock may be; the first that can be read is, before anything is subscribed.
     pub clock: Vec<Uuid>,
+    /// What is taken of its advertisements. One that is read by them is never connected to.
+    pub adverts: Vec<Source>,
     pub bond: Bond,
     pub priority: Priority,
     /// It goes on telling values while it is connected; others are done once they have told what was measured.
     pub streams: bool,
     /// It keeps records that are asked for after connecting, and how it numbers them.
     pub retrieve: Option<Width>,
-    /// While it is connected a value comes at least this often; `None` for a device that tells only what was measured.
+    /// While it is connected, or read by its advertisements, a value comes at least this often; `None` for a device that tells only what was measured.
     pub expect_every: Option<Duration>,
+}
+
+impl RadioDevice {
+    pub const fn is_read_by_adverts(&self) -> bool {
+        !self.adverts.is_empty()
+    }
 }
 
 /// Who connects first when several want to.

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::adverts::{self, Air, Missed};
 use super::agent::{self, Agent, MayPair};
 use super::bluez::{self, Bus};
 use super::bond::Bond;
@@ -49,9 +50,10 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
     let stop = stop.child_token();
     let (inside, from_devices) = mpsc::channel(overseer::INSIDE);
     let (silence, _) = broadcast::channel(settings.devices.len().max(1));
-    let overseer = Overseer::new(&settings, &bus, &turns, world.watch_adapter(), silence.clone(), stop.clone());
+    let ((air, from_air), missed) = (mpsc::channel(adverts::IN_THE_AIR), Missed::default());
+    let overseer = Overseer::new(&settings, &bus, &turns, world.watch_adapter(), silence.clone(), stop.clone(), missed.clone());
     let mut overseeing = JoinSet::new();
-    overseeing.spawn(overseer.run(from_devices, events.clone()));
+    overseeing.spawn(overseer.run(from_devices, from_air, events.clone()));
     let shared = Shared {
         bus: bus.clone(),
         central: central.clone(),
@@ -72,6 +74,7 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
         events: inside,
         capability: agent::capability(settings.devices.iter().any(|device| matches!(device.bond, Bond::Passkey(_)))),
         wanted: named_adapters(&settings),
+        every_advert: settings.devices.iter().any(RadioDevice::is_read_by_adverts),
         state: world.watch_adapter(),
         reported: None,
         agent_of: 0,
@@ -91,7 +94,7 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
     let mut keeping = JoinSet::new();
     keeping.spawn(keeper.run());
     let mut listening = JoinSet::new();
-    listening.spawn(Listener::new(bus, world).run());
+    listening.spawn(Listener::new(bus, world, Air::new(air, missed)).run());
 
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(()),
@@ -114,7 +117,8 @@ fn wanted(settings: &RadioSettings) -> Wanted {
     let pairing: BTreeMap<DeviceId, Bond> = settings.devices.iter().map(|device| (device.id, device.bond)).collect();
     let pins = settings.devices.iter().filter_map(|device| Some((device.id, device.adapter?))).collect();
     let devices = settings.devices.iter().map(|device| device.id).collect();
-    Wanted { adapters: settings.adapters.clone(), pins, devices, pairing }
+    let adverts = settings.devices.iter().map(|device| (device.id, device.adverts.clone())).collect();
+    Wanted { adapters: settings.adapters.clone(), pins, devices, pairing, adverts }
 }
 
 /// Every adapter the config names, and how to call it.
@@ -137,6 +141,8 @@ struct Keeper {
     events: mpsc::Sender<RadioEvent>,
     capability: &'static str,
     wanted: BTreeMap<DeviceId, String>,
+    /// Somebody is read by them.
+    every_advert: bool,
     state: watch::Receiver<AdapterState>,
     reported: Option<(bool, String)>,
     /// The bluetoothd process that has our agent.
@@ -264,7 +270,7 @@ impl Keeper {
         }
         if !busy && !self.scans.contains_key(&path) {
             self.turns.set_scanning(&path, true);
-            match self.bus.start_discovery(&path).await {
+            match self.bus.start_discovery(&path, self.every_advert).await {
                 Ok(()) => drop(self.scans.insert(path.clone(), of)),
                 Err(error) => {
                     debug!(path, %error, "BlueZ does not scan");
