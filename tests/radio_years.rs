@@ -382,6 +382,8 @@ fn a_ward_that_streams_for_long_starves_nobody_and_does_not_grow() {
     };
     let (early, late) = (middle(&resident[quarter..2 * quarter]), middle(&resident[3 * quarter..]));
     assert!(late * 100 <= early * pick(150, 120), "resident memory grew from {early} to {late} KiB");
+    let minute = resident.chunks(pick(10, 60)).map(|minute| format!("{:.1}", middle(minute) as f64 / 1_024.0));
+    println!("measured: resident memory over the run, MiB: {}", minute.collect::<Vec<_>>().join(" "));
     let calm = wait_until(SOON, || rig.ask_json(&["status"])["collect"]["process"]["panics"] == 0);
     assert!(calm, "panics");
     println!(

@@ -34,6 +34,10 @@ pub const EVENT_QUEUE: usize = 1_024;
 /// After BlueZ refused to scan or to take the agent.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
+/// Where somebody is read by advertisements a scan begins anew this often. Controllers report a device once a scan, many of
+/// them also when what it says has changed, and BlueZ begins one every ten seconds. [ran, 5.66]
+const LISTEN_ANEW: Duration = Duration::from_secs(2);
+
 /// Runs until `stop`, or until nobody receives `events` any more. It neither needs BlueZ nor an adapter to start: it
 /// waits for both.
 pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop: CancellationToken) -> Result<(), RadioError> {
@@ -163,11 +167,14 @@ impl Keeper {
             self.keep_agent(&state).await;
             self.say(&state).await;
             self.keep_scans(&state).await;
+            let listens = self.every_advert && !self.scans.is_empty();
+            let anew = async { if listens { tokio::time::sleep(LISTEN_ANEW).await } else { pending().await } };
             let again = async { if self.ask_again { tokio::time::sleep(ASK_AGAIN).await } else { pending().await } };
             tokio::select! {
                 changed = self.state.changed() => if changed.is_err() { return },
                 changed = turns.changed() => if changed.is_err() { return },
                 () = again => {}
+                () = anew => self.turns.ask_rescan(),
             }
         }
     }
