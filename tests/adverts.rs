@@ -199,6 +199,17 @@ fn a_thousand_phones_cost_no_question_and_no_reading() {
     rig.stop();
 }
 
+#[test]
+fn a_key_that_is_none_is_named_with_its_line_and_never_repeated() {
+    let rig = Rig::new(env!("CARGO_BIN_EXE_bedrail"), &[], "", SECTIONS);
+    rig.site.credential("ear-key", b"231d39c1d7cc1ab1aee224cd096db93\n");
+    let said = rig.refused(&["check"], 2);
+    assert!(said.contains("device \"ear\": advert_key") && said.contains("32 hexadecimal digits"), "{said}");
+    assert!(!said.contains("231d39"), "{said}");
+    rig.site.credential("ear-key", KEY_DIGITS);
+    rig.ask(&["check"]);
+}
+
 fn beacon(expect_every: Option<Duration>) -> RadioDevice {
     let device = VirtualDevice::new(Kind::HeartRateStrap, ARM_BAND, "arm-band");
     RadioDevice { adverts: vec![Source::Manufacturer(0xFF04)], expect_every, ..wanted(&device) }

@@ -43,7 +43,7 @@ pub fn start(
     let ring = bell::ringer(gateway.runtime_dir.join(bell::NAME));
     let durable = Durable::default();
     let collector =
-        Collector::new(collect_settings(settings, &keys.devices, durable.clone()), store, windows, boot, publish, ring)
+        Collector::new(collect_settings(settings, &keys.of_devices, durable.clone()), store, windows, boot, publish, ring)
             .map_err(collect_error)?;
     let collector = collector.after(missed);
 
@@ -61,7 +61,7 @@ pub fn start(
     let writer_stop = CancellationToken::new();
     let radio_done = writer_stop.clone();
     let requests = Requests::default();
-    let radio_settings = radio_settings(settings, &keys.devices, requests, durable);
+    let radio_settings = radio_settings(settings, &keys.of_devices, requests, durable);
     tasks.spawn(async move {
         let result = radio::run(radio_settings, heard, radio_stop).await;
         radio_done.cancel();

@@ -1,17 +1,12 @@
-//! Reads the passkeys and keys of devices that the config names, once, at start. What is wrong with one is told with its line
-//! in the config; what it is, is told to nobody but BlueZ and the decoder.
+//! Reads the secrets of devices the config names, once, at start: passkeys, and keys of what they advertise. What is wrong
+//! with one is told with its line in the config; what it is, is told to nobody but BlueZ and the decoder.
 
 use std::collections::BTreeMap;
-
-use zeroize::Zeroizing;
 
 use crate::config::{ConfigError, ConfigErrors, DeviceSettings, Loaded, Origin, SecretError, SecretRef, secret};
 use crate::hex;
 use crate::radio::Passkey;
 use crate::reading::DeviceId;
-
-const PASSKEY: &str = "device[].passkey";
-const ADVERT_KEY: &str = "device[].advert_key";
 
 #[derive(Default)]
 pub struct DeviceSecrets {
@@ -41,65 +36,48 @@ pub fn check(loaded: &Loaded) -> Result<(), ConfigErrors> {
 
 fn read_all(loaded: &Loaded, counts: impl Fn(&Fault) -> bool) -> Result<DeviceSecrets, ConfigErrors> {
     let mut errors = Vec::new();
-    let mut of = |key, named: fn(&DeviceSettings) -> Option<&SecretRef>| {
-        let (read, wrong) = texts(loaded, key, named);
-        errors.extend(wrong.into_iter().filter(|(fault, _)| counts(fault)).map(|(fault, at)| at.error(&fault)));
-        read
+    let passkey = |text: &str, path| text.parse().map_err(|_| Fault::NoPasskey { path });
+    let advert_key = |text: &str, path| {
+        let key = hex::decode(text).and_then(|octets| octets.try_into().ok());
+        key.ok_or(Fault::NoAdvertKey { path })
     };
-    let (passkeys, advert_keys) = (of(PASSKEY, |it| it.passkey.as_ref()), of(ADVERT_KEY, |it| it.advert_key.as_ref()));
-    let mut secrets = DeviceSecrets::default();
-    for (device, text, path, at) in passkeys {
-        match text.parse() {
-            Ok(passkey) => drop(secrets.passkeys.insert(device, passkey)),
-            Err(_) => errors.push(at.error(&Fault::NoPasskey { path })),
-        }
-    }
-    for (device, text, path, at) in advert_keys {
-        match hex::decode(&text).and_then(|octets| octets.try_into().ok()) {
-            Some(key) => drop(secrets.advert_keys.insert(device, key)),
-            None => errors.push(at.error(&Fault::NoAdvertKey { path })),
-        }
-    }
+    let secrets = DeviceSecrets {
+        passkeys: each(loaded, "device[].passkey", |device| device.passkey.as_ref(), passkey, &counts, &mut errors),
+        advert_keys: each(loaded, "device[].advert_key", |device| device.advert_key.as_ref(), advert_key, &counts, &mut errors),
+    };
     if errors.is_empty() { Ok(secrets) } else { Err(ConfigErrors(errors)) }
 }
 
-/// Where in the config a secret is named.
-struct Place {
-    file: String,
-    line: Option<usize>,
-    section: String,
-    key: String,
-}
-
-impl Place {
-    fn error(self, fault: &Fault) -> ConfigError {
-        let Self { file, line, section, key } = self;
-        ConfigError { file, line, section, key, message: fault.to_string() }
-    }
-}
-
-type Texts = Vec<(DeviceId, Zeroizing<String>, String, Place)>;
-
-/// The text of each secret under one key, and those that could not be read.
-fn texts(loaded: &Loaded, key: &'static str, named: fn(&DeviceSettings) -> Option<&SecretRef>) -> (Texts, Vec<(Fault, Place)>) {
+/// The secret under one key, of every device that has it.
+fn each<T>(
+    loaded: &Loaded,
+    key: &str,
+    named: impl Fn(&DeviceSettings) -> Option<&SecretRef>,
+    parse: impl Fn(&str, String) -> Result<T, Fault>,
+    counts: &impl Fn(&Fault) -> bool,
+    errors: &mut Vec<ConfigError>,
+) -> BTreeMap<DeviceId, T> {
     let credentials = &loaded.settings.gateway.credentials;
     let devices = loaded.settings.devices.iter().filter_map(|device| Some((device.id, named(device)?)));
     let places = loaded.explain.iter().filter(|explained| explained.path == key);
-    let (mut read, mut wrong) = (Vec::new(), Vec::new());
+    let mut read = BTreeMap::new();
     for ((device, named), place) in devices.zip(places) {
-        let (file, line) = match &place.origin {
-            Origin::File { file, line } => (file.clone(), Some(*line)),
-            _ => (loaded.file.clone(), None),
-        };
-        let at = Place { file, line, section: place.section.clone(), key: place.key.clone() };
-        match secret::read(named, credentials) {
-            Ok(octets) => {
-                let text = std::str::from_utf8(&octets).unwrap_or_default().trim_ascii_end();
-                let text = Zeroizing::new(text.to_owned());
-                read.push((device, text, named.path(credentials).display().to_string(), at));
+        let parsed = secret::read(named, credentials).map_err(Fault::from).and_then(|octets| {
+            let text = std::str::from_utf8(&octets).unwrap_or_default().trim_ascii_end();
+            parse(text, named.path(credentials).display().to_string())
+        });
+        match parsed {
+            Ok(value) => drop(read.insert(device, value)),
+            Err(fault) if counts(&fault) => {
+                let (file, line) = match &place.origin {
+                    Origin::File { file, line } => (file.clone(), Some(*line)),
+                    _ => (loaded.file.clone(), None),
+                };
+                let (section, key) = (place.section.clone(), place.key.clone());
+                errors.push(ConfigError { file, line, section, key, message: fault.to_string() });
             }
-            Err(error) => wrong.push((error.into(), at)),
+            Err(_) => {}
         }
     }
-    (read, wrong)
+    read
 }

@@ -15,8 +15,8 @@ use crate::store::{LOG_FILE, StoreError, WARD_FILE};
 pub struct Keys {
     pub log: DataKey,
     pub site: SiteKey,
-    /// Of the devices that have some; empty where only `deliver` runs.
-    pub devices: DeviceSecrets,
+    /// Passkeys and keys of advertisements; empty where only `deliver` runs.
+    pub of_devices: DeviceSecrets,
     state_dir: PathBuf,
     ward: (SecretRef, crate::config::CredentialsDir),
 }
@@ -51,14 +51,14 @@ impl Keys {
         Ok(Self {
             log,
             site: SiteKey::new(&site),
-            devices: DeviceSecrets::default(),
+            of_devices: DeviceSecrets::default(),
             state_dir: settings.gateway.state_dir.clone(),
             ward: (settings.ward.key.clone(), credentials.clone()),
         })
     }
 
-    pub fn with(self, devices: DeviceSecrets) -> Self {
-        Self { devices, ..self }
+    pub fn with(self, of_devices: DeviceSecrets) -> Self {
+        Self { of_devices, ..self }
     }
 
     /// The key of `ward.db`; the collect half never asks for it.
