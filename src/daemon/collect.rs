@@ -172,7 +172,8 @@ fn radio_settings(settings: &Settings, secrets: &DeviceSecrets, requests: Reques
             },
             streams: device.kind.streams(),
             retrieve: kind.and_then(|kind| kind.retrieve),
-            expect_every: device.expect_every.or_else(|| device.kind.expect_every()),
+            // One that is switched off and one that is not heard advertise alike: without a person's word neither is doubted.
+            expect_every: device.expect_every.or_else(|| device.kind.expect_every().filter(|_| reads(device).is_none())),
         }
     };
     RadioSettings {
