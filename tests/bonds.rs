@@ -56,6 +56,7 @@ fn wanted(device: &VirtualDevice, bond: Bond) -> RadioDevice {
         bond,
         adapter: None,
         retrieve: None,
+        adverts: vec![],
         expect_every: None,
         priority: Priority::Normal,
         streams: false,

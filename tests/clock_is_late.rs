@@ -99,6 +99,7 @@ impl Bench {
             kind: "heart-rate".to_owned(),
             zone: jiff::tz::TimeZone::UTC,
             profile: None,
+            advert: None,
         };
         let settings = CollectSettings {
             gateway: "gw-test".to_owned(),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bedrail::cli::check::{CheckArgs, report};
 use bedrail::config::{
-    self, Bind, Carry, ConfigErrors, DeviceKind, Env, History, KEYS, Loaded, Mode, Order, Origin, Preset, SecretRef, Settle,
-    Status, Target, Use, When,
+    self, AdvertName, Bind, Carry, ConfigErrors, DeviceKind, Env, History, KEYS, Loaded, Mode, Order, Origin, Preset, SecretRef,
+    Settle, Status, Target, Use, When,
 };
 use bedrail::reading::{Metric, Timestamp};
 use proptest::prelude::*;
@@ -339,6 +339,34 @@ fn what_is_not_written_has_the_default_of_the_table_the_mode_or_the_kind() {
     assert_eq!(home.settings.devices[0].usage, Use::Personal);
     let explained = home.explain.iter().find(|value| value.path == "device[].use").expect("explained");
     assert_eq!((explained.value.as_str(), &explained.origin), ("\"personal\"", &Origin::Mode));
+}
+
+#[test]
+fn a_device_that_is_read_by_what_it_advertises_is_neither_bonded_nor_of_another_kind() {
+    let device = |lines: &str| {
+        let text =
+            format!("{GATEWAY}[[device]]\nname = \"ear\"\nkind = \"thermometer\"\naddress = \"A4:C1:38:00:00:01\"\n{lines}\n");
+        config::parse(&text, "bedrail.toml", &Env::default()).map_err(|errors| errors.to_string())
+    };
+    const KEY: &str = "advert_key = { credential = \"ear-key\" }";
+    let read = device(&format!("advert = \"bthome_v2\"\n{KEY}\nadvert_counter = 2")).unwrap().settings;
+    assert_eq!((read.devices[0].advert.map(AdvertName::name), read.devices[0].advert_counter), (Some("bthome_v2"), 2));
+    assert!(device("advert = \"bthome_v2\"").is_ok(), "it may be in the clear");
+    for (lines, said) in [
+        (KEY.to_owned(), "advert_key: it is not used; write `advert`"),
+        ("advert_counter = 1".to_owned(), "advert_counter: it is not used"),
+        ("advert = \"bthome_v2\"\nadvert_counter = 1".to_owned(), "advert_counter: only what is encrypted is counted"),
+        ("advert = \"bthome_v2\"\nbond = \"just-works\"".to_owned(), "bond: a device that is read by what it advertises"),
+        ("advert = \"bthome_v2\"\nprofile = \"nonin-3230\"".to_owned(), "profile: it is read by `advert` or by a profile"),
+        ("advert = \"xoss_adv\"".to_owned(), "advert: xoss_adv says nothing of such a device; it is of kind \"heart-rate\""),
+        (format!("advert = \"mi_body_scale_adv\"\n{KEY}"), "advert_key: this format is never encrypted"),
+        ("advert = \"mi_beacon\"".to_owned(), "advert_key: this format is encrypted"),
+    ] {
+        let refused = device(&lines).map(drop).unwrap_err();
+        assert!(refused.contains(said), "{lines}: {refused}");
+    }
+    let formats: BTreeSet<&str> = bedrail::gatt::ADVERTISEMENTS.iter().map(|row| row.name).collect();
+    assert_eq!(AdvertName::WORDS.iter().copied().collect::<BTreeSet<_>>(), formats, "whatever can be read can be configured");
 }
 
 #[test]

@@ -57,8 +57,13 @@ fn a_device_with_private_addresses_is_known_by_its_own_from_its_bond_on() {
         rig.wait_until_heard(SOON);
         (0..5).for_each(|_| rig.measure(|_| true));
         rounds += 5;
-        let report = rig.settle(SOON);
-        assert!(report.sent >= rounds, "{report:?}\n{}", rig.logs());
+        let made = rig.made();
+        let mut report = rig.settle(SOON);
+        let arrived = wait_until(SOON, || {
+            report = rig.settle(SOON);
+            report.sent >= rounds && report.sent_but_missing(&made) == 0
+        });
+        assert!(arrived, "{report:?}\n{}", rig.logs());
     };
     measure(&mut rig);
     for again in 0..3 {
@@ -74,5 +79,44 @@ fn a_device_with_private_addresses_is_known_by_its_own_from_its_bond_on() {
     let told = rig.ask_json(&["devices"]);
     assert_eq!((&told[0]["address"], &told[0]["bond"]), (&STRAP.into(), &"bonded".into()), "{told:#}");
     assert_eq!((told[0]["security"].as_str(), rig.bluez.count(STRAP, "Pair")), (Some("encrypted"), 0), "{told:#}");
+    rig.stop();
+}
+
+#[test]
+fn what_is_wrong_with_bluetooth_and_with_a_device_is_named_with_the_remedy_and_the_rest_goes_on() {
+    const LONELY: &str = "C0:FF:EE:00:00:33";
+    let cuff = VirtualDevice::new(Kind::Cuff, CUFF, "cuff").with_security(Security::Passkey(111_222));
+    let devices = [
+        cuff.with_config("bond = \"passkey\"\npasskey = { credential = \"cuff-passkey\" }"),
+        VirtualDevice::new(Kind::HeartRateStrap, STRAP, "strap"),
+        VirtualDevice::new(Kind::Thermometer, LONELY, "lonely").with_config("adapter = \"66:66:66:66:66:66\""),
+    ];
+    let mut rig = Rig::new(env!("CARGO_BIN_EXE_bedrail"), &devices, "", "");
+    rig.site.credential("cuff-passkey", b"654321\n");
+    rig.bluez.stop();
+    rig.start(Shape::OneProcess);
+    let wait_for = |rig: &Rig, texts: &[&str]| {
+        let mut said = String::new();
+        let came = wait_until(SOON, || {
+            said = rig.ask(&["status"]) + &rig.ask(&["devices"]);
+            texts.iter().all(|text| said.contains(text))
+        });
+        assert!(came, "{texts:?} in {said}\n{}", rig.logs());
+    };
+    wait_for(&rig, &["bluetoothd does not run; start bluetooth.service"]);
+    rig.bluez.restart();
+    devices.iter().for_each(|device| rig.bluez.advertise(&device.address, -60));
+    wait_for(&rig, &["66:66:66:66:66:66 of device \"lonely\" is not plugged in (there are: hci0"]);
+    wait_for(&rig, &["\"cuff\"", "passkey", "bedrail pair cuff"]);
+    assert!(wait_until(SOON, || rig.workers[1].is_heard(&rig.bluez)), "{}", rig.logs());
+    (0..5).for_each(|_| rig.measure(|device| device.address == STRAP));
+    let made = rig.made();
+    let mut report = rig.settle(SOON);
+    let arrived = wait_until(SOON, || {
+        report = rig.settle(SOON);
+        report.sent > 0 && report.sent_but_missing(&made) == 0
+    });
+    assert!(arrived, "{report:?}\n{}", rig.logs());
+    assert!(!rig.logs().contains("654321"), "a passkey is told to nobody");
     rig.stop();
 }

@@ -126,7 +126,7 @@ proptest! {
     ) {
         let names: Vec<&str> = gatt::names().collect();
         let decoder = gatt::find(names[pick.index(names.len())]).expect("a name of the table");
-        let context = Context { e2e_crc, key: with_key.then_some([7; 16]), mac: with_key.then_some([8; 6]) };
+        let context = Context { e2e_crc, key: with_key.then_some([7; 16]), mac: with_key.then_some([8; 6]), ..Context::default() };
         let octets: usize = segments.iter().map(Vec::len).sum();
         let segments: Vec<&[u8]> = segments.iter().map(Vec::as_slice).collect();
         if let Ok(decoded) = decoder.decode(&segments, &context, strict) {

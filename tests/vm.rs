@@ -7,7 +7,11 @@ mod support;
 
 use std::time::Duration;
 
+use support::beacons::{BTHOME, KEY, KEY_DIGITS, plain, sealed};
+use support::bluez::uuid16;
 use support::devices::{Kind, Security, VirtualDevice};
+use support::ledger::Arrived;
+use support::process::wait_until;
 use support::vm::{self, VmWard};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_bedrail");
@@ -328,7 +332,7 @@ fn thirty_devices_stream_at_once_and_none_is_starved() {
     assert_eq!(ward.gateway_ended(), 0, "{}", ward.told());
 }
 
-/// What holds today: who bonded such a device by hand has it under its own address, over rotations and reboots.
+/// Who bonded such a device by hand has it under its own address, with the link of the pairing, over rotations and reboots.
 #[test]
 fn a_device_with_private_addresses_is_known_by_its_own_once_it_is_bonded() {
     if !vm::wanted("a_device_with_private_addresses_is_known_by_its_own_once_it_is_bonded") {
@@ -345,13 +349,14 @@ fn a_device_with_private_addresses_is_known_by_its_own_once_it_is_bonded() {
     assert_ne!(shown, OWN);
     let by_hand = format!(
         "(echo agent NoInputNoOutput; echo default-agent; echo scan le; sleep 4; echo scan off; sleep 1; echo pair {shown}; sleep 8; \
-         echo disconnect {OWN}; sleep 4; echo quit) | bluetoothctl"
+         echo quit) | bluetoothctl"
     );
     let said = ward.guest().must(&by_hand);
     assert!(ward.air.state(OWN).bonded, "{said}\n{}", ward.told());
     ward.wait_until_heard(vm::ward::CONNECT * 2);
     ward.measure_rounds(3, SECOND);
     ward.settle_with_all_sent(SETTLE);
+    assert_eq!(ward.air.count(OWN, "connected"), 1, "the link of the pairing is taken over:\n{}", ward.told());
     println!("bluetoothd has it as {}", ward.guest().must("ls /var/lib/bluetooth/*/ | tr '\\n' ' '"));
     for again in 0..2 {
         ward.air.away(OWN);
@@ -366,4 +371,45 @@ fn a_device_with_private_addresses_is_known_by_its_own_once_it_is_bonded() {
     }
     assert_ne!(ward.air.state(OWN).address, shown, "it moved on");
     assert_eq!(ward.air.count(OWN, "paired"), 1);
+}
+
+#[test]
+fn what_an_encrypted_device_advertises_reaches_the_broker_once_and_what_is_played_again_never() {
+    if !vm::wanted("what_an_encrypted_device_advertises_reaches_the_broker_once_and_what_is_played_again_never") {
+        return;
+    }
+    let lines = "advert = \"bthome_v2\"\nadvert_key = { credential = \"ear-key\" }";
+    let ear = VirtualDevice::new(Kind::Thermometer, THERMOMETER, "ear").with_config(lines);
+    // Its neighbour is connected to, which the scan has to wait for.
+    let mut ward = VmWard::new(BINARY, &[strap(), ear], &[("ear-key", KEY_DIGITS)]);
+    ward.start_gateway();
+    ward.air.advertise(STRAP);
+    ward.wait_until_device_is_heard(STRAP, vm::ward::CONNECT);
+    ward.air.advertise(THERMOMETER);
+    let say = |ward: &VmWard, octets: &[u8]| {
+        ward.air.broadcast(THERMOMETER, uuid16(BTHOME), octets);
+        // The scan begins anew every 2 s.
+        std::thread::sleep(SECOND * 4);
+    };
+    let said: Vec<Vec<u8>> = (0..6u32).map(|n| sealed(THERMOMETER, KEY, n, 3_650 + i16::try_from(n).unwrap())).collect();
+    said.iter().for_each(|octets| say(&ward, octets));
+    said[..2].iter().for_each(|octets| say(&ward, octets));
+    say(&ward, &plain(4_100));
+    say(&ward, &sealed(THERMOMETER, [9; 16], 1_000, 4_100));
+    let status = ward.wait_for_status(THERMOMETER, SETTLE, |status| {
+        ["replayed", "not_encrypted", "decrypt_failed"].iter().all(|why| status["rejected"][why].as_u64() > Some(0))
+    });
+    let arrived = |ward: &VmWard, metric: &str| -> Vec<String> {
+        let records = ward.records();
+        let parsed = records.iter().filter_map(|message| Arrived::parse(&message.raw));
+        parsed.filter(|record| record.metric.as_deref() == Some(metric)).filter_map(|record| record.value()).collect()
+    };
+    let expected: Vec<String> = (0..6).map(|n| format!("36.{}", 50 + n)).collect();
+    let all = wait_until(SETTLE, || arrived(&ward, "body_temperature").len() >= expected.len());
+    assert!(all, "{:?}\n{}", arrived(&ward, "body_temperature"), ward.told());
+    ward.measure(|device| device.address == STRAP);
+    assert!(wait_until(SETTLE, || arrived(&ward, "heart_rate").len() == 1), "{}", ward.told());
+    assert_eq!(arrived(&ward, "body_temperature"), expected, "{}", ward.told());
+    assert_eq!(ward.air.count(THERMOMETER, "connected"), 0);
+    println!("refused {}, heard again {}", status["rejected"], status["duplicates"]);
 }

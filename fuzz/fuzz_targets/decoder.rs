@@ -7,6 +7,7 @@
 use std::sync::LazyLock;
 
 use bedrail::gatt::{self, CHARACTERISTICS, Context, Decoder, Warning};
+use bedrail::reading::Metric;
 use bedrail_fuzz::{allocated, seeds};
 use libfuzzer_sys::fuzz_target;
 
@@ -84,7 +85,12 @@ fn observed(name: &str, decoder: Decoder, octets: &[u8], context: &Context, read
 
 fn context(told: u8) -> Context {
     let of_key = told & KEY != 0;
-    Context { e2e_crc: told & CRC != 0, key: of_key.then_some(seeds::KEY), mac: of_key.then_some(seeds::MAC) }
+    Context {
+        e2e_crc: told & CRC != 0,
+        key: of_key.then_some(seeds::KEY),
+        mac: of_key.then_some(seeds::MAC),
+        measures: of_key.then_some(Metric::BodyTemperature),
+    }
 }
 
 /// A length, then so many octets, as long as there are any.

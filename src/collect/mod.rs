@@ -3,6 +3,7 @@
 //! The rule it keeps: whatever leaves the gateway was committed first, and what a device sends only once is committed
 //! before anything else is done.
 
+mod adverts;
 mod audit;
 mod clock;
 mod intake;
@@ -13,6 +14,7 @@ mod trouble;
 mod windows;
 mod writer;
 
+pub use adverts::{AdvertFormat, Reads};
 pub use audit::{Action, Audit, NotAudited, ToAudit};
 pub use clock::{ClockReport, watch_clock};
 pub use intake::{Taken, take, take_records};

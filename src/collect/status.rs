@@ -104,10 +104,12 @@ pub struct AdapterStatus {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeviceState {
-    /// Never connected since the start.
+    /// Never connected, or heard, since the start.
     #[default]
     Waiting,
     Connected,
+    /// It is read by what it advertises, and was heard since the start.
+    Heard,
     /// The link is gone and is tried again.
     Lost,
     /// By all signs the device has no bond any more; `detail` says what to do.
@@ -126,6 +128,7 @@ impl DeviceState {
         match self {
             DeviceState::Waiting => "waiting",
             DeviceState::Connected => "connected",
+            DeviceState::Heard => "heard",
             DeviceState::Lost => "lost",
             DeviceState::BondLost => "bond_lost",
         }

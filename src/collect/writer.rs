@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use super::adverts::{self, Advert, AdvertFormat, Adverts};
 use super::trouble::{Missed, Reaction, Ring, Trouble, decide};
 use super::{
     AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, Joined, Joining, NotAudited, Retain,
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::monitor::machine::Process;
 use crate::profile::Profile;
-use crate::radio::{BondState, BootClock, Durable, Heard, InformationField, RadioEvent};
+use crate::radio::{Advertised, BondState, BootClock, Durable, Heard, InformationField, RadioEvent};
 use crate::reading::{Anchor, Anchors, Body, ClockQuality, DeviceId, Metric, Stamp, Value};
 use crate::store::ballast::Ballast;
 use crate::store::{AuditEntry, Damage, Draft, MAX_RECORDS, Store, StoreError};
@@ -42,6 +43,8 @@ const MOVED_MS: i64 = 250;
 const MAX_REASONS: usize = 32;
 /// Why values beyond the radio's limit are rejected.
 const FLOOD: &str = "flood";
+/// Why advertisements are that came while there was no room for them.
+const MISSED: &str = "missed";
 
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
@@ -69,6 +72,8 @@ pub struct CollectedDevice {
     pub zone: TimeZone,
     /// How its values are read, where no standard says it.
     pub profile: Option<Arc<Profile>>,
+    /// How its advertisements are read, where it is read by them.
+    pub advert: Option<AdvertFormat>,
 }
 
 pub struct Collector {
@@ -89,6 +94,7 @@ pub struct Collector {
     missed: Option<Missed>,
     retain: Retain,
     ballast: Ballast,
+    adverts: Adverts,
     /// Ticks until the next look at retention.
     rest: u32,
     status: CollectStatus,
@@ -110,6 +116,8 @@ impl Collector {
     ) -> Result<Self, CollectError> {
         let anchors = store.anchors()?;
         let joining = settings.devices.iter().map(|_| Joining::default()).collect();
+        let formats = settings.devices.iter().filter_map(|device| Some((device.id, device.advert.clone()?)));
+        let adverts = Adverts::new(formats, &store.marks(adverts::MARKS)?.into_iter().collect());
         let places = settings.devices.iter().enumerate().map(|(place, device)| (device.id, place)).collect();
         let devices = settings.devices.iter().map(|device| DeviceStatus {
             name: device.name.clone(),
@@ -143,6 +151,7 @@ impl Collector {
             missed: None,
             retain,
             ballast,
+            adverts,
             rest: 0,
             status,
             places,
@@ -246,6 +255,7 @@ impl Collector {
     fn take_in(&mut self, event: RadioEvent) -> bool {
         match event {
             RadioEvent::Heard(heard) => return self.heard(&heard),
+            RadioEvent::Advertised(advertised) => self.advertised(&advertised),
             RadioEvent::Ready { device } => self.state(device, DeviceState::Connected, None),
             RadioEvent::Lost { device, reason } => {
                 self.lost(device, reason);
@@ -267,6 +277,9 @@ impl Collector {
                 for device in &mut self.status.devices {
                     if let Some(count) = health.flooded.get(&device.address) {
                         device.rejected.insert(FLOOD.to_owned(), *count);
+                    }
+                    if let Some(count) = health.missed_advertisements.get(&device.address) {
+                        device.rejected.insert(MISSED.to_owned(), *count);
                     }
                 }
                 self.status.radio = *health;
@@ -315,10 +328,35 @@ impl Collector {
 
     fn keep(&mut self, place: usize, heard: &Heard, taken: Taken) -> bool {
         self.note(place, heard, &taken);
+        let at_once = taken.at_once;
+        self.put(taken);
+        at_once
+    }
+
+    /// Its device repeats it: nothing of it needs to be committed at once.
+    fn advertised(&mut self, advertised: &Advertised) {
+        let Some(&place) = self.places.get(&advertised.device) else { return };
+        let advert = self.adverts.take(self.store.site_key(), self.boot.id(), advertised);
+        let device = &mut self.status.devices[place];
+        device.state = DeviceState::Heard;
+        match advert {
+            Advert::Unknown => {}
+            Advert::Repeated => device.duplicates += 1,
+            Advert::Refused(why) => {
+                tracing::debug!(device = %advertised.device, why, "advertisement not taken");
+                count(&mut device.rejected, why);
+            }
+            Advert::Taken(heard, taken) => {
+                self.note(place, &heard, &taken);
+                self.put(taken);
+            }
+        }
+    }
+
+    fn put(&mut self, taken: Taken) {
         let before = self.ring.dropped();
         taken.drafts.into_iter().for_each(|draft| self.ring.push(draft, taken.at_once));
         self.status.disk.dropped += self.ring.dropped() - before;
-        taken.at_once
     }
 
     fn note(&mut self, place: usize, heard: &Heard, taken: &Taken) {
@@ -371,12 +409,18 @@ impl Collector {
             drafts.extend(self.ring.gaps(trouble.gap_reason(), now, &self.anchors));
         }
         // With nothing to append, a mark shows whether the disk takes writes again.
-        let marks: &[(&str, u64)] = if self.trouble.is_some() { &[(PROBE, now.arrived.0)] } else { &[] };
-        let appended = match self.store.append_and_mark(drafts, marks) {
+        let probe = self.trouble.is_some().then_some((PROBE, now.arrived.0));
+        // A counter is durable with the values it stands for, and not before.
+        let counters = if taken == self.ring.len() { self.adverts.moved() } else { Vec::new() };
+        let marks: Vec<(&str, u64)> = counters.iter().map(|(name, last)| (name.as_str(), *last)).chain(probe).collect();
+        let appended = match self.store.append_and_mark(drafts, &marks) {
             Ok(appended) => appended,
             Err(error) => return self.failed(error),
         };
         self.ring.written(taken);
+        if self.ring.is_empty() {
+            self.adverts.kept();
+        }
         self.recovered()?;
         self.write_back_while_there_is_room()?;
         self.status.commits += 1;

@@ -7,7 +7,7 @@ use Kind::{Address, Agreement, Boolean, Carry, Free, History, List, Metric, Name
 use Kind::{OneTopic, Path, Topic, Url, When, WindowLength, Zone};
 
 use super::settings::{
-    Bind, Bond, Compression, Environment, Mode, Order, Priority, Protocol, Questionable, Retract, Start, Unheard, Use,
+    AdvertName, Bind, Bond, Compression, Environment, Mode, Order, Priority, Protocol, Questionable, Retract, Start, Unheard, Use,
 };
 use super::value::Kind;
 
@@ -197,6 +197,18 @@ pub const KEYS: &[Key] = &[
         "Without a reading for so long it is silent; absent: monitor.silent_after.",
     ),
     may("device[].profile", Name, "Id of the profile that says how it is read, in place of its kind's standard service."),
+    may(
+        "device[].advert",
+        words(AdvertName::WORDS),
+        "It is read by what it advertises, in this format of docs/devices.md, and never connected to.",
+    ),
+    may("device[].advert_key", Secret, "For an encrypted format: 32 hexadecimal digits. What is not encrypted is then refused."),
+    key(
+        "device[].advert_counter",
+        Kind::Integer { min: 0, max: 255, unit: "times" },
+        "0",
+        "How often it began to count anew, as after new batteries: raise it when everything of it is rejected as `replayed`.",
+    ),
     may("device[].asset", Text, "Your inventory number; a label."),
     may(
         "device[].expect_every",

@@ -61,7 +61,7 @@ fn kind_of(profile: &Profile) -> Option<DeviceKind> {
 
 fn format(service_data: &[Uuid], manufacturers: &[u16]) -> Option<&'static str> {
     let known = ADVERTISEMENTS.iter().find(|known| match known.source {
-        Source::ServiceData(short) => service_data.contains(&gatt::sig_uuid(short)),
+        Source::ServiceData(uuid) => service_data.contains(&uuid),
         Source::Manufacturer(company) => manufacturers.contains(&company),
     });
     known.map(|known| known.name)

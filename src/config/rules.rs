@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::broker::{Broker, is_host, proxy_address};
 use super::document::{Document, Section};
 use super::keys::{self, Preset};
-use super::settings::{Agreement, Bind, Bond, Carry, DeviceKind, Protocol, RouteKind, Settle, Use};
+use super::settings::{AdvertName, Agreement, Bind, Bond, Carry, DeviceKind, Protocol, RouteKind, Settle, Use};
 use super::typed::{FromValue, WindowLength};
 use super::value::{did_you_mean, shown, unknown_metric};
 use crate::reading::{DeviceId, Metric, SubjectKey, Summary};
@@ -123,6 +123,7 @@ fn device(document: &mut Document, device: &Section) {
     }
     spot(document, device);
     bond(document, device);
+    advert(document, device);
     if document.has(device, "user") && !patient {
         document.error(device, "user", "it says which slot is the patient's; add `patient`, or remove it");
     }
@@ -152,6 +153,39 @@ fn bond(document: &mut Document, device: &Section) {
             "bond = \"passkey\" needs it; write { credential = \"NAME\" } or { file = \"/PATH\" }, a secret of six digits",
         ),
         (false, true) => document.error(device, "passkey", "it is not used; write bond = \"passkey\", or remove it"),
+        _ => {}
+    }
+}
+
+fn advert(document: &mut Document, device: &Section) {
+    let (has_key, counts) = (document.has(device, "advert_key"), document.has(device, "advert_counter"));
+    let Some(format) = document.written::<AdvertName>(device, "advert") else {
+        for key in [("advert_key", has_key), ("advert_counter", counts)].into_iter().filter_map(|(key, has)| has.then_some(key)) {
+            document.error(device, key, "it is not used; write `advert`, or remove it");
+        }
+        return;
+    };
+    if document.has(device, "profile") {
+        document.error(device, "profile", "it is read by `advert` or by a profile; remove one of them");
+    }
+    if document.effective::<Bond>(device, "bond").is_some_and(|bond| bond != Bond::None) {
+        document.error(device, "bond", "a device that is read by what it advertises is never connected to; remove it");
+    }
+    if let Some(kind) = document.written::<DeviceKind>(device, "kind")
+        && !format.kinds().contains(&kind)
+    {
+        let kinds: Vec<String> = format.kinds().iter().map(|kind| format!("\"{}\"", kind.name())).collect();
+        let message = format!("{} says nothing of such a device; it is of kind {}", format.name(), kinds.join(" or "));
+        document.error(device, "advert", message);
+    }
+    match (format.encrypted(), has_key) {
+        (Some(true), false) => document.error(
+            device,
+            "advert_key",
+            "this format is encrypted; write { credential = \"NAME\" } or { file = \"/PATH\" }, a secret of 32 hexadecimal digits",
+        ),
+        (Some(false), true) => document.error(device, "advert_key", "this format is never encrypted; remove it"),
+        (_, false) if counts => document.error(device, "advert_counter", "only what is encrypted is counted; remove it"),
         _ => {}
     }
 }

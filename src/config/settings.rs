@@ -133,6 +133,11 @@ pub struct DeviceSettings {
     /// How it is read, where it has no standard service, and by which file once that is read.
     pub profile_id: Option<String>,
     pub profile: Option<Arc<Profile>>,
+    /// It is read by what it advertises, in this format.
+    pub advert: Option<AdvertName>,
+    pub advert_key: Option<SecretRef>,
+    /// Raised when it began to count anew.
+    pub advert_counter: u8,
     /// Absent: as its kind does.
     pub expect_every: Option<Duration>,
     /// The one adapter through which it is reached; absent: any of them.
@@ -353,6 +358,13 @@ words! {
     Use { Bed = "bed", Personal = "personal", Shared = "shared" }
     /// Who connects first when several want to.
     Priority { Low = "low", Normal = "normal", High = "high" }
+    /// A format of advertisements.
+    AdvertName {
+        Bthome = "bthome_v2",
+        MiBeacon = "mi_beacon",
+        MiBodyScale = "mi_body_scale_adv",
+        Xoss = "xoss_adv",
+    }
     Bond { None = "none", JustWorks = "just-works", Passkey = "passkey" }
     RouteKind { Mqtt = "mqtt", Fhir = "fhir", Hl7 = "hl7", Http = "http" }
     Environment { Test = "test", Production = "production" }
@@ -371,6 +383,26 @@ words! {
     Questionable { Send = "send", Hold = "hold" }
     /// What is done about what went to a wrong chart; `never` where it can't be taken back.
     Retract { Auto = "auto", Ask = "ask", Never = "never" }
+}
+
+impl AdvertName {
+    /// Kinds of devices of which it says something.
+    pub const fn kinds(self) -> &'static [DeviceKind] {
+        match self {
+            AdvertName::Bthome => &[DeviceKind::Thermometer, DeviceKind::WeightScale],
+            AdvertName::MiBeacon | AdvertName::MiBodyScale => &[DeviceKind::WeightScale],
+            AdvertName::Xoss => &[DeviceKind::HeartRate],
+        }
+    }
+
+    /// `None`: as the device is set up.
+    pub const fn encrypted(self) -> Option<bool> {
+        match self {
+            AdvertName::Bthome => None,
+            AdvertName::MiBeacon => Some(true),
+            AdvertName::MiBodyScale | AdvertName::Xoss => Some(false),
+        }
+    }
 }
 
 impl DeviceKind {

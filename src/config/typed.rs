@@ -7,8 +7,8 @@ use jiff::tz::TimeZone;
 
 use super::secret::SecretRef;
 use super::settings::{
-    Agreement, Bind, Bond, Carry, Compression, DeviceKind, Environment, History, Mode, Order, Priority, Protocol, Questionable,
-    Retract, RouteKind, Settle, Start, Unheard, Use, When,
+    AdvertName, Agreement, Bind, Bond, Carry, Compression, DeviceKind, Environment, History, Mode, Order, Priority, Protocol,
+    Questionable, Retract, RouteKind, Settle, Start, Unheard, Use, When,
 };
 use super::value::{Value, agreement, carry, duration, percent, size, when, window_length_s, zone};
 use crate::reading::{DeviceId, Metric, SubjectKey, Timestamp};
@@ -41,6 +41,7 @@ from_text! {
     When => when;
     Agreement => agreement;
     Mode => Mode::from_name;
+    AdvertName => AdvertName::from_name;
     DeviceKind => DeviceKind::from_name;
     Use => Use::from_name;
     Bond => Bond::from_name;

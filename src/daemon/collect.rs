@@ -7,17 +7,19 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::passkeys::Passkeys;
+use super::device_secrets::DeviceSecrets;
 use super::tasks::Tasks;
 use super::{DaemonError, Keys, bell};
 use crate::api;
 use crate::collect::{
-    Audit, CollectSettings, CollectStatus, CollectedDevice, Collector, Missed, RetainSettings, Windows, watch_clock,
+    AdvertFormat, Audit, CollectSettings, CollectStatus, CollectedDevice, Collector, Missed, Reads, RetainSettings, Windows,
+    watch_clock,
 };
-use crate::config::{Bond, Priority, Settings};
+use crate::config::{AdvertName, Bond, DeviceKind, DeviceSettings, Priority, Settings};
 use crate::gatt;
+use crate::profile::Mode;
 use crate::radio::{self, BootClock, Deadlines, Durable, Pace, RadioDevice, RadioSettings, Requests, Sharing};
-use crate::reading::METRICS;
+use crate::reading::{METRICS, Metric};
 use crate::store::Store;
 
 /// Values between radio and writer: seconds of a full ward while the card is busy. Beyond it the radio waits.
@@ -42,8 +44,9 @@ pub fn start(
     let (publish, status) = watch::channel(CollectStatus::default());
     let ring = bell::ringer(gateway.runtime_dir.join(bell::NAME));
     let durable = Durable::default();
-    let collector = Collector::new(collect_settings(settings, durable.clone()), store, windows, boot, publish, ring)
-        .map_err(collect_error)?;
+    let collector =
+        Collector::new(collect_settings(settings, &keys.of_devices, durable.clone()), store, windows, boot, publish, ring)
+            .map_err(collect_error)?;
     let collector = collector.after(missed);
 
     let requests = Requests::default();
@@ -63,7 +66,7 @@ pub fn start(
     // The writer ends after the radio, so that what was heard is on the card.
     let writer_stop = CancellationToken::new();
     let radio_done = writer_stop.clone();
-    let radio_settings = radio_settings(settings, &keys.passkeys, requests, durable);
+    let radio_settings = radio_settings(settings, &keys.of_devices, requests, durable);
     tasks.spawn(async move {
         let result = radio::run(radio_settings, heard, radio_stop).await;
         radio_done.cancel();
@@ -85,13 +88,14 @@ fn collect_error(error: crate::collect::CollectError) -> DaemonError {
     }
 }
 
-fn collect_settings(settings: &Settings, durable: Durable) -> CollectSettings {
-    let device = |device: &crate::config::DeviceSettings| CollectedDevice {
+fn collect_settings(settings: &Settings, secrets: &DeviceSecrets, durable: Durable) -> CollectSettings {
+    let device = |device: &DeviceSettings| CollectedDevice {
         id: device.id,
         name: device.name.clone(),
         kind: device.kind.name().to_owned(),
         zone: device.timezone.clone(),
         profile: device.profile.clone(),
+        advert: advert_format(device, secrets),
     };
     CollectSettings {
         gateway: settings.gateway.id.clone(),
@@ -100,6 +104,32 @@ fn collect_settings(settings: &Settings, durable: Durable) -> CollectSettings {
         devices: settings.devices.iter().map(device).collect(),
         retain: retain_settings(settings),
         durable,
+    }
+}
+
+/// A device is read by what it advertises because the config says so, or its profile does.
+fn reads(device: &DeviceSettings) -> Option<Reads> {
+    let by_profile = device.profile.clone().filter(|profile| profile.link.mode == Mode::Advert).map(Reads::Profile);
+    let standard = || gatt::ADVERTISEMENTS.iter().find(|row| Some(row.name) == device.advert.map(AdvertName::name));
+    by_profile.or_else(|| standard().map(Reads::Standard))
+}
+
+fn advert_format(device: &DeviceSettings, secrets: &DeviceSecrets) -> Option<AdvertFormat> {
+    let measures = match device.kind {
+        DeviceKind::Thermometer => Some(Metric::BodyTemperature),
+        DeviceKind::WeightScale => Some(Metric::BodyWeight),
+        _ => None,
+    };
+    let key = secrets.advert_keys.get(&device.id).copied();
+    let context = gatt::Context { key, mac: Some(device.id.octets()), measures, ..gatt::Context::default() };
+    Some(AdvertFormat { reads: reads(device)?, context, counter: device.advert_counter })
+}
+
+fn advertised(device: &DeviceSettings) -> Vec<gatt::Source> {
+    match reads(device) {
+        Some(Reads::Standard(row)) => vec![row.source],
+        Some(Reads::Profile(profile)) => profile.adverts(),
+        None => Vec::new(),
     }
 }
 
@@ -117,11 +147,11 @@ fn retain_settings(settings: &Settings) -> RetainSettings {
     }
 }
 
-fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests, durable: Durable) -> RadioSettings {
-    let device = |device: &crate::config::DeviceSettings| {
+fn radio_settings(settings: &Settings, secrets: &DeviceSecrets, requests: Requests, durable: Durable) -> RadioSettings {
+    let device = |device: &DeviceSettings| {
         let kind = gatt::device_kinds().iter().find(|kind| kind.name == device.kind.name());
-        let reads = kind.into_iter().flat_map(|kind| kind.features.iter().chain(kind.read));
-        let (clock, read) = reads.partition(|uuid| CLOCKS.contains(uuid));
+        let asked = kind.into_iter().flat_map(|kind| kind.features.iter().chain(kind.read));
+        let (clock, read) = asked.partition(|uuid| CLOCKS.contains(uuid));
         RadioDevice {
             id: device.id,
             name: device.name.clone(),
@@ -133,10 +163,13 @@ fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests, 
             profile: device.profile.clone(),
             read,
             clock,
+            adverts: advertised(device),
             bond: match device.bond {
                 Bond::None => radio::Bond::None,
                 Bond::JustWorks => radio::Bond::JustWorks,
-                Bond::Passkey => passkeys.get(&device.id).map_or(radio::Bond::None, |passkey| radio::Bond::Passkey(*passkey)),
+                Bond::Passkey => {
+                    secrets.passkeys.get(&device.id).map_or(radio::Bond::None, |passkey| radio::Bond::Passkey(*passkey))
+                }
             },
             priority: match device.priority.unwrap_or(device.kind.priority()) {
                 Priority::Low => radio::Priority::Low,
@@ -145,7 +178,8 @@ fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests, 
             },
             streams: device.kind.streams(),
             retrieve: kind.filter(|_| device.profile.is_none()).and_then(|kind| kind.memory),
-            expect_every: device.expect_every.or_else(|| device.kind.expect_every()),
+            // One that is switched off and one that is not heard advertise alike: without a person's word neither is doubted.
+            expect_every: device.expect_every.or_else(|| device.kind.expect_every().filter(|_| reads(device).is_none())),
         }
     };
     RadioSettings {

@@ -8,7 +8,9 @@ use ccm::consts::{U4, U13};
 
 use super::battery::BatteryLevel;
 use super::scaled::Step;
-use super::{Context, Cursor, Decode, DecodeError, Field, Fields, Measurement, Number, Observed, Warning};
+use super::weight_scale::spot;
+use super::{Context, Cursor, Decode, DecodeError, Field, Fields, Measured, Measurement, Number, Observed, Warning, read};
+use crate::reading::{Metric, Unit};
 
 const ENCRYPTED: u8 = 1 << 0;
 const TRIGGER_BASED: u8 = 1 << 2;
@@ -26,6 +28,8 @@ pub struct BthomeAdvertisement {
     /// Of an encrypted one; [`ReplayGuard`] tells whether it was heard before.
     pub counter: Option<u32>,
     pub objects: Vec<Object>,
+    /// What its temperature or mass is of.
+    measures: Option<Metric>,
     /// An object nobody has defined, and all behind it: without its length there is no way past it.
     unparsed: Option<(u8, Vec<u8>)>,
 }
@@ -51,17 +55,17 @@ impl Decode for BthomeAdvertisement {
             return Err(DecodeError::UnknownFormat { given: version, known: "version 2" });
         }
         cursor.known_bits(info.into(), KNOWN_INFO);
-        let trigger_based = info & TRIGGER_BASED != 0;
+        let (trigger_based, measures) = (info & TRIGGER_BASED != 0, cursor.context().measures);
         if info & ENCRYPTED == 0 {
             let (objects, unparsed) = objects(cursor)?;
-            return Ok(Self { trigger_based, counter: None, objects, unparsed });
+            return Ok(Self { trigger_based, counter: None, objects, measures, unparsed });
         }
         let (clear, counter) = decrypt(info, cursor)?;
         let context = Context::default();
         let mut inner = Cursor::new(&clear, &context);
         let (objects, unparsed) = objects(&mut inner)?;
         inner.finish().into_iter().for_each(|warning| cursor.warn(warning));
-        Ok(Self { trigger_based, counter: Some(counter), objects, unparsed })
+        Ok(Self { trigger_based, counter: Some(counter), objects, measures, unparsed })
     }
 
     fn fields(&self) -> Fields {
@@ -78,14 +82,35 @@ impl Decode for BthomeAdvertisement {
 }
 
 impl Measurement for BthomeAdvertisement {
-    /// Its battery alone: the rest is of a room, a door or a button.
+    /// Its battery, and what somebody said that it measures: without that a temperature is of a room, a mass of a parcel.
     fn observed(&self) -> Observed {
+        let body = self.objects.iter().filter_map(|object| self.of_a_body(object));
         let battery = self.objects.iter().find_map(|object| match &object.value {
             Value::Number(Number::Finite(percent)) if object.row.id == BATTERY => u8::try_from(percent.mantissa()).ok(),
             _ => None,
         });
         let level = battery.map(|percent| BatteryLevel { percent: (percent <= 100).then_some(percent) });
-        Observed { values: level.map(BatteryLevel::measured).into_iter().collect(), ..Observed::default() }
+        let values = body.chain(level.map(BatteryLevel::measured)).collect();
+        Observed { values, sequence: self.counter, ..Observed::default() }
+    }
+}
+
+impl BthomeAdvertisement {
+    /// An octet by which its receivers tell a repeat from the same value anew.
+    pub fn has_packet_id(octets: &[u8]) -> bool {
+        read::<Self>(octets).is_ok_and(|(value, _)| value.objects.iter().any(|object| object.row.id == PACKET_ID))
+    }
+
+    fn of_a_body(&self, object: &Object) -> Option<Measured> {
+        let metric = self.measures?;
+        let Value::Number(number) = object.value else { return None };
+        let unit = match (metric, object.row.name, object.row.unit) {
+            (Metric::BodyTemperature, "temperature", _) => Unit::DegreeCelsius,
+            (Metric::BodyWeight, "mass", "kg") => Unit::Kilogram,
+            (Metric::BodyWeight, "mass", _) => Unit::Pound,
+            _ => return None,
+        };
+        Some(spot(metric, number, unit))
     }
 }
 
@@ -205,13 +230,14 @@ const fn row(id: u8, name: &'static str, shape: Shape, unit: &'static str) -> Ro
     Row { id, name, shape, unit }
 }
 
+const PACKET_ID: u8 = 0x00;
 const BATTERY: u8 = 0x01;
 
 use Shape::{Command, Raw, Signed, Text, Unsigned};
 
 /// Every object of the format, by id; units are UCUM, empty where there is none.
 static OBJECTS: &[Row] = &[
-    row(0x00, "packet_id", Unsigned(1, 1, 0), ""),
+    row(PACKET_ID, "packet_id", Unsigned(1, 1, 0), ""),
     row(BATTERY, "battery", Unsigned(1, 1, 0), "%"),
     row(0x02, "temperature", Signed(2, 1, -2), "Cel"),
     row(0x03, "humidity", Unsigned(2, 1, -2), "%"),

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::hex;
+use crate::reading::Metric;
 
 /// Everything is optional; a decoder that needs something says so in its error. The key does not print.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -13,12 +14,19 @@ pub struct Context {
     pub key: Option<[u8; 16]>,
     /// The device's address, most significant octet first, as printed.
     pub mac: Option<[u8; 6]>,
+    /// What its temperature or mass is of, where the format does not say: it may be a room's or a parcel's.
+    pub measures: Option<Metric>,
 }
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = self.key.map(|_| "<key>");
-        f.debug_struct("Context").field("e2e_crc", &self.e2e_crc).field("key", &key).field("mac", &self.mac).finish()
+        f.debug_struct("Context")
+            .field("e2e_crc", &self.e2e_crc)
+            .field("key", &key)
+            .field("mac", &self.mac)
+            .field("measures", &self.measures)
+            .finish()
     }
 }
 

@@ -176,6 +176,7 @@ impl Measurement for MiBeacon {
         Observed {
             values: [weight, heart_rate, impedance].into_iter().flatten().collect(),
             user: known_user(scale.profile),
+            sequence: Some(self.counter),
             ..Observed::default()
         }
     }

@@ -126,7 +126,7 @@ pub struct DeviceReport {
     pub kind: String,
     #[serde(with = "time", skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<Timestamp>,
-    /// `waiting`, `connected`, `lost`, `bond_lost`; `unknown` while the collect half does not answer.
+    /// `waiting`, `connected`, `heard`, `lost`, `bond_lost`; `unknown` while the collect half does not answer.
     pub state: String,
     /// `none`, `bonding`, `bonded`, `refused` or `lost`.
     #[serde(skip_serializing_if = "Option::is_none")]

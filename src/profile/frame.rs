@@ -20,6 +20,15 @@ pub enum Source {
     ServiceData(Uuid),
 }
 
+impl From<crate::gatt::Source> for Source {
+    fn from(source: crate::gatt::Source) -> Self {
+        match source {
+            crate::gatt::Source::ServiceData(uuid) => Source::ServiceData(uuid),
+            crate::gatt::Source::Manufacturer(company) => Source::Manufacturer(company),
+        }
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

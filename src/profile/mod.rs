@@ -12,6 +12,8 @@ mod step;
 mod text;
 mod writable;
 
+use std::collections::BTreeSet;
+
 use uuid::Uuid;
 
 pub use error::{ProfileError, ProfileErrors};
@@ -21,7 +23,7 @@ pub use proof::{Shown, Trial, Verdict};
 pub use step::{Expect, Poll, Step, What, Write};
 pub use writable::{WRITABLE, Writable};
 
-use crate::gatt::{Observed, Read};
+use crate::gatt::{self, Observed, Read};
 use crate::reading::Metric;
 
 /// A checked profile: its tests passed.
@@ -110,6 +112,17 @@ impl Profile {
     pub fn metrics(&self) -> impl Iterator<Item = Metric> {
         let fields = self.frames.iter().flat_map(|frame| &frame.fields);
         fields.filter_map(|field| if let frame::Code::Value(value) = &field.code { Some(value.metric) } else { None })
+    }
+
+    /// Of which advertised data it has frames.
+    pub fn adverts(&self) -> Vec<gatt::Source> {
+        let advertised = |frame: &Frame| match frame.source {
+            Source::Characteristic(_) => None,
+            Source::Manufacturer(company) => Some(gatt::Source::Manufacturer(company)),
+            Source::ServiceData(uuid) => Some(gatt::Source::ServiceData(uuid)),
+        };
+        let all: BTreeSet<gatt::Source> = self.frames.iter().filter_map(advertised).collect();
+        all.into_iter().collect()
     }
 
     /// Characteristics to subscribe to.

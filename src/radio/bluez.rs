@@ -148,9 +148,9 @@ impl Bus {
     }
 
     /// LE only, every device reported once a discovery: a busy ward holds hundreds of phones.
-    pub async fn start_discovery(&self, adapter: &str) -> Result<(), CallError> {
+    pub async fn start_discovery(&self, adapter: &str, every_advert: bool) -> Result<(), CallError> {
         let filter: HashMap<&str, Variant<'_>> =
-            [("Transport", Variant::from("le")), ("DuplicateData", Variant::from(false))].into();
+            [("Transport", Variant::from("le")), ("DuplicateData", Variant::from(every_advert))].into();
         limited(self.call(adapter, ADAPTER, "SetDiscoveryFilter", &(filter,))).await?;
         let outcome = limited(self.call(adapter, ADAPTER, "StartDiscovery", &())).await;
         // Either it scans for us already, or it does not for anybody: a new bluetoothd says the same while the kernel has

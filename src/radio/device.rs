@@ -243,6 +243,9 @@ impl Device {
             self.bond.seen(now.paired);
             self.facts.lock().security = security(now.paired, self.device.bond);
         }
+        if self.device.is_read_by_adverts() {
+            return Vec::new();
+        }
         let anew = lost || broke;
         let happened = [
             (lost, Event::Gone),

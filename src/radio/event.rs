@@ -6,12 +6,14 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::bond::BondState;
+use crate::gatt::Source;
 use crate::procedure::Outcome;
 use crate::reading::{BootMillis, DeviceId, DeviceTime, SecurityLevel};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RadioEvent {
     Heard(Heard),
+    Advertised(Advertised),
     /// The link is up, services are resolved and every wanted characteristic is subscribed.
     Ready {
         device: DeviceId,
@@ -67,6 +69,9 @@ pub struct RadioHealth {
     /// Values not taken because their device told far more than any real one does, by its address.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub flooded: BTreeMap<String, u64>,
+    /// Advertisements there was no room for while the writer was busy, by the address of their device.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub missed_advertisements: BTreeMap<String, u64>,
     /// How often a device was asked to end its link because others waited.
     #[serde(default)]
     pub made_room: u64,
@@ -97,6 +102,16 @@ pub enum InformationField {
     FirmwareRevision,
     HardwareRevision,
     SoftwareRevision,
+}
+
+/// The data of a service or a company in an advertisement, untouched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advertised {
+    pub device: DeviceId,
+    pub source: Source,
+    /// As on the air: those of a company begin with its number.
+    pub octets: Vec<u8>,
+    pub arrived: BootMillis,
 }
 
 /// One characteristic value, untouched.

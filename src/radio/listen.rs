@@ -8,8 +8,11 @@ use futures::StreamExt;
 use zbus::message::Type;
 use zbus::{DynamicType, Message, MessageStream, OwnedObjectPath};
 
+use super::adverts::Air;
 use super::bluez::{ADAPTER, BLUEZ, Bus, DEVICE, PROPERTIES, address};
+use super::boot::boot_now;
 use super::error::RadioError;
+use super::event::Advertised;
 use super::watch::{Change, Effect, Interfaces, Properties, World};
 
 const BUS: &str = "org.freedesktop.DBus";
@@ -46,12 +49,13 @@ enum Asked {
 pub struct Listener {
     bus: Bus,
     world: World,
+    air: Air,
     asked: HashMap<NonZeroU32, Asked>,
 }
 
 impl Listener {
-    pub fn new(bus: Bus, world: World) -> Self {
-        Self { bus, world, asked: HashMap::new() }
+    pub fn new(bus: Bus, world: World, air: Air) -> Self {
+        Self { bus, world, air, asked: HashMap::new() }
     }
 
     /// Runs until the bus goes away. It must never wait for an answer: the connection stands still while nobody reads.
@@ -103,6 +107,7 @@ impl Listener {
             (Asked::Objects { .. }, None) => {
                 let objects: HashMap<OwnedObjectPath, Interfaces> = body.deserialize().unwrap_or_default();
                 for (path, interfaces) in objects {
+                    // How old an advertisement is that BlueZ remembers, nobody knows: it is not taken.
                     self.world.apply(Change::Added { path: path.to_string(), interfaces });
                 }
                 self.world.apply(Change::Listed);
@@ -164,6 +169,10 @@ impl Listener {
             Effect::AskKnown { path } => {
                 let asked = Asked::Device { owner: owner.to_owned(), path: path.clone() };
                 self.ask(asked, BLUEZ, &path, PROPERTIES, "GetAll", &DEVICE).await
+            }
+            Effect::Advertised { device, source, octets } => {
+                self.air.hand_on(Advertised { device, source, octets, arrived: boot_now() });
+                Ok(())
             }
         }
     }

@@ -91,6 +91,8 @@ pub struct Liveness {
 struct Watched {
     expect: Duration,
     ready: bool,
+    /// It is read by what it advertises: there is no link that could be made anew.
+    unlinked: bool,
     /// The last value, connection or rung.
     since: Option<Instant>,
     /// Rungs taken since the last value.
@@ -102,8 +104,12 @@ impl Watched {
         self.steps > 0
     }
 
+    fn is_known(&self) -> bool {
+        self.ready || self.is_silent() || (self.unlinked && self.since.is_some())
+    }
+
     fn due(&self, pace: &Pace) -> Option<Instant> {
-        let since = self.since.filter(|_| self.ready || self.is_silent())?;
+        let since = self.since.filter(|_| self.is_known())?;
         let Some(doublings) = self.steps.checked_sub(1) else { return Some(since + self.expect) };
         let wait = self.expect.max(pace.climb);
         Some(since + wait.saturating_mul(2u32.saturating_pow(doublings)).min(LONGEST_DEVICE.max(wait)))
@@ -113,7 +119,7 @@ impl Watched {
 impl Liveness {
     /// `expected`: the devices that stream, and how long each may be silent while connected.
     pub fn new(pace: Pace, expected: impl IntoIterator<Item = (DeviceId, Duration)>) -> Self {
-        let watched = |(id, expect)| (id, Watched { expect, ready: false, since: None, steps: 0 });
+        let watched = |(id, expect)| (id, Watched { expect, ready: false, unlinked: false, since: None, steps: 0 });
         Self {
             pace,
             watched: expected.into_iter().map(watched).collect(),
@@ -125,6 +131,14 @@ impl Liveness {
             wide_not_before: None,
             rescan_not_before: None,
         }
+    }
+
+    #[must_use]
+    pub fn with_unlinked(mut self, devices: impl IntoIterator<Item = DeviceId>) -> Self {
+        for device in devices {
+            self.watched.entry(device).and_modify(|watched| watched.unlinked = true);
+        }
+        self
     }
 
     pub fn poll(&mut self, now: Instant, event: Event) -> Vec<Action> {
@@ -223,7 +237,7 @@ impl Liveness {
     }
 
     fn most_are_suspect(&self) -> bool {
-        let known = self.watched.values().filter(|watched| watched.ready || watched.is_silent()).count();
+        let known = self.watched.values().filter(|watched| watched.is_known()).count();
         let suspect = self.watched.values().filter(|watched| watched.steps >= SUSPECT_AFTER).count();
         suspect * 2 > known
     }
@@ -340,6 +354,21 @@ mod tests {
         assert_eq!(first(&taken, Rung::Exit), None, "not before its time: {reset}");
         let actions = liveness.poll(at, Event::NotTaken(Rung::Reset));
         assert_eq!(actions, [Action { rung: Rung::Exit, device: None }]);
+    }
+
+    #[test]
+    fn a_device_that_is_read_by_its_advertisements_is_scanned_for_once_it_was_heard() {
+        let now = Instant::now();
+        let mut liveness = liveness(2).with_unlinked([id(0)]);
+        liveness.poll(now, Event::Usable(true));
+        assert_eq!(climb(&mut liveness, now, 3_600, |_| vec![]), [], "it may not be there yet");
+        let now = now + SECOND * 3_600;
+        liveness.poll(now, Event::Ready(id(1)));
+        liveness.poll(now, Event::Value(id(0)));
+        let other = |_| vec![Event::Value(id(1))];
+        let taken = climb(&mut liveness, now, 3_600, other);
+        assert!(!taken.is_empty() && taken.iter().all(|(rung, _)| *rung == Rung::Rescan), "{taken:?}");
+        assert!(liveness.silent().eq([id(0)]));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! a D-Bus connection of our own (`bluez`, `watch`), because btleplug does not tell when a device, an adapter or bluetoothd
 //! goes away. What to do next is decided without I/O in `session`; `device` and `supervisor` carry it out.
 
+mod adverts;
 mod agent;
 mod bluez;
 mod bond;
@@ -33,7 +34,7 @@ mod watch;
 pub use bond::{Bond, BondState, NoPasskey, Passkey};
 pub use boot::BootClock;
 pub use error::RadioError;
-pub use event::{AdapterLoad, Heard, InformationField, RadioEvent, RadioHealth};
+pub use event::{AdapterLoad, Advertised, Heard, InformationField, RadioEvent, RadioHealth};
 pub use fetch::Durable;
 pub use liveness::Rung;
 pub use nearby::{MAX_NEARBY, Nearby};

@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use super::adverts::Missed;
 use super::bluez::{Bus, CallError};
 use super::error::RadioError;
-use super::event::{Heard, RadioEvent, RadioHealth};
+use super::event::{Advertised, Heard, RadioEvent, RadioHealth};
 use super::flood::Flood;
 use super::liveness::{Action, Event, Liveness, Rung};
 use super::settings::{Pace, RadioDevice, RadioSettings};
@@ -46,6 +47,7 @@ pub struct Overseer {
     /// What devices tell by themselves. What is read of them at every connection shows nothing of that.
     told_by_itself: BTreeSet<(DeviceId, Uuid)>,
     flood: Flood,
+    missed: Missed,
     health: RadioHealth,
     told: RadioHealth,
     /// Pings, rungs and counts under way; each ends within the limits of its calls.
@@ -65,7 +67,9 @@ impl Overseer {
         adapter: watch::Receiver<AdapterState>,
         silence: broadcast::Sender<DeviceId>,
         stop: CancellationToken,
+        missed: Missed,
     ) -> Self {
+        let unlinked = settings.devices.iter().filter(|device| device.is_read_by_adverts()).map(|device| device.id);
         let expected = settings.devices.iter().filter_map(|device| Some((device.id, device.expect_every?)));
         let of_device = |device: &RadioDevice| device.subscribe.iter().map(|uuid| (device.id, *uuid)).collect::<Vec<_>>();
         Self {
@@ -76,8 +80,9 @@ impl Overseer {
             silence,
             stop,
             pace: settings.pace,
-            liveness: Liveness::new(settings.pace, expected),
+            liveness: Liveness::new(settings.pace, expected).with_unlinked(unlinked),
             flood: Flood::default(),
+            missed,
             health: RadioHealth::default(),
             told: RadioHealth::default(),
             work: JoinSet::new(),
@@ -88,6 +93,7 @@ impl Overseer {
     pub async fn run(
         mut self,
         mut from_devices: mpsc::Receiver<RadioEvent>,
+        mut from_air: mpsc::Receiver<RadioEvent>,
         events: mpsc::Sender<RadioEvent>,
     ) -> Result<(), RadioError> {
         let period = TICK.min(self.pace.climb / 4);
@@ -107,7 +113,7 @@ impl Overseer {
             let event = tokio::select! {
                 // What already came is no silence, so it goes before the clock.
                 biased;
-                event = from_devices.recv() => {
+                event = either(&mut from_devices, &mut from_air) => {
                     let Some(event) = event else { return Ok(()) };
                     if self.floods(&event) {
                         continue;
@@ -151,13 +157,16 @@ impl Overseer {
 
     fn look_up(&mut self, events: &mpsc::Sender<RadioEvent>) {
         self.turns.tick();
+        self.health.missed_advertisements = self.missed.by_address();
         self.health.flooded = self.flood.all_dropped().map(|(device, count)| (device.to_string(), count)).collect();
         (self.health.adapters, self.health.made_room) = (self.turns.loads(), self.turns.made_room());
         self.tell(events);
     }
 
     fn floods(&mut self, event: &RadioEvent) -> bool {
-        let RadioEvent::Heard(Heard { device, .. }) = event else { return false };
+        let (RadioEvent::Heard(Heard { device, .. }) | RadioEvent::Advertised(Advertised { device, .. })) = event else {
+            return false;
+        };
         let floods = !self.flood.admits(Instant::now(), *device);
         if floods && self.flood.dropped(*device) == 1 {
             warn!(%device, "it floods: what is beyond the limit is not taken, and counted");
@@ -172,6 +181,7 @@ impl Overseer {
                 let told = self.told_by_itself.contains(&(heard.device, heard.characteristic));
                 told.then_some(Event::Value(heard.device))
             }
+            RadioEvent::Advertised(advertised) => Some(Event::Value(advertised.device)),
             RadioEvent::Ready { device } => Some(Event::Ready(*device)),
             RadioEvent::Lost { device, .. } => Some(Event::Lost(*device)),
             RadioEvent::Adapter { usable, .. } => Some(Event::Usable(*usable)),
@@ -261,6 +271,14 @@ impl Overseer {
         if self.health != self.told && events.try_send(RadioEvent::Health(Box::new(self.health.clone()))).is_ok() {
             self.told = self.health.clone();
         }
+    }
+}
+
+/// From devices and from the air, without one of them keeping the other waiting; `None`: no device is left.
+async fn either(devices: &mut mpsc::Receiver<RadioEvent>, air: &mut mpsc::Receiver<RadioEvent>) -> Option<RadioEvent> {
+    tokio::select! {
+        event = devices.recv() => event,
+        Some(event) = air.recv() => Some(event),
     }
 }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::bond::Bond;
 use super::fetch::Durable;
 use super::requests::Requests;
-use crate::gatt::Memory;
+use crate::gatt::{Memory, Source};
 use crate::profile::Profile;
 use crate::reading::{DeviceId, DeviceTime};
 
@@ -44,14 +44,22 @@ pub struct RadioDevice {
     pub read: Vec<Uuid>,
     /// Where its clock may be; the first that can be read is, before anything is subscribed.
     pub clock: Vec<Uuid>,
+    /// What is taken of its advertisements. One that is read by them is never connected to.
+    pub adverts: Vec<Source>,
     pub bond: Bond,
     pub priority: Priority,
     /// It goes on telling values while it is connected; others are done once they have told what was measured.
     pub streams: bool,
     /// It keeps records that are asked for after connecting.
     pub retrieve: Option<Memory>,
-    /// While it is connected a value comes at least this often; `None` for a device that tells only what was measured.
+    /// While it is connected, or read by its advertisements, a value comes at least this often; `None` for a device that tells only what was measured.
     pub expect_every: Option<Duration>,
+}
+
+impl RadioDevice {
+    pub const fn is_read_by_adverts(&self) -> bool {
+        !self.adverts.is_empty()
+    }
 }
 
 /// Who connects first when several want to.

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::adverts::{self, Air, Missed};
 use super::agent::{self, Agent, MayPair};
 use super::bluez::{self, Bus};
 use super::bond::Bond;
@@ -33,6 +34,10 @@ pub const EVENT_QUEUE: usize = 1_024;
 /// After BlueZ refused to scan or to take the agent.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
+/// Where somebody is read by advertisements a scan begins anew this often. Controllers report a device once a scan, many of
+/// them also when what it says has changed, and BlueZ begins one every ten seconds. [ran, 5.66]
+const LISTEN_ANEW: Duration = Duration::from_secs(2);
+
 /// Runs until `stop`, or until nobody receives `events` any more. It neither needs BlueZ nor an adapter to start: it
 /// waits for both.
 pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop: CancellationToken) -> Result<(), RadioError> {
@@ -49,9 +54,10 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
     let stop = stop.child_token();
     let (inside, from_devices) = mpsc::channel(overseer::INSIDE);
     let (silence, _) = broadcast::channel(settings.devices.len().max(1));
-    let overseer = Overseer::new(&settings, &bus, &turns, world.watch_adapter(), silence.clone(), stop.clone());
+    let ((air, from_air), missed) = (mpsc::channel(adverts::IN_THE_AIR), Missed::default());
+    let overseer = Overseer::new(&settings, &bus, &turns, world.watch_adapter(), silence.clone(), stop.clone(), missed.clone());
     let mut overseeing = JoinSet::new();
-    overseeing.spawn(overseer.run(from_devices, events.clone()));
+    overseeing.spawn(overseer.run(from_devices, from_air, events.clone()));
     let shared = Shared {
         bus: bus.clone(),
         central: central.clone(),
@@ -72,6 +78,7 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
         events: inside,
         capability: agent::capability(settings.devices.iter().any(|device| matches!(device.bond, Bond::Passkey(_)))),
         wanted: named_adapters(&settings),
+        every_advert: settings.devices.iter().any(RadioDevice::is_read_by_adverts),
         state: world.watch_adapter(),
         reported: None,
         agent_of: 0,
@@ -91,7 +98,7 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
     let mut keeping = JoinSet::new();
     keeping.spawn(keeper.run());
     let mut listening = JoinSet::new();
-    listening.spawn(Listener::new(bus, world).run());
+    listening.spawn(Listener::new(bus, world, Air::new(air, missed)).run());
 
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(()),
@@ -114,7 +121,8 @@ fn wanted(settings: &RadioSettings) -> Wanted {
     let pairing: BTreeMap<DeviceId, Bond> = settings.devices.iter().map(|device| (device.id, device.bond)).collect();
     let pins = settings.devices.iter().filter_map(|device| Some((device.id, device.adapter?))).collect();
     let devices = settings.devices.iter().map(|device| device.id).collect();
-    Wanted { adapters: settings.adapters.clone(), pins, devices, pairing }
+    let adverts = settings.devices.iter().map(|device| (device.id, device.adverts.clone())).collect();
+    Wanted { adapters: settings.adapters.clone(), pins, devices, pairing, adverts }
 }
 
 /// Every adapter the config names, and how to call it.
@@ -137,6 +145,8 @@ struct Keeper {
     events: mpsc::Sender<RadioEvent>,
     capability: &'static str,
     wanted: BTreeMap<DeviceId, String>,
+    /// Somebody is read by them.
+    every_advert: bool,
     state: watch::Receiver<AdapterState>,
     reported: Option<(bool, String)>,
     /// The bluetoothd process that has our agent.
@@ -157,11 +167,14 @@ impl Keeper {
             self.keep_agent(&state).await;
             self.say(&state).await;
             self.keep_scans(&state).await;
+            let listens = self.every_advert && !self.scans.is_empty();
+            let anew = async { if listens { tokio::time::sleep(LISTEN_ANEW).await } else { pending().await } };
             let again = async { if self.ask_again { tokio::time::sleep(ASK_AGAIN).await } else { pending().await } };
             tokio::select! {
                 changed = self.state.changed() => if changed.is_err() { return },
                 changed = turns.changed() => if changed.is_err() { return },
                 () = again => {}
+                () = anew => self.turns.ask_rescan(),
             }
         }
     }
@@ -264,7 +277,7 @@ impl Keeper {
         }
         if !busy && !self.scans.contains_key(&path) {
             self.turns.set_scanning(&path, true);
-            match self.bus.start_discovery(&path).await {
+            match self.bus.start_discovery(&path, self.every_advert).await {
                 Ok(()) => drop(self.scans.insert(path.clone(), of)),
                 Err(error) => {
                     debug!(path, %error, "BlueZ does not scan");

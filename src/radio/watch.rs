@@ -7,10 +7,12 @@ use std::collections::{BTreeMap, HashMap};
 use tokio::sync::watch;
 use zbus::OwnedVariant;
 
+use super::adverts::parts;
 use super::agent::MayPair;
 use super::bluez::{ADAPTER, DEVICE};
 use super::bond::Bond;
 use super::place::{Held, Place, choose};
+use crate::gatt::Source;
 use crate::reading::DeviceId;
 
 pub type Properties = HashMap<String, OwnedVariant>;
@@ -102,6 +104,8 @@ pub enum Change {
 pub enum Effect {
     /// This object turned out to be a configured device long after it appeared: how it does has to be asked.
     AskKnown { path: String },
+    /// A device that is read by its advertisements was heard where it is read.
+    Advertised { device: DeviceId, source: Source, octets: Vec<u8> },
 }
 
 pub struct Wanted {
@@ -112,6 +116,8 @@ pub struct Wanted {
     pub devices: Vec<DeviceId>,
     /// How those of them that may pair do.
     pub pairing: BTreeMap<DeviceId, Bond>,
+    /// What is taken of the advertisements of those that are read by them.
+    pub adverts: BTreeMap<DeviceId, Vec<Source>>,
 }
 
 /// The fold. It does no I/O; `listen` feeds it.
@@ -328,11 +334,15 @@ impl World {
         }
         self.publish(device);
         if advertised {
-            self.devices[&device].send_if_modified(|state| {
+            let here = self.devices[&device].send_if_modified(|state| {
                 let here = state.path.as_deref() == Some(path);
                 state.heard += u64::from(here);
                 here
             });
+            // Two adapters hear the same, one of them later.
+            let wanted = self.wanted.adverts.get(&device).filter(|_| here);
+            let parts = parts(properties, wanted.map_or(&[], Vec::as_slice));
+            self.effects.extend(parts.into_iter().map(|(source, octets)| Effect::Advertised { device, source, octets }));
         }
     }
 
@@ -404,7 +414,13 @@ mod tests {
 
     fn world(adapter: Option<DeviceId>, may_pair: &MayPair) -> World {
         let adapters = adapter.into_iter().collect();
-        let wanted = Wanted { adapters, pins: BTreeMap::new(), devices: vec![STRAP], pairing: [(STRAP, Bond::JustWorks)].into() };
+        let wanted = Wanted {
+            adapters,
+            pins: BTreeMap::new(),
+            devices: vec![STRAP],
+            pairing: [(STRAP, Bond::JustWorks)].into(),
+            adverts: [(STRAP, vec![Source::Manufacturer(1)])].into(),
+        };
         let mut world = World::new(wanted, may_pair.clone(), Held::default());
         world.apply(Change::Owner(Some(":1.5".to_owned())));
         world
@@ -494,7 +510,7 @@ mod tests {
         let devices: Vec<DeviceId> = (1..=4).map(|n| DeviceId::new([0xC0, 0xFF, 0xEE, 0, 0, n])).collect();
         let [one, two] = ["00:11:22:33:44:55", "66:66:66:66:66:66"];
         let pins = [(devices[3], one.parse().unwrap())].into();
-        let wanted = Wanted { adapters: vec![], pins, devices: devices.clone(), pairing: [].into() };
+        let wanted = Wanted { adapters: vec![], pins, devices: devices.clone(), pairing: [].into(), adverts: [].into() };
         let mut world = World::new(wanted, MayPair::default(), Held::default());
         world.apply(Change::Owner(Some(":1.5".to_owned())));
         [adapter("hci0", one), adapter("hci1", two)].into_iter().for_each(|change| drop(world.apply(change)));
@@ -510,6 +526,23 @@ mod tests {
         assert_eq!(at(&world), [hci(0), hci(1), hci(0), hci(0)]);
         world.apply(Change::Removed { path: "/org/bluez/hci0".to_owned(), interfaces: vec![ADAPTER.to_owned()] });
         assert_eq!(at(&world), [hci(1), hci(1), hci(1), None]);
+    }
+
+    #[test]
+    fn what_is_advertised_is_taken_of_who_is_read_by_it_and_at_one_adapter() {
+        let mut world = world(None, &MayPair::default());
+        world.apply(adapter("hci0", "00:11:22:33:44:55"));
+        world.apply(adapter("hci1", "66:66:66:66:66:66"));
+        let data = |octets: &[u8]| Variant::from(HashMap::from([(1u16, Variant::from(octets.to_vec()))]));
+        let heard = |path: &str, octets: &[u8]| changed(path, &[("ManufacturerData", data(octets))]);
+        world.apply(strap(STRAP_PATH));
+        let elsewhere = STRAP_PATH.replace("hci0", "hci1");
+        world.apply(strap(&elsewhere));
+        let taken = Effect::Advertised { device: STRAP, source: Source::Manufacturer(1), octets: vec![1, 0, 7] };
+        assert_eq!(world.apply(heard(STRAP_PATH, &[7])), [taken]);
+        assert_eq!(world.apply(heard(&elsewhere, &[7])), [], "the other adapter heard the same");
+        assert_eq!(world.apply(heard("/org/bluez/hci0/dev_5A_00_00_00_00_01", &[7])), [], "a phone");
+        assert_eq!(world.apply(changed(STRAP_PATH, &[("RSSI", (-60i16).into())])), []);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 // Each test file and example compiles its own copy and uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod beacons;
 pub mod bluez;
 pub mod broker;
 pub mod bus;

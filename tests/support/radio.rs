@@ -48,6 +48,7 @@ pub fn wanted(device: &VirtualDevice) -> RadioDevice {
         priority: Priority::Normal,
         streams: true,
         retrieve: None,
+        adverts: vec![],
         expect_every: None,
     }
 }
@@ -187,7 +188,11 @@ impl Radio {
             RadioEvent::Information { field, text, .. } => self.information.push((field, text)),
             RadioEvent::Adapter { usable: false, detail } => self.outages.push(detail),
             RadioEvent::Health(health) => self.health = *health,
-            RadioEvent::Ready { .. } | RadioEvent::Bond { .. } | RadioEvent::Retrieved { .. } | RadioEvent::Adapter { .. } => {}
+            RadioEvent::Advertised(_)
+            | RadioEvent::Ready { .. }
+            | RadioEvent::Bond { .. }
+            | RadioEvent::Retrieved { .. }
+            | RadioEvent::Adapter { .. } => {}
         }
     }
 

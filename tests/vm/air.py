@@ -247,6 +247,7 @@ class Peripheral:
         self.passkey = spec.get("passkey")
         self.random = spec.get("random_address", False) or spec.get("privacy", False)
         self.on = False
+        self.data = []
         self.link = None
         self.broken = None
         self.clocks = {}
@@ -344,7 +345,8 @@ class Peripheral:
         if not self.on or self.link:
             return
         uuids = b"".join(bytes(UUID(uuid)) for uuid in self.spec["advertised"])
-        data = AdvertisingData([(AdvertisingData.FLAGS, b"\x06"), (AdvertisingData.COMPLETE_LIST_OF_16_BIT_SERVICE_CLASS_UUIDS, uuids)])
+        data = [(AdvertisingData.FLAGS, b"\x06"), (AdvertisingData.COMPLETE_LIST_OF_16_BIT_SERVICE_CLASS_UUIDS, uuids)]
+        data = AdvertisingData(data + self.data)
         name = AdvertisingData([(AdvertisingData.COMPLETE_LOCAL_NAME, self.spec["name"].encode())])
         await self.device.start_advertising(
             advertising_data=bytes(data),
@@ -353,6 +355,12 @@ class Peripheral:
             advertising_interval_max=ADVERTISING_INTERVAL_MS,
             own_address_type=hci.OwnAddressType.RANDOM if self.random else hci.OwnAddressType.PUBLIC,
         )
+
+    async def broadcast(self, uuid, octets):
+        """From now on it says this to everybody."""
+        self.data = [(AdvertisingData.SERVICE_DATA_16_BIT_UUID, bytes(UUID(uuid)) + octets)]
+        await self.device.stop_advertising()
+        await self.advertise()
 
     async def rotate(self):
         """A new private address. [bumble] would give the controller the one before."""
@@ -449,6 +457,8 @@ class World:
             await device.link.disconnect()
         elif do == "forget":
             await device.device.keystore.delete_all()
+        elif do == "broadcast":
+            await device.broadcast(request["uuid"], bytes.fromhex(request["value"]))
         elif do == "rotate":
             await device.rotate()
         elif do == "move":

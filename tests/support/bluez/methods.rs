@@ -111,7 +111,12 @@ fn adapter(world: &mut World, call: &Call, member: &str, message: &Message) -> O
         return error(NOT_READY, "Resource Not Ready");
     }
     match member {
-        "SetDiscoveryFilter" => world.filters.push(detail(message, member)),
+        "SetDiscoveryFilter" => {
+            let filter: HashMap<String, OwnedVariant> = message.body().deserialize().unwrap_or_default();
+            let every_advert = filter.get("DuplicateData").is_some_and(|value| matches!(value.downcast_ref::<bool>(), Ok(true)));
+            world.every_advert = every_advert;
+            world.filters.push(detail(message, member));
+        }
         "StartDiscovery" => {
             let refused = world.adapters.get_mut(last(&call.path)).and_then(|spec| spec.scan_errors.pop_front());
             if let Some(refused) = refused {

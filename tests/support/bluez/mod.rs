@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use uuid::Uuid;
 
 pub use self::spec::{AdapterSpec, Behaviour, CharacteristicSpec, DeviceSpec, Forgot, ServiceSpec, abort_by_local, uuid16};
-pub use self::world::{Answering, Call, LiveValue};
+pub use self::world::{Answering, Call, Data, LiveValue};
 
 use self::serve::{Daemon, Ending, Shared};
 use self::world::{ADAPTER, BATTERY, Device, World, adapter_path, variant};
@@ -63,6 +63,8 @@ impl FakeBluez {
             hci: hci.to_owned(),
             shown: spec.address.clone(),
             privates: 0,
+            service_data: Default::default(),
+            manufacturer_data: Default::default(),
             in_range: false,
             rssi: 0,
             paired: false,
@@ -99,6 +101,13 @@ impl FakeBluez {
         let device = world.devices.get_mut(address).expect("add_device came first");
         (device.in_range, device.rssi) = (true, rssi);
         world.heard(address);
+    }
+
+    /// One advertisement with data in it, of a device that is in range. False when nobody listens.
+    pub fn broadcast(&self, address: &str, data: Data) -> bool {
+        let mut world = self.shared.lock();
+        world.heard_with(address, data);
+        world.outbox.is_some() && world.is(&adapter_path(&world.devices[address].hci), ADAPTER, "Discovering")
     }
 
     /// It no longer advertises or answers; a link it has is lost.

@@ -1,7 +1,7 @@
 //! The state of the fake and every change to it. Changes and their signals happen under one lock, so clients see them in
 //! one order, as from the single-threaded bluetoothd.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -51,6 +51,9 @@ pub struct Device {
     pub shown: String,
     /// The private addresses it had so far; the last is the one it advertises under.
     pub privates: u8,
+    /// What it advertised beside its services: BlueZ keeps the last of each source.
+    pub service_data: BTreeMap<Uuid, Vec<u8>>,
+    pub manufacturer_data: BTreeMap<u16, Vec<u8>>,
     pub in_range: bool,
     pub rssi: i16,
     pub paired: bool,
@@ -67,6 +70,29 @@ pub struct Device {
     pub answering: BTreeMap<Uuid, Answering>,
 }
 
+/// Part of an advertisement.
+pub enum Data {
+    Service(Uuid, Vec<u8>),
+    Company(u16, Vec<u8>),
+}
+
+impl Device {
+    fn data(&self) -> Properties {
+        let service = |(uuid, octets): (&Uuid, &Vec<u8>)| (uuid.to_string(), Variant::from(octets.clone()));
+        let company = |(id, octets): (&u16, &Vec<u8>)| (*id, Variant::from(octets.clone()));
+        let services: HashMap<String, Variant<'_>> = self.service_data.iter().map(service).collect();
+        let companies: HashMap<u16, Variant<'_>> = self.manufacturer_data.iter().map(company).collect();
+        let mut data = Properties::new();
+        if !services.is_empty() {
+            data.insert("ServiceData".to_owned(), variant(services));
+        }
+        if !companies.is_empty() {
+            data.insert("ManufacturerData".to_owned(), variant(companies));
+        }
+        data
+    }
+}
+
 #[derive(Default)]
 pub struct World {
     pub tree: BTreeMap<String, Interfaces>,
@@ -79,6 +105,8 @@ pub struct World {
     /// Clients with a discovery session, by adapter path.
     pub discovering: BTreeMap<String, BTreeSet<String>>,
     pub filters: Vec<String>,
+    /// Every advertisement is told, and not only what changed.
+    pub every_advert: bool,
     pub agents: Vec<Agent>,
     pub calls: Vec<Call>,
     pub outbox: Option<mpsc::UnboundedSender<Message>>,
@@ -241,6 +269,29 @@ impl World {
         }
     }
 
+    /// device.c device_set_service_data, device_set_manufacturer_data: told whole, with what was heard before.
+    pub fn heard_with(&mut self, address: &str, data: Data) {
+        let every_advert = self.every_advert;
+        let Some(device) = self.devices.get_mut(address).filter(|device| device.in_range) else { return };
+        let (path, adapter, rssi) = (device_path(&device.hci, &device.shown), adapter_path(&device.hci), device.rssi);
+        let (name, changed) = match data {
+            Data::Service(uuid, octets) => ("ServiceData", device.service_data.insert(uuid, octets.clone()) != Some(octets)),
+            Data::Company(id, octets) => {
+                ("ManufacturerData", device.manufacturer_data.insert(id, octets.clone()) != Some(octets))
+            }
+        };
+        if !self.is(&adapter, ADAPTER, "Discovering") || self.device_is(address, "Connected") {
+            return;
+        }
+        if !self.tree.contains_key(&path) {
+            return self.show_device(address, Some(rssi));
+        }
+        if changed || every_advert {
+            let value = self.devices[address].data().remove(name).expect("it has some now");
+            self.set(&path, DEVICE, [("RSSI", variant(rssi)), (name, value)]);
+        }
+    }
+
     pub fn show_device(&mut self, address: &str, rssi: Option<i16>) {
         let Some(device) = self.devices.get(address) else { return };
         let spec = &device.spec;
@@ -261,6 +312,7 @@ impl World {
             ("Adapter", path_variant(&adapter_path(&device.hci))),
         ]);
         held.extend(rssi.map(|rssi| ("RSSI".to_owned(), variant(rssi))));
+        held.extend(device.data());
         let path = device_path(&device.hci, &device.shown);
         self.add_interfaces(&path, [(DEVICE.to_owned(), held)].into());
     }

@@ -97,6 +97,11 @@ impl Air {
         self.tell(address, "rotate");
     }
 
+    /// Service data that its advertisements hold from now on, ten a second.
+    pub fn broadcast(&self, address: &str, service: Uuid, octets: &[u8]) {
+        self.ask(json!({ "do": "broadcast", "address": address, "uuid": short(service), "value": hex(octets) }));
+    }
+
     /// A characteristic shows the time, so many seconds ahead.
     pub fn set_clock(&self, address: &str, characteristic: Uuid, offset: i64) {
         self.ask(json!({ "do": "clock", "address": address, "uuid": short(characteristic), "offset": offset }));
