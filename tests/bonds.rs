@@ -52,6 +52,7 @@ fn wanted(device: &VirtualDevice, bond: Bond) -> RadioDevice {
         subscribe: vec![device.characteristic()],
         read: vec![],
         clock: vec![],
+        ask_nameplate: false,
         bond,
         adapter: None,
         retrieve: None,

@@ -11,7 +11,9 @@ use std::time::{Duration, SystemTime};
 use bedrail::collect::{ClockReport, CollectSettings, CollectStatus, CollectedDevice, Collector, RetainSettings, Windows};
 use bedrail::gatt::sig_uuid;
 use bedrail::radio::{BootClock, Durable, Heard, RadioEvent};
-use bedrail::reading::{Anchors, Body, BootMillis, ClockQuality, DeviceId, Record, SecurityLevel, Seq, SiteKey, Timestamp};
+use bedrail::reading::{
+    Anchors, Body, BootMillis, ClockQuality, DeviceId, Nameplate, Record, SecurityLevel, Seq, SiteKey, Timestamp,
+};
 use bedrail::store::key::DataKey;
 use bedrail::store::{OPEN, READ_LIMIT, Store, prepare};
 use jiff::tz::TimeZone;
@@ -99,6 +101,7 @@ impl Bench {
             kind: "heart-rate".to_owned(),
             zone: jiff::tz::TimeZone::UTC,
             profile: None,
+            nameplate: Nameplate::default(),
         };
         let settings = CollectSettings {
             gateway: "gw-test".to_owned(),
@@ -145,6 +148,7 @@ impl Bench {
             indicated: false,
             device_clock: None,
             security: SecurityLevel::None,
+            nameplate: None,
         };
         self.radio.send(RadioEvent::Heard(heard)).await.unwrap();
     }

@@ -64,7 +64,8 @@ fn take_record(key: &SiteKey, boot: BootId, heard: &Heard, observed: &Observed, 
             (reading.part, reading.parts) = (u8::try_from(index).unwrap_or(u8::MAX), parts);
         }
         let identity = identity(key, heard, observed, stream.metric, index);
-        taken.drafts.push(Draft { identity, device: heard.device, stream: Some(stream), stamp, body });
+        let nameplate = heard.nameplate.clone();
+        taken.drafts.push(Draft { identity, device: heard.device, stream: Some(stream), stamp, body, nameplate });
     }
 }
 
@@ -111,6 +112,7 @@ mod tests {
             indicated,
             device_clock: None,
             security: SecurityLevel::Encrypted,
+            nameplate: None,
         };
         let taken = take(&SiteKey::new(&[7; 32]), BootId([1; 16]), None, &heard);
         taken.expect("a measurement").expect("readable")

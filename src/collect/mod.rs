@@ -14,7 +14,9 @@ mod writer;
 pub use clock::{ClockReport, watch_clock};
 pub use intake::{Taken, take};
 pub use retain::{Pass, Retain, RetainSettings};
-pub use status::{AdapterStatus, CollectStatus, DeviceState, DeviceStatus, DiskState, DiskStatus, Retrieved, StoreStatus};
+pub use status::{
+    AdapterStatus, CollectStatus, DeviceState, DeviceStatus, DiskState, DiskStatus, NameplateState, Retrieved, StoreStatus,
+};
 pub use trouble::{Missed, RING, Reaction, decide};
 pub use windows::Windows;
 pub use writer::{CollectError, CollectSettings, CollectedDevice, Collector};

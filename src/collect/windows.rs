@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 
 use crate::clean::{Late, Point, Windower, make_window};
 use crate::reading::{
-    Anchors, Body, BootId, BootMillis, DeviceId, Instant, Metric, Record, Seq, Stamp, StreamKey, Timestamp, Window,
+    Anchors, Body, BootId, BootMillis, DeviceId, Instant, Metric, Nameplate, Record, Seq, Stamp, StreamKey, Timestamp, Window,
 };
 use crate::store::{Draft, Identity, OPEN, READ_LIMIT, Store, StoreError};
 
@@ -23,6 +23,8 @@ pub struct Windows {
     lengths: BTreeMap<Metric, Vec<u32>>,
     zones: BTreeMap<DeviceId, TimeZone>,
     default_zone: TimeZone,
+    /// What devices must say of themselves for their values to take part.
+    nameplates: BTreeMap<DeviceId, Nameplate>,
     /// Windows that ended longer ago are not made again.
     horizon_ms: i64,
     /// Made when this boot first has a clock.
@@ -46,7 +48,13 @@ impl Windows {
         let next = Seq(store.mark(FROM)?.unwrap_or(1));
         let seen = Seq(store.mark(SEEN)?.unwrap_or(0));
         let horizon_ms = i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX);
-        Ok(Self { gateway, lengths, zones, default_zone, horizon_ms, windower: None, next, seen })
+        let nameplates = BTreeMap::new();
+        Ok(Self { gateway, lengths, zones, default_zone, nameplates, horizon_ms, windower: None, next, seen })
+    }
+
+    /// What devices must have told of themselves for their values to take part.
+    pub fn admitting(self, nameplates: BTreeMap<DeviceId, Nameplate>) -> Self {
+        Self { nameplates, ..self }
     }
 
     /// Takes in what was appended since the last call, once this boot has a clock, and appends the windows that are due.
@@ -107,13 +115,17 @@ impl Windows {
             self.next = last.next();
             for (seq, record) in &records {
                 let Some(stream) = record.stream else { continue };
-                let point = self.measured(record, anchors).and_then(|at| Point::of(record, *seq, at));
+                let point = self.measured(record, anchors).and_then(|at| self.point(record, *seq, at));
                 let late = point.map(|point| windower.push(stream, point)).unwrap_or_default();
                 if *seq >= self.seen {
                     all_late.extend(late);
                 }
             }
         }
+    }
+
+    fn point(&self, record: &Record, seq: Seq, at: Timestamp) -> Option<Point> {
+        Point::of(record, seq, at, self.nameplates.get(&record.device))
     }
 
     /// A time that nobody vouches for puts a value into no window.
@@ -139,7 +151,7 @@ impl Windows {
             }
             _ => {
                 let at = self.measured(&record, anchors).filter(|at| *at >= from && *at < slot.end());
-                points.extend(at.and_then(|at| Point::of(&record, seq, at)));
+                points.extend(at.and_then(|at| self.point(&record, seq, at)));
             }
         })?;
         let window = make_window(stream, *slot, slot.start, slot.end(), &points);
@@ -154,6 +166,7 @@ impl Windows {
             stream: Some(stream),
             stamp,
             body: Body::Window(window),
+            nameplate: None,
         }
     }
 }

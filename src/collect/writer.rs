@@ -14,13 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::trouble::{Missed, Reaction, Ring, Trouble, decide};
 use super::{
-    AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, Retain, RetainSettings, Retrieved,
-    StoreStatus, Taken, Windows, take,
+    AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, NameplateState, Retain, RetainSettings,
+    Retrieved, StoreStatus, Taken, Windows, take,
 };
 use crate::monitor::machine::Process;
 use crate::profile::Profile;
 use crate::radio::{BondState, BootClock, Durable, Heard, InformationField, RadioEvent};
-use crate::reading::{Anchor, Anchors, Body, ClockQuality, DeviceId, Metric, Stamp, Value};
+use crate::reading::{Anchor, Anchors, Body, ClockQuality, DeviceId, Metric, Nameplate, Stamp, Value};
 use crate::store::ballast::Ballast;
 use crate::store::{Damage, Draft, MAX_RECORDS, Store, StoreError};
 
@@ -69,6 +69,8 @@ pub struct CollectedDevice {
     pub zone: TimeZone,
     /// How its values are read, where no standard says it.
     pub profile: Option<Arc<Profile>>,
+    /// What it must tell of itself; blank: anything.
+    pub nameplate: Nameplate,
 }
 
 pub struct Collector {
@@ -226,6 +228,7 @@ impl Collector {
                     device.information.insert(information_name(field).to_owned(), text);
                 }
             }
+            RadioEvent::Told { device, nameplate } => self.told(device, &nameplate),
             RadioEvent::Health(health) => {
                 for device in &mut self.status.devices {
                     if let Some(count) = health.flooded.get(&device.address) {
@@ -303,7 +306,7 @@ impl Collector {
         let now = self.stamp();
         let mut drafts = self.ring.front(COMMIT);
         let taken = drafts.len();
-        let sources: Vec<(DeviceId, Option<u32>)> = drafts.iter().map(|draft| (draft.device, sequence(draft))).collect();
+        let sources: Vec<(DeviceId, Option<u32>)> = drafts.iter().map(|draft| (draft.device, self.sequence(draft))).collect();
         if let Some(trouble) = &self.trouble {
             drafts.extend(self.ring.gaps(trouble.gap_reason(), now, &self.anchors));
         }
@@ -566,6 +569,36 @@ impl Collector {
         }
     }
 
+    /// The number the device gave it. Those of another device under its address say nothing of what it has told.
+    fn sequence(&self, draft: &Draft) -> Option<u32> {
+        let Body::Reading(reading) = &draft.body else { return None };
+        let place = self.places.get(&draft.device)?;
+        let admitted = self.settings.devices[*place].nameplate.admits(draft.nameplate.as_ref());
+        reading.sequence.filter(|_| admitted)
+    }
+
+    /// What a device told of itself in this connection, held against the config.
+    fn told(&mut self, device: DeviceId, told: &Nameplate) {
+        let Some(&place) = self.places.get(&device) else { return };
+        let difference = self.settings.devices[place].nameplate.difference(told);
+        let status = &mut self.status.devices[place];
+        for (field, text) in [(InformationField::SerialNumber, &told.serial), (InformationField::Model, &told.model)] {
+            let name = information_name(field);
+            match text {
+                Some(text) => drop(status.information.insert(name.to_owned(), text.clone())),
+                None => drop(status.information.remove(name)),
+            }
+        }
+        status.nameplate = Some(if difference.is_some() { NameplateState::Differs } else { NameplateState::Fits });
+        status.mismatch = difference.map(|difference| {
+            tracing::warn!(%device, difference, "another device than the config names: what it measures is held");
+            format!(
+                "it tells {difference}: its readings are held. If this is the device meant, correct the config and restart bedrail; \
+                 else take the device away and see `bedrail held list`"
+            )
+        });
+    }
+
     fn device(&mut self, device: DeviceId) -> Option<&mut DeviceStatus> {
         self.places.get(&device).map(|place| &mut self.status.devices[*place])
     }
@@ -583,14 +616,6 @@ fn count(counts: &mut BTreeMap<String, u64>, name: &str) {
         *n += 1;
     } else if counts.len() < MAX_REASONS {
         counts.insert(name.to_owned(), 1);
-    }
-}
-
-/// The number the device gave it.
-const fn sequence(draft: &Draft) -> Option<u32> {
-    match &draft.body {
-        Body::Reading(reading) => reading.sequence,
-        _ => None,
     }
 }
 

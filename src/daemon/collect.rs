@@ -36,6 +36,8 @@ pub fn start(
     let lengths = METRICS.iter().map(|row| (row.metric, settings.window_lengths(row.metric).into_iter().collect())).collect();
     let zones: BTreeMap<_, _> = settings.devices.iter().map(|device| (device.id, device.timezone.clone())).collect();
     let windows = Windows::new(gateway.id.clone(), lengths, zones, gateway.timezone.clone(), settings.store.horizon, &store)?;
+    let nameplates = settings.devices.iter().map(|device| (device.id, device.nameplate.clone())).collect();
+    let windows = windows.admitting(nameplates);
     let (publish, status) = watch::channel(CollectStatus::default());
     let ring = bell::ringer(gateway.runtime_dir.join(bell::NAME));
     let durable = Durable::default();
@@ -87,6 +89,7 @@ fn collect_settings(settings: &Settings, durable: Durable) -> CollectSettings {
         kind: device.kind.name().to_owned(),
         zone: device.timezone.clone(),
         profile: device.profile.clone(),
+        nameplate: device.nameplate.clone(),
     };
     CollectSettings {
         gateway: settings.gateway.id.clone(),
@@ -126,6 +129,7 @@ fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests, 
             },
             read,
             clock,
+            ask_nameplate: !device.nameplate.is_blank(),
             bond: match device.bond {
                 Bond::None => radio::Bond::None,
                 Bond::JustWorks => radio::Bond::JustWorks,

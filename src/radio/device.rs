@@ -129,6 +129,8 @@ impl Device {
         requests: mpsc::Receiver<Request>,
     ) -> Self {
         let seed = RandomState::new().hash_one(device.id.octets());
+        let facts = Facts::default();
+        facts.link_begins(&device);
         Self {
             session: Session::new(shared.deadlines, seed),
             shared,
@@ -138,7 +140,7 @@ impl Device {
             turn: None,
             handles: BTreeMap::new(),
             readers: JoinSet::new(),
-            facts: Facts::default(),
+            facts,
             requests,
             bond: Bonding::default(),
         }
@@ -187,6 +189,11 @@ impl Device {
                 }
             };
             for event in events {
+                match event {
+                    Event::LinkUp => self.facts.link_begins(&self.device),
+                    Event::LinkDown | Event::Gone => self.facts.link_ended(),
+                    _ => {}
+                }
                 if self.bond.watch.note(Instant::now(), &event, self.bond.paired) {
                     self.bond_is_lost();
                 }

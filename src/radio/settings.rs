@@ -40,6 +40,8 @@ pub struct RadioDevice {
     pub read: Vec<Uuid>,
     /// Where its clock may be; the first that can be read is, before anything is subscribed.
     pub clock: Vec<Uuid>,
+    /// It is asked who it is before anything is subscribed, and every value says what it told.
+    pub ask_nameplate: bool,
     pub bond: Bond,
     pub priority: Priority,
     /// It goes on telling values while it is connected; others are done once they have told what was measured.

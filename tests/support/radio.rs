@@ -43,6 +43,7 @@ pub fn wanted(device: &VirtualDevice) -> RadioDevice {
         subscribe: vec![device.characteristic()],
         read: [&texts[..], &[BATTERY_LEVEL]].concat(),
         clock: vec![CURRENT_TIME, DATE_TIME],
+        ask_nameplate: false,
         bond: Bond::None,
         priority: Priority::Normal,
         streams: true,
@@ -186,7 +187,11 @@ impl Radio {
             RadioEvent::Information { field, text, .. } => self.information.push((field, text)),
             RadioEvent::Adapter { usable: false, detail } => self.outages.push(detail),
             RadioEvent::Health(health) => self.health = *health,
-            RadioEvent::Ready { .. } | RadioEvent::Bond { .. } | RadioEvent::Retrieved { .. } | RadioEvent::Adapter { .. } => {}
+            RadioEvent::Ready { .. }
+            | RadioEvent::Bond { .. }
+            | RadioEvent::Retrieved { .. }
+            | RadioEvent::Told { .. }
+            | RadioEvent::Adapter { .. } => {}
         }
     }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Desk, DeskError};
 use crate::reading::{DeviceId, Record, Seq, SubjectKey, Timestamp};
 use crate::store::{Held, READ_LIMIT, StoreError};
-use crate::ward::{Change, EventSource};
+use crate::ward::{Change, EventSource, HoldReason};
 
 /// Records of one word at most: each is named in the ward's log, and a person who means more means an assignment.
 const MAX_NAMED: usize = 1_000;
@@ -42,7 +42,8 @@ impl Desk {
         let row = self.store.route(route)?.ok_or_else(|| DeskError::UnknownRoute(route.to_owned()))?;
         let run = self.store.held(row.n)?.into_iter().find(|run| run.first == first);
         let run = run.ok_or_else(|| DeskError::NotHeld { route: route.to_owned(), seq: first })?;
-        if !run.reason.asks_whose() {
+        let nobodys = patient.is_none() && run.reason == HoldReason::DeviceMismatch;
+        if !run.reason.asks_whose() && !nobodys {
             return Err(DeskError::NotAQuestionOfWhose(run.reason));
         }
         let records = self.records_of(&run)?;

@@ -308,6 +308,7 @@ impl<D: Destination> Route<D> {
             anchors: &self.anchors,
             zone: self.zone(record.device),
             history: device.map_or(History::New, |device| device.history),
+            nameplate: device.map(|device| &device.nameplate),
             newest,
         };
         decide(record, lane, &self.settings.rules, &known)
