@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use bedrail::collect::{ClockReport, CollectSettings, CollectStatus, CollectedDevice, Collector, RetainSettings, Windows};
 use bedrail::gatt::sig_uuid;
-use bedrail::radio::{BootClock, Durable, Heard, RadioEvent};
+use bedrail::radio::{Bonds, BootClock, Durable, Heard, RadioEvent};
 use bedrail::reading::{
     Anchors, Body, BootMillis, ClockQuality, DeviceId, Nameplate, Record, SecurityLevel, Seq, SiteKey, Timestamp,
 };
@@ -118,6 +118,7 @@ impl Bench {
                 longest_window: Duration::ZERO,
             },
             durable: Durable::default(),
+            bonds: Bonds::default(),
         };
         let windows = Windows::new(
             "gw-test".to_owned(),

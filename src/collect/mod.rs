@@ -3,6 +3,7 @@
 //! The rule it keeps: whatever leaves the gateway was committed first, and what a device sends only once is committed
 //! before anything else is done.
 
+mod bonds;
 mod clock;
 mod intake;
 mod retain;
@@ -11,6 +12,7 @@ mod trouble;
 mod windows;
 mod writer;
 
+pub use bonds::kept as kept_bonds;
 pub use clock::{ClockReport, watch_clock};
 pub use intake::{Taken, take};
 pub use retain::{Pass, Retain, RetainSettings};

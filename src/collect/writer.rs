@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use super::bonds;
 use super::trouble::{Missed, Reaction, Ring, Trouble, decide};
 use super::{
     AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, NameplateState, Retain, RetainSettings,
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::monitor::machine::Process;
 use crate::profile::Profile;
-use crate::radio::{BondState, BootClock, Durable, Heard, InformationField, RadioEvent};
+use crate::radio::{BondState, Bonds, BootClock, Durable, Heard, InformationField, RadioEvent};
 use crate::reading::{Anchor, Anchors, Body, ClockQuality, DeviceId, Metric, Nameplate, Stamp, Value};
 use crate::store::ballast::Ballast;
 use crate::store::{Damage, Draft, MAX_RECORDS, Store, StoreError};
@@ -58,6 +59,8 @@ pub struct CollectSettings {
     pub retain: RetainSettings,
     /// What is durable of what devices number, for whoever asks them for more.
     pub durable: Durable,
+    /// With which adapter devices are bonded, kept for the next start.
+    pub bonds: Bonds,
 }
 
 #[derive(Clone, Debug)]
@@ -80,6 +83,7 @@ pub struct Collector {
     anchors: Anchors,
     boot: BootClock,
     ring: Ring,
+    bonds_kept: BTreeMap<DeviceId, DeviceId>,
     /// When the oldest draft in the ring must be on the card, or be tried again.
     due: Option<Instant>,
     /// Since a write failed that may succeed later.
@@ -128,7 +132,9 @@ impl Collector {
         let retain = Retain::new(settings.retain.clone());
         let mut ballast = Ballast::find(&settings.retain.state_dir);
         ballast.restore(retain.disk());
+        let bonds_kept = settings.bonds.all();
         Ok(Self {
+            bonds_kept,
             settings,
             store,
             windows,
@@ -410,6 +416,7 @@ impl Collector {
     fn tick(&mut self) -> Result<(), CollectError> {
         if self.trouble.is_none() {
             self.make_windows()?;
+            self.keep_bonds()?;
         }
         self.retain()?;
         if let Ok(stats) = self.store.stats() {
@@ -425,6 +432,20 @@ impl Collector {
         self.status.disk.ballast = self.ballast.is_kept();
         self.status.process = Process::current();
         self.publish.send_replace(self.status.clone());
+        Ok(())
+    }
+
+    fn keep_bonds(&mut self) -> Result<(), CollectError> {
+        let bonds = self.settings.bonds.all();
+        if bonds == self.bonds_kept {
+            return Ok(());
+        }
+        match bonds::keep(&mut self.store, &self.bonds_kept, &bonds) {
+            Ok(()) => self.bonds_kept = bonds,
+            Err(error) if decide(&error) == Reaction::End => return Err(error.into()),
+            // It is tried again at the next tick.
+            Err(_) => {}
+        }
         Ok(())
     }
 

@@ -10,10 +10,12 @@ use super::passkeys::Passkeys;
 use super::tasks::Tasks;
 use super::{DaemonError, Keys, bell};
 use crate::api;
-use crate::collect::{CollectSettings, CollectStatus, CollectedDevice, Collector, Missed, RetainSettings, Windows, watch_clock};
+use crate::collect::{
+    CollectSettings, CollectStatus, CollectedDevice, Collector, Missed, RetainSettings, Windows, kept_bonds, watch_clock,
+};
 use crate::config::{Bond, Priority, Settings};
 use crate::gatt;
-use crate::radio::{self, BootClock, Deadlines, Durable, Pace, RadioDevice, RadioSettings, Requests, Sharing};
+use crate::radio::{self, Bonds, BootClock, Deadlines, Durable, Pace, RadioDevice, RadioSettings, Requests, Sharing};
 use crate::reading::METRICS;
 use crate::store::Store;
 
@@ -40,9 +42,10 @@ pub fn start(
     let windows = windows.admitting(nameplates);
     let (publish, status) = watch::channel(CollectStatus::default());
     let ring = bell::ringer(gateway.runtime_dir.join(bell::NAME));
-    let durable = Durable::default();
-    let collector = Collector::new(collect_settings(settings, durable.clone()), store, windows, boot, publish, ring)
-        .map_err(collect_error)?;
+    let (durable, bonds) = (Durable::default(), bonds(settings, &store)?);
+    let collector =
+        Collector::new(collect_settings(settings, durable.clone(), bonds.clone()), store, windows, boot, publish, ring)
+            .map_err(collect_error)?;
     let collector = collector.after(missed);
 
     let path = gateway.runtime_dir.join(api::COLLECT_SOCKET);
@@ -59,7 +62,7 @@ pub fn start(
     let writer_stop = CancellationToken::new();
     let radio_done = writer_stop.clone();
     let requests = Requests::default();
-    let radio_settings = radio_settings(settings, &keys.passkeys, requests, durable);
+    let radio_settings = radio_settings(settings, &keys.passkeys, requests, durable, bonds);
     tasks.spawn(async move {
         let result = radio::run(radio_settings, heard, radio_stop).await;
         radio_done.cancel();
@@ -82,7 +85,14 @@ fn collect_error(error: crate::collect::CollectError) -> DaemonError {
     }
 }
 
-fn collect_settings(settings: &Settings, durable: Durable) -> CollectSettings {
+/// Of a device that may not pair any more no bond is waited for.
+fn bonds(settings: &Settings, store: &Store) -> Result<Bonds, DaemonError> {
+    let mut kept = kept_bonds(store)?;
+    kept.retain(|id, _| settings.device(*id).is_some_and(|device| device.bond != Bond::None));
+    Ok(Bonds::new(kept))
+}
+
+fn collect_settings(settings: &Settings, durable: Durable, bonds: Bonds) -> CollectSettings {
     let device = |device: &crate::config::DeviceSettings| CollectedDevice {
         id: device.id,
         name: device.name.clone(),
@@ -98,6 +108,7 @@ fn collect_settings(settings: &Settings, durable: Durable) -> CollectSettings {
         devices: settings.devices.iter().map(device).collect(),
         retain: retain_settings(settings),
         durable,
+        bonds,
     }
 }
 
@@ -115,7 +126,7 @@ fn retain_settings(settings: &Settings) -> RetainSettings {
     }
 }
 
-fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests, durable: Durable) -> RadioSettings {
+fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests, durable: Durable, bonds: Bonds) -> RadioSettings {
     let device = |device: &crate::config::DeviceSettings| {
         let kind = gatt::device_kinds().iter().find(|kind| kind.name == device.kind.name());
         let (clock, read) = kind.map_or(&[][..], |kind| kind.read).iter().partition(|uuid| CLOCKS.contains(uuid));
@@ -153,6 +164,7 @@ fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests, 
         deadlines: Deadlines::default(),
         pace: Pace::default(),
         durable,
+        bonds,
         requests,
     }
 }

@@ -20,7 +20,7 @@ use super::central::{Central, CentralError, Found, Handle};
 use super::event::RadioEvent;
 use super::fetch::{self, Durable};
 use super::pairing::{self, PairError, UnderWay};
-use super::place::Held;
+use super::place::{Bonds, Held};
 use super::queue::Standing;
 use super::requests::{Request, RequestError, What};
 use super::session::{Action, Event, Failure, Session};
@@ -45,6 +45,7 @@ pub struct Shared {
     pub turns: Turns,
     pub may_pair: MayPair,
     pub held: Held,
+    pub bonds: Bonds,
     pub durable: Durable,
     pub events: mpsc::Sender<RadioEvent>,
     pub clock_decoder: ClockDecoder,
@@ -84,6 +85,8 @@ struct Bonding {
     asked: Option<Instant>,
     /// Where a bond was made that is not the one configured.
     undo: Option<String>,
+    /// Why it is not to be had, since the adapter that has its bond is away; until it is told.
+    away: Option<String>,
     quiet: Option<Quiet>,
 }
 
@@ -233,6 +236,9 @@ impl Device {
     fn look(&mut self) -> Vec<Event> {
         let now = self.state.borrow_and_update().clone();
         let before = std::mem::replace(&mut self.seen, now.clone());
+        if let Some(adapter) = now.bond_away.filter(|_| now.bond_away != before.bond_away) {
+            self.bond.away = Some(self.bond_is_away(adapter));
+        }
         if let Some(path) = &now.path {
             // Seen here, because the device may end the link before Pair answers.
             let anew = now.paired && !self.bond.paired && before.path.as_ref() == Some(path);
@@ -418,6 +424,14 @@ impl Device {
         self.bond.be_quiet(Some(Instant::now() + self.shared.deadlines.retry_suspect));
     }
 
+    fn bond_is_away(&self, adapter: DeviceId) -> String {
+        let name = &self.device.name;
+        format!(
+            "device \"{name}\" has its bond with adapter {adapter}, which is not there or has no power, and is paired with no other by \
+             itself; plug that in again, or name another one as its `adapter` in the config and restart bedrail"
+        )
+    }
+
     fn quiet_is_over(&mut self) -> Vec<Event> {
         let heard = self.bond.quiet.take().is_some_and(|quiet| quiet.heard);
         if heard { vec![Event::Seen] } else { vec![] }
@@ -437,9 +451,11 @@ impl Device {
         if self.device.bond == Bond::None {
             return Err(RequestError::NoBonding(name()));
         }
-        if self.bond.paired {
+        // A person may choose another adapter.
+        if self.bond.paired && self.seen.bond_away.is_none() {
             return Err(RequestError::Bonded(name()));
         }
+        self.shared.bonds.forget(self.device.id);
         self.bond.asked = Some(Instant::now() + STANDS_BY);
         (self.bond.quiet, self.bond.state) = (None, BondState::Bonding);
         // Pairing is a step of connecting.
@@ -451,9 +467,13 @@ impl Device {
     }
 
     async fn forget(&mut self) -> Result<(), RequestError> {
-        let path = self.seen.path.clone().filter(|_| self.bond.paired);
-        let Some(path) = path else { return Err(RequestError::NotBonded(self.device.name.clone())) };
-        self.shared.bus.remove_device(&path).await.map_err(|error| RequestError::BlueZ(error.to_string()))?;
+        match self.seen.path.clone().filter(|_| self.bond.paired) {
+            Some(path) => self.shared.bus.remove_device(&path).await.map_err(|error| RequestError::BlueZ(error.to_string()))?,
+            // What BlueZ keeps of an adapter that is away it keeps.
+            None if self.seen.bond_away.is_some() => {}
+            None => return Err(RequestError::NotBonded(self.device.name.clone())),
+        }
+        self.shared.bonds.forget(self.device.id);
         self.bond = Bonding { told: std::mem::take(&mut self.bond.told), ..Bonding::default() };
         // Otherwise it would be paired anew with the next advertisement.
         self.bond.be_quiet(None);
@@ -467,6 +487,7 @@ impl Device {
             warn!(device = %self.device.id, %error, "the bond made without the passkey is not removed");
         }
         self.bond.paired = false;
+        self.shared.bonds.forget(self.device.id);
         self.facts.lock().security = SecurityLevel::None;
         self.refuse(&PairError::WithoutPasskey(self.device.name.clone()));
     }
@@ -477,6 +498,9 @@ impl Device {
     }
 
     async fn tell_bond(&mut self) {
+        if let Some(reason) = self.bond.away.take() {
+            self.report(RadioEvent::Lost { device: self.device.id, reason }).await;
+        }
         if self.bond.told != self.bond.state {
             self.bond.told.clone_from(&self.bond.state);
             self.report(RadioEvent::Bond { device: self.device.id, state: self.bond.state.clone() }).await;

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::bond::Bond;
 use super::fetch::Durable;
+use super::place::Bonds;
 use super::requests::Requests;
 use crate::gatt::Width;
 use crate::reading::{DeviceId, DeviceTime};
@@ -24,6 +25,8 @@ pub struct RadioSettings {
     pub pace: Pace,
     /// What is durable of what devices number.
     pub durable: Durable,
+    /// With which adapter devices are bonded.
+    pub bonds: Bonds,
     /// What people ask of it comes through here.
     pub requests: Requests,
 }

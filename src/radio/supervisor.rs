@@ -58,6 +58,7 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
         turns: turns.clone(),
         may_pair,
         held,
+        bonds: settings.bonds.clone(),
         durable: settings.durable.clone(),
         events: inside.clone(),
         clock_decoder: settings.clock_decoder,
@@ -114,7 +115,7 @@ fn wanted(settings: &RadioSettings) -> Wanted {
     let pairing: BTreeMap<DeviceId, Bond> = settings.devices.iter().map(|device| (device.id, device.bond)).collect();
     let pins = settings.devices.iter().filter_map(|device| Some((device.id, device.adapter?))).collect();
     let devices = settings.devices.iter().map(|device| device.id).collect();
-    Wanted { adapters: settings.adapters.clone(), pins, devices, pairing }
+    Wanted { adapters: settings.adapters.clone(), pins, devices, pairing, bonds: settings.bonds.clone() }
 }
 
 /// Every adapter the config names, and how to call it.

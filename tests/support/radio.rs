@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use bedrail::radio::{
-    Bond, Deadlines, Durable, EVENT_QUEUE, Heard, InformationField, Pace, Priority, RadioDevice, RadioError, RadioEvent,
+    Bond, Bonds, Deadlines, Durable, EVENT_QUEUE, Heard, InformationField, Pace, Priority, RadioDevice, RadioError, RadioEvent,
     RadioHealth, RadioSettings, Requests, Sharing, run,
 };
 use bedrail::reading::{DeviceId, DeviceTime};
@@ -94,6 +94,7 @@ pub fn settings(devices: Vec<RadioDevice>, pace: Pace) -> RadioSettings {
         deadlines: impatient(),
         pace,
         durable: Durable::default(),
+        bonds: Bonds::default(),
         requests: Requests::default(),
     }
 }
