@@ -9,11 +9,15 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bedrail::radio::RadioDevice;
+use bedrail::reading::Nameplate;
 use serde_json::Value as Json;
 
-use support::bluez::uuid16;
-use support::devices::{Kind, VirtualDevice};
+use support::bluez::{FakeBluez, uuid16};
+use support::bus::on_a_bus_of_its_own;
+use support::devices::{Kind, TEMPERATURE, VirtualDevice};
 use support::process::wait_until;
+use support::radio::{Radio, adapter, wanted};
 use support::rig::{Rig, Shape};
 use support::subscriber::Message;
 
@@ -212,4 +216,49 @@ fn a_window_counts_what_another_device_sent_and_takes_nothing_of_it() {
     let both = |rig: &Rig| ["bedrail/gw-test/", "bedrail/chart/"].map(|root| windows(rig, root));
     assert!(wait_until(SOON, || both(&rig) == [(9, 3); 2]), "{:?}\n{}", both(&rig), rig.logs());
     rig.stop();
+}
+
+/// BlueZ renews subscriptions by itself when a device is back, so that values may come before anybody could ask who it is.
+#[test]
+fn a_value_that_comes_before_the_device_told_who_it_is_waits_for_it_and_never_takes_the_word_of_another_link() {
+    let name = "a_value_that_comes_before_the_device_told_who_it_is_waits_for_it_and_never_takes_the_word_of_another_link";
+    on_a_bus_of_its_own(name, Duration::from_secs(60), |bus| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(comes_early(&bus));
+        runtime.shutdown_timeout(Duration::from_secs(1));
+    });
+}
+
+async fn comes_early(bus: &str) {
+    let device = VirtualDevice::new(Kind::Thermometer, THERMOMETER, "thermometer");
+    let bluez = FakeBluez::start(bus);
+    bluez.add_adapter(adapter("hci0"));
+    device.place(&bluez, "hci0");
+    bluez.advertise(THERMOMETER, -60);
+    let mut radio = Radio::start(vec![RadioDevice { ask_nameplate: true, read: vec![], ..wanted(&device) }]);
+    radio.ready(THERMOMETER).await;
+    let told = Nameplate { serial: Some(OWN.to_owned()), model: Some("thermometer".to_owned()) };
+    assert!(bluez.notify(THERMOMETER, TEMPERATURE, &[0, 1, 0, 0, 0]));
+    assert_eq!(radio.hears(&[0, 1, 0, 0, 0]).await.nameplate, Some(told.clone()));
+
+    // It is back, and does not come to say who it is.
+    bluez.with_behaviour(THERMOMETER, |behaviour| {
+        behaviour.never_answers.insert("ReadValue");
+    });
+    bluez.drop_link(THERMOMETER);
+    radio.lost(THERMOMETER).await;
+    bluez.advertise(THERMOMETER, -60);
+    let early = || bluez.notify(THERMOMETER, TEMPERATURE, &[0, 2, 0, 0, 0]);
+    assert!(wait_until(SOON, early), "the fake renews what was subscribed");
+    radio.drain(Duration::from_millis(500)).await;
+    assert!(radio.heard.iter().all(|heard| heard.octets[1] != 2), "it waits: {:?}", radio.heard);
+    bluez.with_behaviour(THERMOMETER, |behaviour| behaviour.never_answers.clear());
+    bluez.drop_link(THERMOMETER);
+    assert_eq!(radio.hears(&[0, 2, 0, 0, 0]).await.nameplate, Some(Nameplate::default()), "of nobody known");
+
+    bluez.advertise(THERMOMETER, -60);
+    let early = || bluez.notify(THERMOMETER, TEMPERATURE, &[0, 3, 0, 0, 0]);
+    assert!(wait_until(SOON, early), "as soon as it is back");
+    assert_eq!(radio.hears(&[0, 3, 0, 0, 0]).await.nameplate, Some(told));
+    radio.end().await;
 }
