@@ -55,7 +55,7 @@ fn arrived(rig: &Rig, root: &str, device: &str) -> Vec<Message> {
     rig.subscriber.messages().into_iter().filter(|m| m.topic.starts_with(root) && of_device(m)).collect()
 }
 
-/// The next link to it is to a device that tells this serial number.
+/// The next link to it is to a device that tells this serial number, and that is known by now.
 fn swap(rig: &Rig, address: &str, serial: &str) {
     rig.bluez.set_value(address, uuid16(0x2A25), serial.as_bytes());
     rig.bluez.drop_link(address);
@@ -63,6 +63,9 @@ fn swap(rig: &Rig, address: &str, serial: &str) {
     assert!(wait_until(SOON, is_gone), "its link ends");
     rig.bluez.advertise(address, -60);
     rig.wait_until_heard(SOON);
+    let wanted = if serial == IMPOSTOR { "differs" } else { "fits" };
+    let name = &rig.workers[0].device.name;
+    assert!(wait_until(SOON, || status_of(rig, name)["nameplate"] == wanted), "{:#}\n{}", status_of(rig, name), rig.logs());
 }
 
 fn measure(rig: &mut Rig, address: &str, times: usize) {
@@ -202,8 +205,11 @@ fn windows(rig: &Rig, root: &str) -> (u64, u64) {
 }
 
 #[test]
-fn a_window_counts_what_another_device_sent_and_takes_nothing_of_it() {
-    let wanted = |serial: &str| on_a_patient(Kind::OximeterContinuous, OXIMETER, "oximeter", &format!("serial = {serial:?}"));
+fn a_window_counts_what_another_device_sent_takes_nothing_of_it_and_is_made_again_for_another_config() {
+    let wanted = |serial: &str| {
+        let line = if serial.is_empty() { String::new() } else { format!("serial = {serial:?}") };
+        on_a_patient(Kind::OximeterContinuous, OXIMETER, "oximeter", &line)
+    };
     let mut rig = Rig::new(env!("CARGO_BIN_EXE_bedrail"), &[wanted("001C05000044")], "", PATIENT);
     configure(&rig, "carry = [\"windows:10s\"]");
     rig.start(Shape::OneProcess);
@@ -215,6 +221,15 @@ fn a_window_counts_what_another_device_sent_and_takes_nothing_of_it() {
     measure(&mut rig, OXIMETER, 4);
     let both = |rig: &Rig| ["bedrail/gw-test/", "bedrail/chart/"].map(|root| windows(rig, root));
     assert!(wait_until(SOON, || both(&rig) == [(9, 3); 2]), "{:?}\n{}", both(&rig), rig.logs());
+
+    // The config is put right, or wrong: what was closed is made again.
+    for (serial, says) in [(IMPOSTOR, (3, 9)), ("", (12, 0))] {
+        rig.stop();
+        rig.workers[0].device = wanted(serial);
+        configure(&rig, "carry = [\"windows:10s\"]");
+        rig.start(Shape::OneProcess);
+        assert!(wait_until(SOON, || both(&rig) == [says; 2]), "{serial}: {:?}\n{}", both(&rig), rig.logs());
+    }
     rig.stop();
 }
 

@@ -39,7 +39,7 @@ pub fn start(
     let zones: BTreeMap<_, _> = settings.devices.iter().map(|device| (device.id, device.timezone.clone())).collect();
     let windows = Windows::new(gateway.id.clone(), lengths, zones, gateway.timezone.clone(), settings.store.horizon, &store)?;
     let nameplates = settings.devices.iter().map(|device| (device.id, device.nameplate.clone())).collect();
-    let windows = windows.admitting(nameplates);
+    let windows = windows.admitting(nameplates, &store)?;
     let (publish, status) = watch::channel(CollectStatus::default());
     let ring = bell::ringer(gateway.runtime_dir.join(bell::NAME));
     let (durable, bonds) = (Durable::default(), bonds(settings, &store)?);

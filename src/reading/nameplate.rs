@@ -1,6 +1,7 @@
 //! Which one of its kind a device is. An address can be imitated, and a device swapped for another; so the config may say what
 //! the device must say of itself.
 
+use ring::digest;
 use serde::{Deserialize, Serialize};
 
 /// Serial number (2A25) and model (2A24) as a device tells them in Device Information, or as the config wants them told.
@@ -24,6 +25,17 @@ impl Nameplate {
         let Some(told) = told else { return true };
         let same = |wanted: &Option<String>, told: &Option<String>| wanted.is_none() || wanted == told;
         same(&self.serial, &told.serial) && same(&self.model, &told.model)
+    }
+
+    /// A number that another nameplate hardly has; 0 for a blank one. It fits a mark of the store.
+    pub fn fingerprint(&self) -> u64 {
+        if self.is_blank() {
+            return 0;
+        }
+        let octets = postcard::to_stdvec(self).expect("texts always serialise");
+        let digest = digest::digest(&digest::SHA256, &octets);
+        let first = digest.as_ref()[..8].try_into().expect("SHA-256 is longer than eight octets");
+        u64::from_be_bytes(first) >> 1 | 1
     }
 
     /// How what a device told differs from what is wanted here, for people; `None` where it does not.
