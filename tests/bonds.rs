@@ -9,7 +9,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use bedrail::radio::{
-    Bond, BondState, Deadlines, Durable, EVENT_QUEUE, Pace, Priority, RadioDevice, RadioError, RadioEvent, RadioSettings,
+    Bond, BondState, Bonds, Deadlines, Durable, EVENT_QUEUE, Pace, Priority, RadioDevice, RadioError, RadioEvent, RadioSettings,
     RequestError, Requests, STANDS_BY, Sharing, What, run,
 };
 use bedrail::reading::{DeviceId, SecurityLevel};
@@ -26,6 +26,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(10);
 /// Long enough for several attempts with the deadlines below.
 const WHILE: Duration = Duration::from_millis(700);
+const ADAPTER: &str = "00:11:22:33:44:55";
 const CUFF: &str = "C0:FF:EE:00:00:21";
 const STRAP: &str = "C0:FF:EE:00:00:22";
 
@@ -53,6 +54,7 @@ fn wanted(device: &VirtualDevice, bond: Bond) -> RadioDevice {
         profile: None,
         read: vec![],
         clock: vec![],
+        ask_nameplate: false,
         bond,
         adapter: None,
         retrieve: None,
@@ -74,7 +76,7 @@ fn guarded(device: &VirtualDevice, passkey: Option<u32>) -> DeviceSpec {
 
 fn room(bus: &str, devices: Vec<DeviceSpec>) -> FakeBluez {
     let bluez = FakeBluez::start(bus);
-    bluez.add_adapter(AdapterSpec::new("hci0", "00:11:22:33:44:55"));
+    bluez.add_adapter(AdapterSpec::new("hci0", ADAPTER));
     for spec in devices {
         let address = spec.address.clone();
         bluez.add_device("hci0", spec);
@@ -93,6 +95,10 @@ struct Radio {
 
 impl Radio {
     fn start(devices: Vec<RadioDevice>) -> Self {
+        Self::with(devices, Bonds::default())
+    }
+
+    fn with(devices: Vec<RadioDevice>, bonds: Bonds) -> Self {
         let deadlines = Deadlines {
             connect: Duration::from_millis(1_500),
             resolve: Duration::from_secs(2),
@@ -113,6 +119,7 @@ impl Radio {
             pace: Pace::default(),
             sharing: Sharing::default(),
             durable: Durable::default(),
+            bonds,
             requests: requests.clone(),
         };
         let (sender, events) = mpsc::channel(EVENT_QUEUE);
@@ -401,5 +408,45 @@ fn a_forgotten_bond_stays_forgotten_though_bluez_ends_the_link_before_it_removes
             radio.ready(CUFF).await;
         }
         radio.end().await;
+    });
+}
+
+#[test]
+fn a_bonded_device_waits_for_its_adapter_and_is_paired_with_no_other_by_itself() {
+    const OTHER: &str = "66:66:66:66:66:66";
+    on_a_bus("a_bonded_device_waits_for_its_adapter_and_is_paired_with_no_other_by_itself", async |bus| {
+        for (shows, bond) in [(Some(42_137), passkey("042137")), (None, Bond::JustWorks)] {
+            let bluez = room(&bus, vec![guarded(&cuff(), shows)]);
+            let bonds = Bonds::default();
+            let mut radio = Radio::with(vec![wanted(&cuff(), bond)], bonds.clone());
+            radio.ready(CUFF).await;
+            assert_eq!((bluez.is_paired(CUFF), bonds.all()), (true, [(id(CUFF), id(ADAPTER))].into()));
+
+            bluez.add_adapter(AdapterSpec::new("hci1", OTHER));
+            bluez.remove_adapter("hci0");
+            bluez.add_device("hci1", guarded(&cuff(), shows));
+            let tries = bluez.count(CUFF, "Connect");
+            bluez.advertise(CUFF, -60);
+            let told = |event: &RadioEvent| matches!(event, RadioEvent::Lost { reason, .. } if reason.contains(ADAPTER));
+            radio.until("word of the adapter", told).await;
+            radio.quiet(WHILE).await;
+            assert_eq!((bluez.is_paired(CUFF), bluez.count(CUFF, "Connect")), (false, tries), "{bond:?}");
+            radio.end().await;
+
+            let mut radio = Radio::with(vec![wanted(&cuff(), bond)], Bonds::new(bonds.all()));
+            radio.until("word of the adapter", told).await;
+            radio.quiet(WHILE).await;
+            assert_eq!((bluez.is_paired(CUFF), bluez.count(CUFF, "Connect")), (false, tries), "{bond:?} after a restart");
+            radio.end().await;
+
+            let bonds = Bonds::new(bonds.all());
+            let mut radio = Radio::with(vec![wanted(&cuff(), bond)], bonds.clone());
+            radio.until("word of the adapter", told).await;
+            radio.requests.ask(id(CUFF), What::Pair(STANDS_BY)).await.unwrap();
+            bluez.advertise(CUFF, -61);
+            radio.ready(CUFF).await;
+            assert_eq!((bluez.is_paired(CUFF), bonds.all()), (true, [(id(CUFF), id(OTHER))].into()), "a person asked");
+            radio.end().await;
+        }
     });
 }

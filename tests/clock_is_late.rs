@@ -10,8 +10,10 @@ use std::time::{Duration, SystemTime};
 
 use bedrail::collect::{Audit, ClockReport, CollectSettings, CollectStatus, CollectedDevice, Collector, RetainSettings, Windows};
 use bedrail::gatt::sig_uuid;
-use bedrail::radio::{BootClock, Durable, Heard, RadioEvent};
-use bedrail::reading::{Anchors, Body, BootMillis, ClockQuality, DeviceId, Record, SecurityLevel, Seq, SiteKey, Timestamp};
+use bedrail::radio::{Bonds, BootClock, Durable, Heard, RadioEvent};
+use bedrail::reading::{
+    Anchors, Body, BootMillis, ClockQuality, DeviceId, Nameplate, Record, SecurityLevel, Seq, SiteKey, Timestamp,
+};
 use bedrail::store::key::DataKey;
 use bedrail::store::{OPEN, READ_LIMIT, Store, prepare};
 use jiff::tz::TimeZone;
@@ -100,6 +102,7 @@ impl Bench {
             zone: jiff::tz::TimeZone::UTC,
             profile: None,
             advert: None,
+            nameplate: Nameplate::default(),
         };
         let settings = CollectSettings {
             gateway: "gw-test".to_owned(),
@@ -116,6 +119,7 @@ impl Bench {
                 longest_window: Duration::ZERO,
             },
             durable: Durable::default(),
+            bonds: Bonds::default(),
         };
         let windows = Windows::new(
             "gw-test".to_owned(),
@@ -147,6 +151,7 @@ impl Bench {
             indicated: false,
             device_clock: None,
             security: SecurityLevel::None,
+            nameplate: None,
         };
         self.radio.send(RadioEvent::Heard(heard)).await.unwrap();
     }

@@ -59,6 +59,7 @@ fn draft(n: u64) -> Draft {
             period_us: 1,
             samples: (0..16u64).map(|i| ((n * 16 + i).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as i32).collect(),
         }),
+        nameplate: None,
     }
 }
 

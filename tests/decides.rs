@@ -44,6 +44,7 @@ fn reading_at(minute: u64) -> Record {
         stream: Some(stream(Metric::PulseRateCuff, Modality::Spot)),
         stamp: Stamp { boot: BOOT, arrived: BootMillis(minute * 60_000), device_time: None, device_clock: None, stored: false },
         body: Body::Reading(reading),
+        nameplate: None,
     }
 }
 
@@ -107,6 +108,8 @@ struct Ask {
     ward: Ward,
     anchors: Anchors,
     history: History,
+    /// What the config wants the device to tell of itself.
+    nameplate: Option<Nameplate>,
     newest: u32,
     share: Option<Share>,
     lane: Lane,
@@ -121,6 +124,7 @@ impl Ask {
             ward: ward(events),
             anchors,
             history: History::New,
+            nameplate: None,
             newest: 0,
             share: None,
             lane: Lane::Backlog,
@@ -133,6 +137,7 @@ impl Ask {
             anchors: &self.anchors,
             zone: &TimeZone::UTC,
             history: self.history,
+            nameplate: self.nameplate.as_ref(),
             newest: self.newest,
             share: self.share,
         };
@@ -258,6 +263,50 @@ fn a_questionable_value_is_held_where_the_route_says_so() {
     assert_eq!(ask.subject(&record), None);
     ask.rules.hold_questionable = true;
     assert_eq!(ask.about(&record), Decision::Hold(HoldReason::Questionable));
+}
+
+fn told(serial: Option<&str>, model: Option<&str>) -> Nameplate {
+    Nameplate { serial: serial.map(str::to_owned), model: model.map(str::to_owned) }
+}
+
+#[test]
+fn what_another_device_measured_under_the_same_address_is_held_on_every_route() {
+    let held = Decision::Hold(HoldReason::DeviceMismatch);
+    let other = Record { nameplate: Some(told(Some("666"), Some("3230"))), ..reading_at(5) };
+    let no_information = Record { nameplate: Some(told(None, None)), ..reading_at(5) };
+    let own = Record { nameplate: Some(told(Some("501"), Some("3230"))), ..reading_at(5) };
+    let sensor_off = Record { body: Body::Event(Event::NoValue(NoValue::SensorOff)), ..other.clone() };
+    for bind in [Bind::Device, Bind::Bed, Bind::Patient] {
+        let mut ask = Ask::of(bind, &[(0, pair("p-1"))]);
+        assert_eq!(ask.subject(&other), Some("p-1".into()), "the config wants nothing of it");
+        ask.nameplate = Some(told(Some("501"), None));
+        assert_eq!((ask.about(&other), ask.about(&no_information)), (held.clone(), held.clone()), "{bind:?}");
+        ask.rules.carry.events = true;
+        assert_eq!(ask.about(&sensor_off), held, "{bind:?}");
+        assert_eq!(ask.subject(&own), Some("p-1".into()));
+        assert_eq!(ask.subject(&reading_at(5)), Some("p-1".into()), "it came before anybody asked");
+        ask.nameplate = Some(told(None, Some("3231")));
+        assert_eq!(ask.about(&own), held, "the model counts as well");
+        ask.nameplate = Some(told(Some("666"), None));
+        assert_eq!(ask.subject(&other), Some("p-1".into()), "a config that is put right lets it go");
+    }
+}
+
+#[test]
+fn of_what_another_device_measured_a_person_may_only_say_that_it_is_nobodys() {
+    let other = Record { nameplate: Some(told(Some("666"), None)), ..reading_at(5) };
+    let name = |subject: Option<&str>| {
+        let (records, at) = (vec![other.id], minutes(5));
+        (6, Change::Name { device: DEVICE, records, subject: subject.map(key), from: at, to: at })
+    };
+    for bind in [Bind::Device, Bind::Patient] {
+        let mut ask = Ask::of(bind, &[(0, pair("p-1")), name(Some("p-2"))]);
+        ask.nameplate = Some(told(Some("501"), None));
+        assert_eq!(ask.about(&other), Decision::Hold(HoldReason::DeviceMismatch));
+        let mut ask = Ask::of(bind, &[(0, pair("p-1")), name(None)]);
+        ask.nameplate = Some(told(Some("501"), None));
+        assert_eq!(ask.about(&other), Decision::Settle(Settled::Discarded));
+    }
 }
 
 #[test]

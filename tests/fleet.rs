@@ -21,7 +21,7 @@ const NOON: Timestamp = Timestamp(1_795_435_200_000);
 const TOPIC: &str = "bedrail/{gateway}/status";
 
 /// What can be wrong with a gateway here, the worst first, and what is said of it.
-const SICK: [(Trouble, &str); 18] = [
+const SICK: [(Trouble, &str); 19] = [
     (Trouble::Lost, "gone without a word"),
     (Trouble::Silent, "nothing for 3 h"),
     (Trouble::Damaged, "damaged and salvaged"),
@@ -37,6 +37,7 @@ const SICK: [(Trouble, &str); 18] = [
     (Trouble::CertificateExpiring, "route live: a certificate expires in 5 d"),
     (Trouble::DeadLetters, "dead letters: 7"),
     (Trouble::BondLost, "bond lost: cuff-1"),
+    (Trouble::DeviceMismatch, "another device: cuff-1"),
     (Trouble::DeviceSilent, "silent: oxi-1 and 1 more"),
     (Trouble::BatteryLow, "battery low: oxi-1"),
     (Trouble::OldVersion, "bedrail 0.0.9 is not the newest here"),
@@ -89,6 +90,7 @@ fn gateway(name: &str, troubles: &BTreeSet<Trouble>) -> (Json, Json) {
                 conditions.push(json!({ "name": "device_silent", "device": "oxi-1" }));
                 conditions.push(json!({ "name": "device_silent", "device": "oxi-2" }));
             }
+            Trouble::DeviceMismatch => conditions.push(json!({ "name": "device_mismatch", "device": "cuff-1" })),
             Trouble::BondLost => conditions.push(json!({ "name": "bond_lost", "device": "cuff-1" })),
             Trouble::BatteryLow => conditions.push(json!({ "name": "battery_low", "device": "oxi-1" })),
             Trouble::OldVersion => gateway["version"] = json!("0.0.9"),
@@ -267,6 +269,7 @@ fn any_troubles() -> impl Strategy<Value = BTreeSet<Trouble>> {
         Trouble::ClockUnsynced,
         Trouble::DeadLetters,
         Trouble::BondLost,
+        Trouble::DeviceMismatch,
         Trouble::DeviceSilent,
         Trouble::BatteryLow,
     ];

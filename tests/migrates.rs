@@ -54,6 +54,7 @@ fn draft(n: u64) -> Draft {
         stream: Some(StreamKey { device, user: None, metric: Metric::HeartRate, site: None, modality: Modality::Spot }),
         stamp: Stamp { boot: BootId([9; 16]), arrived: BootMillis(n), device_time: None, device_clock: None, stored: false },
         body: body(n),
+        nameplate: None,
     }
 }
 

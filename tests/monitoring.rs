@@ -32,6 +32,7 @@ fn ward(devices: u8, s: u64) -> Snapshot {
         // Each sends once a second.
         heard: Some(BootMillis(at.0 - u64::from(n) * 50)),
         bond: Some("bonded"),
+        mismatch: Some(false),
         heard_before: None,
         last_reading_at: Some(now.plus_ms(-i64::from(n) * 50)),
         battery_percent: Some(90 - n % 3 - (s / 1_800).min(30) as u8),
@@ -227,7 +228,7 @@ fn cpu_and_rate_are_of_the_time_since_the_last_report() {
 /// One thing wrong with a ward that is well otherwise, and what it is called.
 type Fault = (ConditionName, &'static str, fn(&mut Snapshot));
 
-const FAULTS: [Fault; 15] = [
+const FAULTS: [Fault; 16] = [
     (ConditionName::StoreDamaged, "", |s| s.collect.as_mut().unwrap().store_damaged = true),
     (ConditionName::DiskReadOnly, "", |s| s.collect.as_mut().unwrap().disk = "read_only"),
     (ConditionName::DiskNearFull, "", |s| s.collect.as_mut().unwrap().disk = "near_full"),
@@ -250,6 +251,7 @@ const FAULTS: [Fault; 15] = [
     (ConditionName::BondLost, "oximeter-00", |s| {
         (s.devices[0].state, s.devices[0].bond) = (Some("bond_lost"), Some("lost"));
     }),
+    (ConditionName::DeviceMismatch, "oximeter-00", |s| s.devices[0].mismatch = Some(true)),
     (ConditionName::BatteryLow, "oximeter-00", |s| s.devices[0].battery_percent = Some(20)),
 ];
 
@@ -354,6 +356,20 @@ fn a_lost_bond_stays_raised_over_a_restart_until_it_works_or_is_forgotten() {
     {
         assert_eq!(told(Some(state), Some(bond)), 1, "{state} {bond}");
     }
+}
+
+#[test]
+fn another_device_stays_told_of_while_it_is_away_and_over_a_restart_until_the_one_meant_tells_who_it_is() {
+    let key = Key { name: ConditionName::DeviceMismatch, subject: "oximeter-00".to_owned() };
+    let mut conditions = Conditions::new(THRESHOLDS, [(key.clone(), Raised { level: 1, since: well(0).now })]);
+    let mut look = |s: u64, mismatch: Option<bool>| {
+        let mut snapshot = well(s);
+        snapshot.devices[0].mismatch = mismatch;
+        conditions.look(&snapshot)
+    };
+    assert_eq!(look(60, None), [], "nothing is known of it in this run");
+    assert_eq!(look(120, Some(true)), [], "still the other one");
+    assert_eq!(look(180, Some(false)), [Transition { key, to: None }]);
 }
 
 #[test]

@@ -141,7 +141,7 @@ fn a_record_of_a_batched_backlog_costs_at_most_forty_octets_on_the_wire() {
                 let record = key.arrival_id("3w-gw-01", id, [4; 16], boot, Seq(seq));
                 items.push(Item {
                     seq: Seq(seq),
-                    record: Record { id: record, version: 1, device: id, stream: Some(key_of), stamp, body },
+                    record: Record { id: record, version: 1, device: id, stream: Some(key_of), stamp, body, nameplate: None },
                     lane: Lane::Backlog,
                     op: Op::Put,
                     placement,

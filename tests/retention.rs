@@ -107,7 +107,14 @@ fn draft(stream: StreamKey, at: BootMillis, value: i64) -> Draft {
         security: SecurityLevel::Unknown,
     };
     let stamp = Stamp { boot: BOOT, arrived: at, device_time: None, device_clock: None, stored: false };
-    Draft { identity: Identity::Arrival, device: stream.device, stream: Some(stream), stamp, body: Body::Reading(reading) }
+    Draft {
+        identity: Identity::Arrival,
+        device: stream.device,
+        stream: Some(stream),
+        stamp,
+        body: Body::Reading(reading),
+        nameplate: None,
+    }
 }
 
 fn heart_rate(at: BootMillis, n: u64) -> Draft {

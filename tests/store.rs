@@ -5,7 +5,7 @@ use std::path::Path;
 use bedrail::deliver::Lane;
 use bedrail::reading::*;
 use bedrail::store::key::{self, DataKey};
-use bedrail::store::{AuditEntry, Draft, Held, Identity, OPEN, RouteChange, Store, StoreError, WardStore, lock, prepare};
+use bedrail::store::{AuditEntry, Draft, Held, Identity, OPEN, RouteChange, Store, StoreError, WardStore, check, lock, prepare};
 use bedrail::ward::HoldReason;
 
 const BOOT: BootId = BootId([9; 16]);
@@ -60,6 +60,7 @@ fn arrival(value: i64) -> Draft {
         stream: Some(stream(Metric::PulseRateCuff)),
         stamp: stamp(value as u64),
         body: reading(value),
+        nameplate: None,
     }
 }
 
@@ -148,6 +149,23 @@ fn a_rebuilt_store_of_the_same_boot_does_not_mint_the_ids_of_the_old_one() {
     let (old, rebuilt) = (Fixture::new(), Fixture::new());
     let id = |fixture: &Fixture| fixture.open().append(vec![arrival(1)]).unwrap().records[0].unwrap().1;
     assert_ne!(id(&old), id(&rebuilt));
+}
+
+#[test]
+fn what_a_device_told_of_itself_stays_with_each_of_its_records() {
+    let fixture = Fixture::new();
+    let mut store = fixture.open();
+    let told = |serial: &str| Some(Nameplate { serial: Some(serial.to_owned()), model: Some("3230".to_owned()) });
+    let drafts = [None, told("501"), told("666"), Some(Nameplate::default())];
+    let drafts: Vec<Draft> =
+        drafts.into_iter().enumerate().map(|(n, nameplate)| Draft { nameplate, ..arrival(n as i64) }).collect();
+    store.append(drafts.clone()).unwrap();
+    store.append(vec![arrival(9)]).unwrap();
+    let kept: Vec<Option<Nameplate>> = all(&store).into_iter().map(|(_, record)| record.nameplate).collect();
+    assert_eq!(kept, drafts.into_iter().map(|draft| draft.nameplate).chain([None]).collect::<Vec<_>>());
+    drop(store);
+    let findings = check(fixture.dir.path(), &fixture.key, &DataKey::new([8; 32]), &SiteKey::new(&[1; 32]), &mut |_| {}).unwrap();
+    assert!(findings.is_empty(), "{findings:?}");
 }
 
 #[test]

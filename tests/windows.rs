@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use bedrail::clean::{Candidate, Choice, Late, Point, Preference, Slot, Windower, choose, cut, make_window};
 use bedrail::reading::{
-    Body, BootId, BootMillis, Class, Component, Decimal, DeviceId, Event, Exclusion, Metric, Modality, NoValue, Reading, Record,
-    RecordId, Sample, SecurityLevel, Seq, SiteKey, Stamp, StreamKey, Timestamp, Unit, Value, Window, WindowSummary,
+    Body, BootId, BootMillis, Class, Component, Decimal, DeviceId, Event, Exclusion, Metric, Modality, Nameplate, NoValue,
+    Reading, Record, RecordId, Sample, SecurityLevel, Seq, SiteKey, Stamp, StreamKey, Timestamp, Unit, Value, Window,
+    WindowSummary,
 };
 use bedrail::ward::{Change, EventSource, Ward, WardEvent};
 
@@ -143,18 +144,46 @@ fn a_bed_change_in_mid_window_gives_each_patient_a_side() {
 }
 
 #[test]
+fn what_another_device_sent_takes_no_part_in_a_window_and_is_counted() {
+    let spo2 = stream(OXI_1, Metric::Spo2);
+    let told = |serial: &str| Some(Nameplate { serial: Some(serial.to_owned()), model: None });
+    let wanted = told("501").expect("a nameplate");
+    let value = |text: &str| reading(spo2, Value::Number { value: d(text), unit: Unit::Percent });
+    let off = record(spo2, Body::Event(Event::NoValue(NoValue::SensorOff)));
+    let heard = [
+        Record { nameplate: told("501"), ..value("97") },
+        Record { nameplate: told("666"), ..value("60") },
+        Record { nameplate: Some(Nameplate::default()), ..value("61") },
+        Record { nameplate: told("666"), ..off },
+        Record { nameplate: told("501"), ..value("95") },
+    ];
+    let points = |wanted: Option<&Nameplate>| -> Vec<Point> {
+        let point = |(n, record): (usize, &Record)| Point::of(record, Seq(n as u64 + 1), after_noon(n as i64), wanted);
+        heard.iter().enumerate().filter_map(point).collect()
+    };
+    let slot = Slot::containing(NOON, 60);
+    let window = |wanted| make_window(&spo2, slot, slot.start, slot.end(), &points(wanted)).expect("a window");
+    let mixed = window(Some(&wanted));
+    assert_eq!((mixed.n, mixed.excluded), (2, vec![(Exclusion::DeviceMismatch, 3)]));
+    let Some(WindowSummary::Stats { min, max, .. }) = mixed.summary else { panic!("no numbers") };
+    assert_eq!((min.value, max.value), (d("95"), d("97")));
+    let all = window(None);
+    assert_eq!((all.n, all.excluded), (4, vec![(Exclusion::NoValue, 1)]), "where the config wants nothing");
+}
+
+#[test]
 fn two_cuff_readings_in_one_slot_pass_one_by_one() {
     let cuff = DeviceId::new([0xA4, 0xC1, 0x38, 1, 2, 3]);
     let pressure = StreamKey { modality: Modality::Spot, ..stream(cuff, Metric::BloodPressure) };
     for (seconds, systolic, diastolic) in [(5, "121", "79"), (50, "118", "77")] {
         let parts = vec![(Component::Systolic, Some(d(systolic))), (Component::Diastolic, Some(d(diastolic)))];
         let value = Value::Compound { parts, unit: Unit::MillimetreOfMercury };
-        assert_eq!(Point::of(&reading(pressure, value), Seq(1), after_noon(seconds)), None);
+        assert_eq!(Point::of(&reading(pressure, value), Seq(1), after_noon(seconds), None), None);
     }
     // Nor is a window made of spot values of a metric that has windows otherwise.
     let spot = StreamKey { modality: Modality::Spot, ..stream(OXI_1, Metric::Spo2) };
     let value = Value::Number { value: d("97"), unit: Unit::Percent };
-    assert_eq!(Point::of(&reading(spot, value), Seq(1), NOON), None);
+    assert_eq!(Point::of(&reading(spot, value), Seq(1), NOON, None), None);
 }
 
 #[test]
@@ -220,7 +249,7 @@ impl Log {
 
     fn append(&mut self, stream: StreamKey, seconds: i64, record: &Record) {
         let seq = Seq(self.0.len() as u64 + 1);
-        let point = Point::of(record, seq, after_noon(seconds)).expect("a point");
+        let point = Point::of(record, seq, after_noon(seconds), None).expect("a point");
         self.0.push((stream, point));
     }
 
@@ -290,7 +319,7 @@ fn reading(stream: StreamKey, value: Value) -> Record {
 
 fn record(stream: StreamKey, body: Body) -> Record {
     let stamp = Stamp { boot: BootId([1; 16]), arrived: BootMillis(0), device_time: None, device_clock: None, stored: false };
-    Record { id: RecordId([0; 16]), version: 1, device: stream.device, stream: Some(stream), stamp, body }
+    Record { id: RecordId([0; 16]), version: 1, device: stream.device, stream: Some(stream), stamp, body, nameplate: None }
 }
 
 fn sample(seconds: i64, value: &str) -> Sample {

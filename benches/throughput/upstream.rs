@@ -15,7 +15,7 @@ use bedrail::deliver::mqtt::{
 };
 use bedrail::deliver::{Carry, DeviceLabel, Route, RouteCommand, RouteDevice, RouteInputs, RouteSettings, RouteStatus, Rules};
 use bedrail::net::{ClientIdentity, TlsSettings, client_config};
-use bedrail::reading::DeviceId;
+use bedrail::reading::{DeviceId, Nameplate};
 use bedrail::store::{RouteRow, Store, StoreError};
 use bedrail::ward::Ward;
 use jiff::tz::TimeZone;
@@ -294,7 +294,7 @@ pub fn devices() -> BTreeMap<DeviceId, RouteDevice> {
         let device = oximeter(n);
         let label = DeviceLabel { name: device.name.clone(), kind: device.config_kind().to_owned() };
         let id = device.address.parse().expect("an address");
-        (id, RouteDevice { label, zone: TimeZone::UTC, history: History::New })
+        (id, RouteDevice { label, zone: TimeZone::UTC, history: History::New, nameplate: Nameplate::default() })
     };
     (0..OXIMETERS).map(device).collect()
 }

@@ -84,6 +84,7 @@ pub fn heard_at(round: u64, arrived: BootMillis) -> impl Iterator<Item = Heard> 
             indicated: false,
             device_clock: None,
             security: SecurityLevel::Encrypted,
+            nameplate: None,
         }
     })
 }

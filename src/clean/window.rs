@@ -4,8 +4,8 @@
 use std::cmp::Ordering;
 
 use crate::reading::{
-    Body, Class, Decimal, Event, Exclusion, Metric, Record, Sample, Seq, StreamKey, Summary, Timestamp, Unit, Value, Window,
-    WindowSummary,
+    Body, Class, Decimal, Event, Exclusion, Metric, Nameplate, Record, Sample, Seq, StreamKey, Summary, Timestamp, Unit, Value,
+    Window, WindowSummary,
 };
 
 /// What a record contributes to windows.
@@ -27,13 +27,16 @@ pub enum PointKind {
 }
 
 impl Point {
-    /// The point a record makes; `None` for what no window is made of: episodic and compound values, windows, gaps.
-    pub fn of(record: &Record, seq: Seq, at: Timestamp) -> Option<Point> {
+    /// The point a record makes; `None` for what no window is made of: episodic and compound values, windows, gaps. `wanted`:
+    /// what its device must have told of itself.
+    pub fn of(record: &Record, seq: Seq, at: Timestamp, wanted: Option<&Nameplate>) -> Option<Point> {
         let stream = record.stream.as_ref()?;
         if stream.metric.summary(stream.modality) == Summary::None {
             return None;
         }
+        let admitted = wanted.is_none_or(|wanted| wanted.admits(record.nameplate.as_ref()));
         let kind = match &record.body {
+            Body::Reading(_) | Body::Event(Event::NoValue(_)) if !admitted => PointKind::Excluded(Exclusion::DeviceMismatch),
             Body::Reading(reading) => match (reading.class, &reading.value) {
                 (Class::OutOfRange(_), _) => PointKind::Excluded(Exclusion::OutOfRange),
                 (Class::Questionable, _) => PointKind::Excluded(Exclusion::Questionable),

@@ -23,7 +23,7 @@ pub fn run(args: DevicesArgs) -> ExitCode {
     })
 }
 
-/// The table, and below it what keeps a device from being connected and what to do about it.
+/// The table, and below it what keeps a device from being connected or its readings from going, and what to do about it.
 fn print(devices: &Value) {
     let all = || devices.as_array().into_iter().flatten();
     let row = |device: &Value| {
@@ -32,7 +32,9 @@ fn print(devices: &Value) {
     };
     let head = ["DEVICE", "KIND", "ADDRESS", "STATE", "BOND", "SECURITY", "BATTERY", "LAST READING"];
     ask::table(&head, &all().map(row).collect::<Vec<_>>());
-    for device in all().filter(|device| device["detail"].is_string()) {
-        println!("{}: {}", ask::text(device, "name"), ask::text(device, "detail"));
+    for field in ["detail", "mismatch"] {
+        for device in all().filter(|device| device[field].is_string()) {
+            println!("{}: {}", ask::text(device, "name"), ask::text(device, field));
+        }
     }
 }

@@ -126,6 +126,9 @@ fn print_collect(status: &Value) {
         ]
     });
     ask::table(&["DEVICE", "KIND", "STATE", "READINGS", "REJECTED", "BATTERY", "LAST READING"], &rows.collect::<Vec<_>>());
+    for device in status["devices"].as_array().into_iter().flatten().filter(|device| device["mismatch"].is_string()) {
+        println!("{}: {}", ask::text(device, "name"), ask::text(device, "mismatch"));
+    }
 }
 
 fn print_disk(disk: &Value) {

@@ -144,6 +144,8 @@ impl Listening {
             device_clock: None,
             // Who has the key made it: a person gave it to both.
             security: if self.is_encrypted() { SecurityLevel::Authenticated } else { SecurityLevel::None },
+            // It can't be asked.
+            nameplate: None,
         };
         let warnings = warnings.iter().map(|warning| warning.name()).collect();
         let taken = Taken { warnings, ..take_records(key, boot, &heard, &self.named(records)) };

@@ -75,7 +75,8 @@ fn take_record(key: &SiteKey, boot: BootId, heard: &Heard, observed: &Observed, 
             (reading.part, reading.parts) = (u8::try_from(index).unwrap_or(u8::MAX), parts);
         }
         let identity = identity(key, heard, observed, stream.metric, index);
-        taken.drafts.push(Draft { identity, device: heard.device, stream: Some(stream), stamp, body });
+        let nameplate = heard.nameplate.clone();
+        taken.drafts.push(Draft { identity, device: heard.device, stream: Some(stream), stamp, body, nameplate });
     }
 }
 
@@ -133,6 +134,7 @@ mod tests {
             indicated: false,
             device_clock: None,
             security: SecurityLevel::Encrypted,
+            nameplate: None,
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod adverts;
 mod audit;
+mod bonds;
 mod clock;
 mod intake;
 mod joining;
@@ -16,11 +17,14 @@ mod writer;
 
 pub use adverts::{AdvertFormat, Reads};
 pub use audit::{Action, Audit, NotAudited, ToAudit};
+pub use bonds::kept as kept_bonds;
 pub use clock::{ClockReport, watch_clock};
 pub use intake::{Taken, take, take_records};
 pub use joining::{Joined, Joining, Whole};
 pub use retain::{Pass, Retain, RetainSettings};
-pub use status::{AdapterStatus, CollectStatus, DeviceState, DeviceStatus, DiskState, DiskStatus, Retrieved, StoreStatus};
+pub use status::{
+    AdapterStatus, CollectStatus, DeviceState, DeviceStatus, DiskState, DiskStatus, NameplateState, Retrieved, StoreStatus,
+};
 pub use trouble::{Missed, RING, Reaction, decide};
 pub use windows::Windows;
 pub use writer::{CollectError, CollectSettings, CollectedDevice, Collector};

@@ -135,6 +135,14 @@ impl DeviceState {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NameplateState {
+    Fits,
+    /// What it measures is held.
+    Differs,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceStatus {
     pub name: String,
@@ -167,6 +175,12 @@ pub struct DeviceStatus {
     pub clock_offset_s: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub battery_percent: Option<u8>,
+    /// Whether it told of itself what the config wants; absent until it did, or where the config wants nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nameplate: Option<NameplateState>,
+    /// What it told instead, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mismatch: Option<String>,
     /// Manufacturer, model, serial number, firmware … as the device states them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub information: BTreeMap<String, String>,

@@ -84,7 +84,14 @@ impl Missed {
         let wall = |at| anchors.wall(stamp.boot, at).map(|wall| wall.at);
         let (from, to) = (wall(self.since), wall(stamp.arrived));
         let gap = Gap { reason: self.reason, run: None, from, to, count: 0, routes: Vec::new() };
-        Draft { identity: Identity::Arrival, device: DeviceId::GATEWAY, stream: None, stamp, body: Body::Gap(gap) }
+        Draft {
+            identity: Identity::Arrival,
+            device: DeviceId::GATEWAY,
+            stream: None,
+            stamp,
+            body: Body::Gap(gap),
+            nameplate: None,
+        }
     }
 }
 
@@ -146,6 +153,7 @@ impl Ring {
                 count: dropped.count,
                 routes: Vec::new(),
             }),
+            nameplate: None,
         };
         self.dropped.iter().map(gap).collect()
     }
@@ -214,7 +222,7 @@ mod tests {
         let stamp =
             Stamp { boot: BootId([0; 16]), arrived: BootMillis(at), device_time: None, device_clock: None, stored: false };
         let body = Body::Event(Event::NoValue(NoValue::SensorOff));
-        Draft { identity: Identity::Arrival, device, stream: Some(stream), stamp, body }
+        Draft { identity: Identity::Arrival, device, stream: Some(stream), stamp, body, nameplate: None }
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! Keeps the windows of all streams in step with the log: fed by each commit, rebuilt from the log after a restart, made
 //! again when late values arrive. The arithmetic is `clean`'s; this file only fetches and appends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use crate::clean::{Late, Point, Windower, make_window};
+use crate::clean::{Late, Point, PointKind, Slot, Windower, make_window};
 use crate::reading::{
-    Anchors, Body, BootId, BootMillis, DeviceId, Instant, Metric, Record, Seq, Stamp, StreamKey, Timestamp, Window,
+    Anchors, Body, BootId, BootMillis, DeviceId, Exclusion, Instant, Metric, Nameplate, Record, Seq, Stamp, StreamKey, Timestamp,
+    Window,
 };
 use crate::store::{Draft, Identity, OPEN, READ_LIMIT, Store, StoreError};
 
@@ -17,12 +18,31 @@ use crate::store::{Draft, Identity, OPEN, READ_LIMIT, Store, StoreError};
 const FROM: &str = "windows_from";
 const SEEN: &str = "windows_seen";
 pub(super) const UNTIL: &str = "windows_until";
+/// What the config wanted each device to tell of itself when windows were last held against it.
+const NAMEPLATE: &str = "windows_nameplate:";
+/// Reads of the log, and windows made again, a second, while the past is held against a config that changed: what is new does not
+/// wait for it.
+const READS_AGAIN: usize = 8;
+const MADE_AGAIN: usize = 64;
+
+/// The past held against a config that wants a device to tell something else of itself.
+struct Again {
+    /// These devices, and the marks that say that it is done.
+    marks: BTreeMap<DeviceId, u64>,
+    /// Where to go on reading; `None` before the first time.
+    next: Option<Seq>,
+    read: bool,
+    slots: BTreeSet<Late>,
+}
 
 pub struct Windows {
     gateway: String,
     lengths: BTreeMap<Metric, Vec<u32>>,
     zones: BTreeMap<DeviceId, TimeZone>,
     default_zone: TimeZone,
+    /// What devices must say of themselves for their values to take part.
+    nameplates: BTreeMap<DeviceId, Nameplate>,
+    again: Option<Again>,
     /// Windows that ended longer ago are not made again.
     horizon_ms: i64,
     /// Made when this boot first has a clock.
@@ -46,7 +66,22 @@ impl Windows {
         let next = Seq(store.mark(FROM)?.unwrap_or(1));
         let seen = Seq(store.mark(SEEN)?.unwrap_or(0));
         let horizon_ms = i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX);
-        Ok(Self { gateway, lengths, zones, default_zone, horizon_ms, windower: None, next, seen })
+        let nameplates = BTreeMap::new();
+        Ok(Self { gateway, lengths, zones, default_zone, nameplates, again: None, horizon_ms, windower: None, next, seen })
+    }
+
+    /// What devices must have told of themselves for their values to take part. Where that is another than before, windows of the
+    /// horizon are made again.
+    pub fn admitting(self, nameplates: BTreeMap<DeviceId, Nameplate>, store: &Store) -> Result<Self, StoreError> {
+        let mut marks = BTreeMap::new();
+        for (device, nameplate) in &nameplates {
+            let (before, now) = (store.mark(&format!("{NAMEPLATE}{device}"))?.unwrap_or(0), nameplate.fingerprint());
+            if before != now {
+                marks.insert(*device, now);
+            }
+        }
+        let again = Again { marks, next: None, read: false, slots: BTreeSet::new() };
+        Ok(Self { nameplates, again: Some(again).filter(|again| !again.marks.is_empty()), ..self })
     }
 
     /// Takes in what was appended since the last call, once this boot has a clock, and appends the windows that are due.
@@ -74,8 +109,67 @@ impl Windows {
             let until = u64::try_from(windower.closed_until().0).unwrap_or(0);
             store.append_and_mark(drafts, &[(FROM, from.0), (SEEN, self.next.0), (UNTIL, until)])?;
         }
+        let again = self.go_over_again(store, anchors, &mut windower, stamp, wall.at)?;
         self.windower = Some(windower);
+        Ok(made + again)
+    }
+
+    /// A step of it; an error leaves the rest to the next start.
+    fn go_over_again(
+        &mut self,
+        store: &mut Store,
+        anchors: &Anchors,
+        windower: &mut Windower,
+        stamp: Stamp,
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
+        let Some(mut again) = self.again.take() else { return Ok(0) };
+        let oldest = now.plus_ms(-self.horizon_ms);
+        for _ in 0..READS_AGAIN {
+            let long_ago = |boot, arrived| anchors.wall(boot, arrived).is_some_and(|wall| wall.at < oldest);
+            let next = again.next.map_or_else(|| store.first_after(long_ago), Ok)?;
+            let records = if again.read { Vec::new() } else { store.read(next, OPEN, READ_LIMIT)? };
+            let Some((last, _)) = records.last() else {
+                again.read = true;
+                break;
+            };
+            again.next = Some(last.next());
+            let of_these = records.iter().filter(|(_, record)| again.marks.contains_key(&record.device));
+            let slots: Vec<Late> = of_these.flat_map(|(seq, record)| self.doubtful(record, *seq, anchors, windower)).collect();
+            again.slots.extend(slots);
+        }
+        let closed = |slot: Slot| slot.end() <= windower.closed_until() && slot.end() > oldest;
+        let mut drafts = Vec::new();
+        for _ in 0..if again.read { MADE_AGAIN } else { 0 } {
+            let Some(late) = again.slots.pop_first() else { break };
+            if closed(late.slot) {
+                drafts.extend(self.remake(store, anchors, &late)?.map(|window| self.draft(store, stamp, late.stream, window)));
+            }
+        }
+        let made = drafts.len();
+        let done = again.read && again.slots.is_empty();
+        let marks: Vec<(String, u64)> =
+            again.marks.iter().map(|(device, mark)| (format!("{NAMEPLATE}{device}"), *mark)).collect();
+        let marks: Vec<(&str, u64)> = marks.iter().filter(|_| done).map(|(name, mark)| (name.as_str(), *mark)).collect();
+        if made > 0 || done {
+            store.append_and_mark(drafts, &marks)?;
+        }
+        self.again = Some(again).filter(|_| !done);
         Ok(made)
+    }
+
+    /// Slots whose windows may say something else now: those of what does not fit now, and those that left something out.
+    fn doubtful(&self, record: &Record, seq: Seq, anchors: &Anchors, windower: &mut Windower) -> Vec<Late> {
+        let Some(stream) = record.stream else { return Vec::new() };
+        if let Body::Window(window) = &record.body {
+            let left_out = window.excluded.iter().any(|(why, _)| *why == Exclusion::DeviceMismatch);
+            let slot = Slot { start: window.start, length_s: window.length_s };
+            // A value speaks into the next slot.
+            return [slot, slot.next()].into_iter().filter(|_| left_out).map(|slot| Late { stream, slot }).collect();
+        }
+        let point = self.measured(record, anchors).and_then(|at| self.point(record, seq, at));
+        let fits_not = point.filter(|point| point.kind == PointKind::Excluded(Exclusion::DeviceMismatch));
+        fits_not.map(|point| windower.push(stream, point)).unwrap_or_default()
     }
 
     /// Begins again from the marks in the store, as after a restart: what was made last did not reach it.
@@ -107,13 +201,17 @@ impl Windows {
             self.next = last.next();
             for (seq, record) in &records {
                 let Some(stream) = record.stream else { continue };
-                let point = self.measured(record, anchors).and_then(|at| Point::of(record, *seq, at));
+                let point = self.measured(record, anchors).and_then(|at| self.point(record, *seq, at));
                 let late = point.map(|point| windower.push(stream, point)).unwrap_or_default();
                 if *seq >= self.seen {
                     all_late.extend(late);
                 }
             }
         }
+    }
+
+    fn point(&self, record: &Record, seq: Seq, at: Timestamp) -> Option<Point> {
+        Point::of(record, seq, at, self.nameplates.get(&record.device))
     }
 
     /// A time that nobody vouches for puts a value into no window.
@@ -139,7 +237,7 @@ impl Windows {
             }
             _ => {
                 let at = self.measured(&record, anchors).filter(|at| *at >= from && *at < slot.end());
-                points.extend(at.and_then(|at| Point::of(&record, seq, at)));
+                points.extend(at.and_then(|at| self.point(&record, seq, at)));
             }
         })?;
         let window = make_window(stream, *slot, slot.start, slot.end(), &points);
@@ -154,6 +252,7 @@ impl Windows {
             stream: Some(stream),
             stamp,
             body: Body::Window(window),
+            nameplate: None,
         }
     }
 }

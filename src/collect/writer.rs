@@ -13,15 +13,16 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::adverts::{self, Advert, AdvertFormat, Adverts};
+use super::bonds;
 use super::trouble::{Missed, Reaction, Ring, Trouble, decide};
 use super::{
-    AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, Joined, Joining, NotAudited, Retain,
-    RetainSettings, Retrieved, StoreStatus, Taken, ToAudit, Windows, take, take_records,
+    AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, Joined, Joining, NameplateState, NotAudited,
+    Retain, RetainSettings, Retrieved, StoreStatus, Taken, ToAudit, Windows, take, take_records,
 };
 use crate::monitor::machine::Process;
 use crate::profile::Profile;
-use crate::radio::{Advertised, BondState, BootClock, Durable, Heard, InformationField, RadioEvent};
-use crate::reading::{Anchor, Anchors, Body, ClockQuality, DeviceId, Metric, Stamp, Value};
+use crate::radio::{Advertised, BondState, Bonds, BootClock, Durable, Heard, InformationField, RadioEvent};
+use crate::reading::{Anchor, Anchors, Body, ClockQuality, DeviceId, Metric, Nameplate, Stamp, Value};
 use crate::store::ballast::Ballast;
 use crate::store::{AuditEntry, Damage, Draft, MAX_RECORDS, Store, StoreError};
 
@@ -61,6 +62,8 @@ pub struct CollectSettings {
     pub retain: RetainSettings,
     /// What is durable of what devices number, for whoever asks them for more.
     pub durable: Durable,
+    /// With which adapter devices are bonded, kept for the next start.
+    pub bonds: Bonds,
 }
 
 #[derive(Clone, Debug)]
@@ -74,6 +77,8 @@ pub struct CollectedDevice {
     pub profile: Option<Arc<Profile>>,
     /// How its advertisements are read, where it is read by them.
     pub advert: Option<AdvertFormat>,
+    /// What it must tell of itself; blank: anything.
+    pub nameplate: Nameplate,
 }
 
 pub struct Collector {
@@ -83,6 +88,7 @@ pub struct Collector {
     anchors: Anchors,
     boot: BootClock,
     ring: Ring,
+    bonds_kept: BTreeMap<DeviceId, DeviceId>,
     /// When the oldest draft in the ring must be on the card, or be tried again.
     due: Option<Instant>,
     /// Since a write failed that may succeed later.
@@ -137,7 +143,9 @@ impl Collector {
         let retain = Retain::new(settings.retain.clone());
         let mut ballast = Ballast::find(&settings.retain.state_dir);
         ballast.restore(retain.disk());
+        let bonds_kept = settings.bonds.all();
         Ok(Self {
+            bonds_kept,
             settings,
             store,
             windows,
@@ -273,6 +281,7 @@ impl Collector {
                     device.information.insert(information_name(field).to_owned(), text);
                 }
             }
+            RadioEvent::Told { device, nameplate } => self.told(device, &nameplate),
             RadioEvent::Health(health) => {
                 for device in &mut self.status.devices {
                     if let Some(count) = health.flooded.get(&device.address) {
@@ -404,7 +413,7 @@ impl Collector {
         let now = self.stamp();
         let mut drafts = self.ring.front(COMMIT);
         let taken = drafts.len();
-        let sources: Vec<(DeviceId, Option<u32>)> = drafts.iter().map(|draft| (draft.device, sequence(draft))).collect();
+        let sources: Vec<(DeviceId, Option<u32>)> = drafts.iter().map(|draft| (draft.device, self.sequence(draft))).collect();
         if let Some(trouble) = &self.trouble {
             drafts.extend(self.ring.gaps(trouble.gap_reason(), now, &self.anchors));
         }
@@ -515,6 +524,7 @@ impl Collector {
         self.waited()?;
         if self.trouble.is_none() {
             self.make_windows()?;
+            self.keep_bonds()?;
         }
         self.retain()?;
         if let Ok(stats) = self.store.stats() {
@@ -541,6 +551,20 @@ impl Collector {
             any |= self.joined(place, joined);
         }
         if any && self.trouble.is_none() { self.commit() } else { Ok(()) }
+    }
+
+    fn keep_bonds(&mut self) -> Result<(), CollectError> {
+        let bonds = self.settings.bonds.all();
+        if bonds == self.bonds_kept {
+            return Ok(());
+        }
+        match bonds::keep(&mut self.store, &self.bonds_kept, &bonds) {
+            Ok(()) => self.bonds_kept = bonds,
+            Err(error) if decide(&error) == Reaction::End => return Err(error.into()),
+            // It is tried again at the next tick.
+            Err(_) => {}
+        }
+        Ok(())
     }
 
     fn make_windows(&mut self) -> Result<(), CollectError> {
@@ -687,6 +711,36 @@ impl Collector {
         }
     }
 
+    /// The number the device gave it. Those of another device under its address say nothing of what it has told.
+    fn sequence(&self, draft: &Draft) -> Option<u32> {
+        let Body::Reading(reading) = &draft.body else { return None };
+        let place = self.places.get(&draft.device)?;
+        let admitted = self.settings.devices[*place].nameplate.admits(draft.nameplate.as_ref());
+        reading.sequence.filter(|_| admitted)
+    }
+
+    /// What a device told of itself in this connection, held against the config.
+    fn told(&mut self, device: DeviceId, told: &Nameplate) {
+        let Some(&place) = self.places.get(&device) else { return };
+        let difference = self.settings.devices[place].nameplate.difference(told);
+        let status = &mut self.status.devices[place];
+        for (field, text) in [(InformationField::SerialNumber, &told.serial), (InformationField::Model, &told.model)] {
+            let name = information_name(field);
+            match text {
+                Some(text) => drop(status.information.insert(name.to_owned(), text.clone())),
+                None => drop(status.information.remove(name)),
+            }
+        }
+        status.nameplate = Some(if difference.is_some() { NameplateState::Differs } else { NameplateState::Fits });
+        status.mismatch = difference.map(|difference| {
+            tracing::warn!(%device, difference, "another device than the config names: what it measures is held");
+            format!(
+                "it tells {difference}: its readings are held. If this is the device meant, correct the config and restart bedrail; \
+                 else take the device away and see `bedrail held list`"
+            )
+        });
+    }
+
     fn device(&mut self, device: DeviceId) -> Option<&mut DeviceStatus> {
         self.places.get(&device).map(|place| &mut self.status.devices[*place])
     }
@@ -704,14 +758,6 @@ fn count(counts: &mut BTreeMap<String, u64>, name: &str) {
         *n += 1;
     } else if counts.len() < MAX_REASONS {
         counts.insert(name.to_owned(), 1);
-    }
-}
-
-/// The number the device gave it.
-const fn sequence(draft: &Draft) -> Option<u32> {
-    match &draft.body {
-        Body::Reading(reading) => reading.sequence,
-        _ => None,
     }
 }
 

@@ -11,7 +11,7 @@ use super::settings::{
 };
 use super::typed::{FromValue, WindowLength};
 use super::{Env, Explained, Origin};
-use crate::reading::METRICS;
+use crate::reading::{METRICS, Nameplate};
 
 /// Only for a document without errors.
 pub fn settings(document: &Document, env: &Env) -> Settings {
@@ -115,7 +115,7 @@ fn device(document: &Document, section: &Section, gateway: &GatewaySettings, mon
         user: device.get("user"),
         from: device.get("from"),
         history: device.need("history"),
-        serial: device.get("serial"),
+        nameplate: Nameplate { serial: device.get("serial"), model: device.get("model") },
         asset: device.get("asset"),
         profile_id: device.get("profile"),
         profile: None,

@@ -79,7 +79,6 @@ const DEVICES: &str = "more kinds of devices";
 const FHIR: &str = "the FHIR route";
 const HL7: &str = "the HL7 route";
 const HTTP: &str = "the HTTP route";
-const IDENTITY: &str = "checking a device's serial number";
 const SCAN: &str = "the scan station";
 
 const ROUTE_KINDS: Kind = Kind::Choice { words: &["mqtt"], later: &[("fhir", FHIR), ("hl7", HL7), ("http", HTTP)] };
@@ -226,7 +225,12 @@ pub const KEYS: &[Key] = &[
         words(Priority::WORDS),
         "Who connects first: \"high\", \"normal\", \"low\"; absent: high for a kind that streams, else normal.",
     ),
-    soon("device[].serial", Text, Preset::Absent, "Must match Device Information, else its readings are held.", IDENTITY),
+    may(
+        "device[].serial",
+        Kind::Told,
+        "Serial number (2A25) it must tell in Device Information, letter by letter; else its readings are held.",
+    ),
+    may("device[].model", Kind::Told, "Model number (2A24) it must tell in Device Information; else its readings are held."),
     key(
         "device[].bond",
         words(Bond::WORDS),

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 
 use super::secret::{CredentialsDir, SecretRef};
 use crate::profile::Profile;
-use crate::reading::{Decimal, DeviceId, Metric, SubjectKey, Summary, Timestamp, Unit, UserIndex};
+use crate::reading::{Decimal, DeviceId, Metric, Nameplate, SubjectKey, Summary, Timestamp, Unit, UserIndex};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -128,7 +128,8 @@ pub struct DeviceSettings {
     /// Start of the configured assignment; absent: when it is first applied, never "always".
     pub from: Option<Timestamp>,
     pub history: History,
-    pub serial: Option<String>,
+    /// What it must tell of itself; blank: anything.
+    pub nameplate: Nameplate,
     pub asset: Option<String>,
     /// How it is read, where it has no standard service, and by which file once that is read.
     pub profile_id: Option<String>,

@@ -9,7 +9,7 @@ use toml::de::DeValue;
 
 use super::secret::{SecretRef, is_credential_name};
 use super::settings::{Agreement, Carry, When};
-use crate::reading::{Decimal, DeviceId, Metric, SubjectKey, Timestamp, Unit};
+use crate::reading::{Decimal, DeviceId, Metric, Nameplate, SubjectKey, Timestamp, Unit};
 pub use crate::words::{did_you_mean, nearest, shown};
 
 const DAY_S: u64 = 86_400;
@@ -20,6 +20,8 @@ const MIN_WINDOW_S: u64 = 10;
 pub enum Kind {
     /// Any text of at most 256 characters.
     Text,
+    /// What a device tells of itself, as the radio reads it.
+    Told,
     /// A name of ours: in topics, file names and commands.
     Name,
     Integer {
@@ -104,6 +106,7 @@ impl Kind {
     pub fn wants(&self) -> String {
         match self {
             Kind::Text => "text in quotes".to_owned(),
+            Kind::Told => format!("text of at most {} characters, as the device tells it", Nameplate::MAX_CHARS),
             Kind::Name => "a name of letters, digits, `-`, `_` and `.`, at most 64 characters".to_owned(),
             Kind::Integer { min, max, unit } => format!("a whole number of {unit} from {min} to {max}"),
             Kind::Boolean => "true or false".to_owned(),
@@ -179,10 +182,14 @@ impl Kind {
             Some(_) => wrong("out of range"),
         };
         match self {
-            Kind::Text if text.trim().is_empty() => Err("it is empty; write text, or leave the key out".to_owned()),
+            Kind::Text | Kind::Told if text.trim().is_empty() => Err("it is empty; write text, or leave the key out".to_owned()),
             Kind::Text if text.chars().count() > 256 || text.chars().any(char::is_control) => {
                 Err("it is no single line of at most 256 characters; shorten it".to_owned())
             }
+            Kind::Told if text.trim() != text || text.chars().any(char::is_control) => {
+                wrong("not what a device can tell: it begins or ends with a space, or holds a control character")
+            }
+            Kind::Told if text.chars().count() > Nameplate::MAX_CHARS => wrong("longer than what is read of a device"),
             Kind::Name if !is_name(text) => wrong("not a name"),
             Kind::Duration { min, max } => in_range(duration_ms(text), (*min, *max), "a duration"),
             Kind::WindowLength if window_length_s(text).is_none() => wrong("no length of a window"),

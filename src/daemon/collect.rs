@@ -13,12 +13,12 @@ use super::{DaemonError, Keys, bell};
 use crate::api;
 use crate::collect::{
     AdvertFormat, Audit, CollectSettings, CollectStatus, CollectedDevice, Collector, Missed, Reads, RetainSettings, Windows,
-    watch_clock,
+    kept_bonds, watch_clock,
 };
 use crate::config::{AdvertName, Bond, DeviceKind, DeviceSettings, Priority, Settings};
 use crate::gatt;
 use crate::profile::Mode;
-use crate::radio::{self, BootClock, Deadlines, Durable, Pace, RadioDevice, RadioSettings, Requests, Sharing};
+use crate::radio::{self, Bonds, BootClock, Deadlines, Durable, Pace, RadioDevice, RadioSettings, Requests, Sharing};
 use crate::reading::{METRICS, Metric};
 use crate::store::Store;
 
@@ -41,12 +41,13 @@ pub fn start(
     let lengths = METRICS.iter().map(|row| (row.metric, settings.window_lengths(row.metric).into_iter().collect())).collect();
     let zones: BTreeMap<_, _> = settings.devices.iter().map(|device| (device.id, device.timezone.clone())).collect();
     let windows = Windows::new(gateway.id.clone(), lengths, zones, gateway.timezone.clone(), settings.store.horizon, &store)?;
+    let nameplates = settings.devices.iter().map(|device| (device.id, device.nameplate.clone())).collect();
+    let windows = windows.admitting(nameplates, &store)?;
     let (publish, status) = watch::channel(CollectStatus::default());
     let ring = bell::ringer(gateway.runtime_dir.join(bell::NAME));
-    let durable = Durable::default();
-    let collector =
-        Collector::new(collect_settings(settings, &keys.of_devices, durable.clone()), store, windows, boot, publish, ring)
-            .map_err(collect_error)?;
+    let (durable, bonds) = (Durable::default(), bonds(settings, &store)?);
+    let collected = collect_settings(settings, &keys.of_devices, durable.clone(), bonds.clone());
+    let collector = Collector::new(collected, store, windows, boot, publish, ring).map_err(collect_error)?;
     let collector = collector.after(missed);
 
     let requests = Requests::default();
@@ -66,7 +67,7 @@ pub fn start(
     // The writer ends after the radio, so that what was heard is on the card.
     let writer_stop = CancellationToken::new();
     let radio_done = writer_stop.clone();
-    let radio_settings = radio_settings(settings, &keys.of_devices, requests, durable);
+    let radio_settings = radio_settings(settings, &keys.of_devices, requests, durable, bonds);
     tasks.spawn(async move {
         let result = radio::run(radio_settings, heard, radio_stop).await;
         radio_done.cancel();
@@ -88,7 +89,14 @@ fn collect_error(error: crate::collect::CollectError) -> DaemonError {
     }
 }
 
-fn collect_settings(settings: &Settings, secrets: &DeviceSecrets, durable: Durable) -> CollectSettings {
+/// Of a device that may not pair any more no bond is waited for.
+fn bonds(settings: &Settings, store: &Store) -> Result<Bonds, DaemonError> {
+    let mut kept = kept_bonds(store)?;
+    kept.retain(|id, _| settings.device(*id).is_some_and(|device| device.bond != Bond::None));
+    Ok(Bonds::new(kept))
+}
+
+fn collect_settings(settings: &Settings, secrets: &DeviceSecrets, durable: Durable, bonds: Bonds) -> CollectSettings {
     let device = |device: &DeviceSettings| CollectedDevice {
         id: device.id,
         name: device.name.clone(),
@@ -96,6 +104,7 @@ fn collect_settings(settings: &Settings, secrets: &DeviceSecrets, durable: Durab
         zone: device.timezone.clone(),
         profile: device.profile.clone(),
         advert: advert_format(device, secrets),
+        nameplate: device.nameplate.clone(),
     };
     CollectSettings {
         gateway: settings.gateway.id.clone(),
@@ -104,6 +113,7 @@ fn collect_settings(settings: &Settings, secrets: &DeviceSecrets, durable: Durab
         devices: settings.devices.iter().map(device).collect(),
         retain: retain_settings(settings),
         durable,
+        bonds,
     }
 }
 
@@ -147,7 +157,13 @@ fn retain_settings(settings: &Settings) -> RetainSettings {
     }
 }
 
-fn radio_settings(settings: &Settings, secrets: &DeviceSecrets, requests: Requests, durable: Durable) -> RadioSettings {
+fn radio_settings(
+    settings: &Settings,
+    secrets: &DeviceSecrets,
+    requests: Requests,
+    durable: Durable,
+    bonds: Bonds,
+) -> RadioSettings {
     let device = |device: &DeviceSettings| {
         let kind = gatt::device_kinds().iter().find(|kind| kind.name == device.kind.name());
         let asked = kind.into_iter().flat_map(|kind| kind.features.iter().chain(kind.read));
@@ -164,6 +180,7 @@ fn radio_settings(settings: &Settings, secrets: &DeviceSecrets, requests: Reques
             read,
             clock,
             adverts: advertised(device),
+            ask_nameplate: !device.nameplate.is_blank(),
             bond: match device.bond {
                 Bond::None => radio::Bond::None,
                 Bond::JustWorks => radio::Bond::JustWorks,
@@ -190,6 +207,7 @@ fn radio_settings(settings: &Settings, secrets: &DeviceSecrets, requests: Reques
         deadlines: Deadlines::default(),
         pace: Pace::default(),
         durable,
+        bonds,
         requests,
     }
 }

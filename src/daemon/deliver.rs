@@ -153,7 +153,8 @@ pub fn gateway_topic(settings: &Settings) -> String {
 fn route_settings(settings: &Settings, route: &config::RouteSettings, mqtt: &MqttSettings) -> RouteSettings {
     let devices = settings.devices.iter().map(|device| {
         let label = DeviceLabel { name: device.name.clone(), kind: device.kind.name().to_owned() };
-        (device.id, RouteDevice { label, zone: device.timezone.clone(), history: device.history })
+        let (zone, nameplate) = (device.timezone.clone(), device.nameplate.clone());
+        (device.id, RouteDevice { label, zone, history: device.history, nameplate })
     });
     let preferences = METRICS.iter().map(|row| {
         let metric = settings.metric(row.metric);

@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
-use crate::collect::{CollectStatus, DeviceStatus};
+use crate::collect::{CollectStatus, DeviceStatus, NameplateState};
 use crate::config::Settings;
 use crate::deliver::{RouteState, RouteStatus};
 use crate::monitor::machine::{Process, temperature_centi_c};
@@ -182,6 +182,7 @@ impl Monitor {
                 raised: transition.to.is_some(),
                 detail: transition.detail(),
             }),
+            nameplate: None,
         }
     }
 
@@ -200,6 +201,7 @@ impl Monitor {
                 silent_after_ms: millis(device.silent_after),
                 listened_from,
                 heard_before: self.heard_before.get(&device.id).copied(),
+                mismatch: if device.nameplate.is_blank() { Some(false) } else { status.and_then(mismatch) },
                 ..device_facts(status)
             }
         });
@@ -254,6 +256,7 @@ fn device_facts(status: Option<&DeviceStatus>) -> DeviceFacts {
         id: DeviceId::GATEWAY,
         state: status.map(|status| status.state.name()),
         bond: status.and_then(|status| BondState::known(&status.bond)),
+        mismatch: None,
         silent_after_ms: 0,
         listened_from: BootMillis(0),
         heard: status.and_then(|status| status.heard_ms).map(BootMillis),
@@ -263,6 +266,11 @@ fn device_facts(status: Option<&DeviceStatus>) -> DeviceFacts {
         clock_offset_s: status.and_then(|status| status.clock_offset_s),
         rejected: status.map(|status| status.rejected.clone()).unwrap_or_default(),
     }
+}
+
+/// Nothing is known of it until it was connected.
+fn mismatch(status: &DeviceStatus) -> Option<bool> {
+    Some(status.nameplate? == NameplateState::Differs)
 }
 
 fn route_facts(status: &RouteStatus) -> RouteFacts {

@@ -2,7 +2,7 @@
 //! where they belong; more, or older ones, wait for a person, and so does what can't be taken back.
 
 use crate::reading::{Body, Record, SubjectKey, Timestamp};
-use crate::ward::Ward;
+use crate::ward::{HoldReason, Ward};
 
 use super::Decision;
 use crate::config::Retract;
@@ -34,6 +34,8 @@ pub fn stays(ward: &Ward, record: &Record, subject: &SubjectKey, now: &Decision)
     let belongs = match now {
         Decision::Send { binding: Some(binding), .. } | Decision::Choose(binding) => Some(binding.subject.clone()),
         Decision::Cut(edges) => first_side(ward, record, edges),
+        // The config says otherwise of its device than when it was sent; of whom it is the ward says nothing new.
+        Decision::Hold(HoldReason::DeviceMismatch) => return true,
         // A newer version speaks for it; asked of that one.
         _ => None,
     };

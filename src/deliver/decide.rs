@@ -8,8 +8,8 @@ use jiff::tz::TimeZone;
 use super::{Lane, Share, SpotRules};
 use crate::config::{Bind, History};
 use crate::reading::{
-    Anchors, Body, Class, ClockQuality, DeviceId, Instant, Metric, Modality, Record, SubjectKey, Summary, Timestamp, UserIndex,
-    WallTime,
+    Anchors, Body, Class, ClockQuality, DeviceId, Instant, Metric, Modality, Nameplate, Record, SubjectKey, Summary, Timestamp,
+    UserIndex, WallTime,
 };
 use crate::ward::{Binding, HoldReason, Ward};
 
@@ -45,6 +45,8 @@ pub struct Known<'a> {
     /// Of the device.
     pub zone: &'a TimeZone,
     pub history: History,
+    /// What the device must have told of itself.
+    pub nameplate: Option<&'a Nameplate>,
     /// The newest version of this record that the route may see.
     pub newest: u32,
     /// What it is to the scan in whose time it was measured, if there was one.
@@ -108,6 +110,9 @@ pub fn decide(record: &Record, lane: Lane, rules: &Rules, known: &Known<'_>) -> 
     if lane == Lane::Live && (record.stamp.stored || matches!(record.body, Body::Retraction(_))) {
         return Decision::Backlog;
     }
+    if known.nameplate.is_some_and(|wanted| !wanted.admits(record.nameplate.as_ref())) {
+        return of_another_device(record, known);
+    }
     if rules.hold_questionable && matches!(&record.body, Body::Reading(reading) if reading.class == Class::Questionable) {
         return Decision::Hold(HoldReason::Questionable);
     }
@@ -162,6 +167,14 @@ pub fn carries(record: &Record, rules: &Rules) -> bool {
         // What explains missing or wrong values goes wherever values went.
         Body::Gap(_) => true,
         Body::Retraction(_) => true,
+    }
+}
+
+/// Whoever it is of, and whatever a person said of whose it is: only that it is nobody's can be said of it.
+fn of_another_device(record: &Record, known: &Known<'_>) -> Decision {
+    match known.ward.named(&record.id) {
+        Some(None) => Decision::Settle(Settled::Discarded),
+        _ => Decision::Hold(HoldReason::DeviceMismatch),
     }
 }
 

@@ -174,6 +174,7 @@ mod tests {
             stream: Some(stream),
             stamp: Stamp { boot: BootId([0; 16]), arrived: BootMillis(0), device_time: None, device_clock: None, stored: false },
             body: Body::Event(Event::NoValue(NoValue::SensorOff)),
+            nameplate: None,
         }
     }
 

@@ -7,7 +7,7 @@ use super::route::RouteSettings;
 use super::{Choice, DeviceLabel};
 use crate::clean::{Candidate, Point, Preference, Slot, choose as choose_stream, cut, make_window};
 use crate::radio::BootClock;
-use crate::reading::{Anchors, Body, DeviceId, Instant, Record, Seq, Stamp, StreamKey, Timestamp, Window};
+use crate::reading::{Anchors, Body, DeviceId, Instant, Nameplate, Record, Seq, Stamp, StreamKey, Timestamp, Window};
 use crate::store::{Draft, Identity, Store, StoreError};
 use crate::ward::{Binding, Ward};
 
@@ -27,7 +27,8 @@ pub fn make(
     let (Body::Window(window), Some(stream)) = (&record.body, record.stream) else { return Ok(()) };
     let zone = settings.devices.get(&record.device).map_or(&settings.default_zone, |device| &device.zone);
     let slot = Slot { start: window.start, length_s: window.length_s };
-    let points = points(store, anchors, zone, &stream, slot)?;
+    let wanted = settings.devices.get(&record.device).map(|device| &device.nameplate);
+    let points = points(store, anchors, zone, wanted, &stream, slot)?;
     let stamp = Stamp { boot: boot.id(), arrived: boot.now(), device_time: None, device_clock: None, stored: false };
     let key = store.site_key().clone();
     let whole = key.window_id(&settings.gateway, &stream, window.length_s, window.start);
@@ -35,13 +36,20 @@ pub fn make(
         let side = make_window(&stream, slot, from, to, &points)?;
         let id = if from == slot.start { whole } else { key.side_id(whole, from) };
         let identity = Identity::Window { id, side: true };
-        Some(Draft { identity, device: record.device, stream: Some(stream), stamp, body: Body::Window(side) })
+        Some(Draft { identity, device: record.device, stream: Some(stream), stamp, body: Body::Window(side), nameplate: None })
     });
     store.append(sides.collect())?;
     Ok(())
 }
 
-fn points(store: &Store, anchors: &Anchors, zone: &TimeZone, stream: &StreamKey, slot: Slot) -> Result<Vec<Point>, StoreError> {
+fn points(
+    store: &Store,
+    anchors: &Anchors,
+    zone: &TimeZone,
+    wanted: Option<&Nameplate>,
+    stream: &StreamKey,
+    slot: Slot,
+) -> Result<Vec<Point>, StoreError> {
     let from = slot.reads_from(stream.metric);
     let mut points = Vec::new();
     let reaches_back = |boot, arrived| anchors.wall(boot, arrived).is_none_or(|wall| wall.at >= from);
@@ -50,7 +58,7 @@ fn points(store: &Store, anchors: &Anchors, zone: &TimeZone, stream: &StreamKey,
             Instant::Ambiguous(_) | Instant::Unknown => None,
             instant => instant.wall().map(|wall| wall.at),
         };
-        let point = at.filter(|at| *at >= from && *at < slot.end()).and_then(|at| Point::of(&record, seq, at));
+        let point = at.filter(|at| *at >= from && *at < slot.end()).and_then(|at| Point::of(&record, seq, at, wanted));
         points.extend(point);
     })?;
     Ok(points)

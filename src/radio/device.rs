@@ -20,7 +20,7 @@ use super::central::{Central, CentralError, Handle};
 use super::event::RadioEvent;
 use super::fetch::{self, Durable};
 use super::pairing::{self, PairError, UnderWay};
-use super::place::Held;
+use super::place::{Bonds, Held};
 use super::queue::Standing;
 use super::requests::{Request, RequestError, What};
 use super::session::{Action, Event, Failure, Session};
@@ -44,6 +44,7 @@ pub struct Shared {
     pub turns: Turns,
     pub may_pair: MayPair,
     pub held: Held,
+    pub bonds: Bonds,
     pub durable: Durable,
     pub events: mpsc::Sender<RadioEvent>,
     pub clock_decoder: ClockDecoder,
@@ -89,6 +90,8 @@ struct Bonding {
     removed: bool,
     /// Where a bond was made that is not the one configured.
     undo: Option<String>,
+    /// Why it is not to be had, since the adapter that has its bond is away; until it is told.
+    away: Option<String>,
     quiet: Option<Quiet>,
 }
 
@@ -134,6 +137,8 @@ impl Device {
         requests: mpsc::Receiver<Request>,
     ) -> Self {
         let seed = RandomState::new().hash_one(device.id.octets());
+        let facts = Facts::default();
+        facts.link_begins(&device);
         Self {
             session: Session::new(shared.deadlines, seed),
             shared,
@@ -143,7 +148,7 @@ impl Device {
             turn: None,
             handles: BTreeMap::new(),
             readers: JoinSet::new(),
-            facts: Facts::default(),
+            facts,
             link: None,
             requests,
             bond: Bonding::default(),
@@ -192,6 +197,11 @@ impl Device {
                 Some(request) = self.requests.recv() => self.answer(request).await,
             };
             for event in events {
+                match event {
+                    Event::LinkUp => self.facts.link_begins(&self.device),
+                    Event::LinkDown | Event::Gone => self.facts.link_ended(),
+                    _ => {}
+                }
                 if self.bond.watch.note(Instant::now(), &event, self.bond.paired) {
                     self.bond_is_lost();
                 }
@@ -232,6 +242,9 @@ impl Device {
     fn look(&mut self) -> Vec<Event> {
         let now = self.state.borrow_and_update().clone();
         let before = std::mem::replace(&mut self.seen, now.clone());
+        if let Some(adapter) = now.bond_away.filter(|_| now.bond_away != before.bond_away) {
+            self.bond.away = Some(self.bond_is_away(adapter));
+        }
         let (lost, broke) = (now.losses != before.losses, now.breaks != before.breaks);
         self.bond.removed &= !lost;
         if let Some(path) = now.path.as_ref().filter(|_| !self.bond.removed) {
@@ -433,6 +446,14 @@ impl Device {
         self.bond.be_quiet(Some(Instant::now() + self.shared.deadlines.retry_suspect));
     }
 
+    fn bond_is_away(&self, adapter: DeviceId) -> String {
+        let name = &self.device.name;
+        format!(
+            "device \"{name}\" has its bond with adapter {adapter}, which is not there or has no power, and is paired with no other by \
+             itself; plug that in again, or name another one as its `adapter` in the config and restart bedrail"
+        )
+    }
+
     fn quiet_is_over(&mut self) -> Vec<Event> {
         let heard = self.bond.quiet.take().is_some_and(|quiet| quiet.heard);
         if heard { vec![Event::Seen] } else { vec![] }
@@ -467,12 +488,14 @@ impl Device {
         let name = || self.device.name.clone();
         match self.device.bond {
             Bond::None => Err(RequestError::NoBonding(name())),
-            _ if self.bond.paired => Err(RequestError::Bonded(name())),
+            // A person may choose another adapter.
+            _ if self.bond.paired && self.seen.bond_away.is_none() => Err(RequestError::Bonded(name())),
             _ => Ok(()),
         }
     }
 
     async fn begin_pairing(&mut self, stands_by: Duration) -> Vec<Event> {
+        self.shared.bonds.forget(self.device.id);
         self.bond.asked = Some(Instant::now() + stands_by);
         (self.bond.quiet, self.bond.state) = (None, BondState::Bonding);
         // Pairing is a step of connecting.
@@ -484,10 +507,15 @@ impl Device {
     }
 
     async fn forget(&mut self) -> Result<(), RequestError> {
-        let path = self.seen.path.clone().filter(|_| self.bond.paired);
-        let Some(path) = path else { return Err(RequestError::NotBonded(self.device.name.clone())) };
-        self.shared.bus.remove_device(&path).await.map_err(|error| RequestError::BlueZ(error.to_string()))?;
-        self.bond = Bonding { told: std::mem::take(&mut self.bond.told), removed: true, ..Bonding::default() };
+        match self.seen.path.clone().filter(|_| self.bond.paired) {
+            Some(path) => self.shared.bus.remove_device(&path).await.map_err(|error| RequestError::BlueZ(error.to_string()))?,
+            // What BlueZ keeps of an adapter that is away it keeps.
+            None if self.seen.bond_away.is_some() => {}
+            None => return Err(RequestError::NotBonded(self.device.name.clone())),
+        }
+        self.shared.bonds.forget(self.device.id);
+        let told = std::mem::take(&mut self.bond.told);
+        self.bond = Bonding { told, removed: self.seen.path.is_some(), ..Bonding::default() };
         // Otherwise it would be paired anew with the next advertisement.
         self.bond.be_quiet(None);
         Ok(())
@@ -501,6 +529,7 @@ impl Device {
             Err(error) => warn!(device = %self.device.id, %error, "the bond made without the passkey is not removed"),
         }
         self.bond.paired = false;
+        self.shared.bonds.forget(self.device.id);
         self.facts.lock().security = SecurityLevel::None;
         self.refuse(&PairError::WithoutPasskey(self.device.name.clone()));
     }
@@ -529,6 +558,9 @@ impl Device {
     }
 
     async fn tell_bond(&mut self) {
+        if let Some(reason) = self.bond.away.take() {
+            self.report(RadioEvent::Lost { device: self.device.id, reason }).await;
+        }
         if self.bond.told != self.bond.state {
             self.bond.told.clone_from(&self.bond.state);
             self.report(RadioEvent::Bond { device: self.device.id, state: self.bond.state.clone() }).await;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::bond::BondState;
 use crate::gatt::Source;
 use crate::procedure::Outcome;
-use crate::reading::{BootMillis, DeviceId, DeviceTime, SecurityLevel};
+use crate::reading::{BootMillis, DeviceId, DeviceTime, Nameplate, SecurityLevel};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RadioEvent {
@@ -38,6 +38,11 @@ pub enum RadioEvent {
         device: DeviceId,
         field: InformationField,
         text: String,
+    },
+    /// What a device that was asked told of itself, before it was subscribed to.
+    Told {
+        device: DeviceId,
+        nameplate: Nameplate,
     },
     /// The Bluetooth daemon or the adapter came or went.
     Adapter {
@@ -126,4 +131,6 @@ pub struct Heard {
     /// The device's clock as read in this connection, where it has one.
     pub device_clock: Option<(DeviceTime, BootMillis)>,
     pub security: SecurityLevel,
+    /// What the device told of itself in this connection; `None`: it was not asked.
+    pub nameplate: Option<Nameplate>,
 }

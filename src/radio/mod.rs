@@ -39,6 +39,7 @@ pub use fetch::Durable;
 pub use liveness::Rung;
 pub use nearby::{MAX_NEARBY, Nearby};
 pub use overseer::MANY_RULES;
+pub use place::Bonds;
 pub use requests::{RequestError, Requests, STANDS_BY, What};
 pub use settings::{ClockDecoder, Deadlines, Pace, Priority, RadioDevice, RadioSettings, Sharing};
 pub use supervisor::{EVENT_QUEUE, run};

@@ -3,7 +3,7 @@
 //! A device stays where it has a link. Otherwise it goes where it has a bond and where it is heard; among those to its own
 //! adapter, so that the devices are spread and come back to an adapter that was away.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::reading::DeviceId;
@@ -53,6 +53,38 @@ impl Held {
 
     fn devices(&self) -> MutexGuard<'_, BTreeSet<DeviceId>> {
         self.0.lock().expect("nobody panics while holding the devices")
+    }
+}
+
+/// With which adapter each device that bonds has its bond: known from the start, or as BlueZ says. It stays while that adapter
+/// is away, so that the device is paired with no other by itself; whoever stores it shares it.
+#[derive(Clone, Debug, Default)]
+pub struct Bonds(Arc<Mutex<BTreeMap<DeviceId, DeviceId>>>);
+
+impl Bonds {
+    pub fn new(known: BTreeMap<DeviceId, DeviceId>) -> Self {
+        Self(Arc::new(Mutex::new(known)))
+    }
+
+    pub fn all(&self) -> BTreeMap<DeviceId, DeviceId> {
+        self.adapters().clone()
+    }
+
+    pub(super) fn of(&self, device: DeviceId) -> Option<DeviceId> {
+        self.adapters().get(&device).copied()
+    }
+
+    /// The first one counts until it is forgotten.
+    pub(super) fn made(&self, device: DeviceId, adapter: DeviceId) {
+        self.adapters().entry(device).or_insert(adapter);
+    }
+
+    pub(super) fn forget(&self, device: DeviceId) {
+        self.adapters().remove(&device);
+    }
+
+    fn adapters(&self) -> MutexGuard<'_, BTreeMap<DeviceId, DeviceId>> {
+        self.0.lock().expect("nobody panics while holding the bonds")
     }
 }
 

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::bond::Bond;
 use super::fetch::Durable;
+use super::place::Bonds;
 use super::requests::Requests;
 use crate::gatt::{Memory, Source};
 use crate::profile::Profile;
@@ -26,6 +27,8 @@ pub struct RadioSettings {
     pub pace: Pace,
     /// What is durable of what devices number.
     pub durable: Durable,
+    /// With which adapter devices are bonded.
+    pub bonds: Bonds,
     /// What people ask of it comes through here.
     pub requests: Requests,
 }
@@ -46,6 +49,8 @@ pub struct RadioDevice {
     pub clock: Vec<Uuid>,
     /// What is taken of its advertisements. One that is read by them is never connected to.
     pub adverts: Vec<Source>,
+    /// It is asked who it is before anything is subscribed, and every value says what it told.
+    pub ask_nameplate: bool,
     pub bond: Bond,
     pub priority: Priority,
     /// It goes on telling values while it is connected; others are done once they have told what was measured.

@@ -88,7 +88,7 @@ impl Link {
         // What is subscribed to is handed on from the stream, where a value that was read shows up as well.
         if !self.device.subscribe.contains(&uuid) {
             // The receiver is there as long as the radio runs.
-            let _ = self.events.send(self.facts.heard(self.device.id, uuid, octets)).await;
+            let _ = self.events.send(RadioEvent::Heard(self.facts.heard(self.device.id, uuid, octets))).await;
         }
         Ok(())
     }

@@ -64,6 +64,7 @@ pub async fn run(settings: RadioSettings, events: mpsc::Sender<RadioEvent>, stop
         turns: turns.clone(),
         may_pair,
         held,
+        bonds: settings.bonds.clone(),
         durable: settings.durable.clone(),
         events: inside.clone(),
         clock_decoder: settings.clock_decoder,
@@ -122,7 +123,7 @@ fn wanted(settings: &RadioSettings) -> Wanted {
     let pins = settings.devices.iter().filter_map(|device| Some((device.id, device.adapter?))).collect();
     let devices = settings.devices.iter().map(|device| device.id).collect();
     let adverts = settings.devices.iter().map(|device| (device.id, device.adverts.clone())).collect();
-    Wanted { adapters: settings.adapters.clone(), pins, devices, pairing, adverts }
+    Wanted { adapters: settings.adapters.clone(), pins, devices, pairing, bonds: settings.bonds.clone(), adverts }
 }
 
 /// Every adapter the config names, and how to call it.

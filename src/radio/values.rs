@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::StreamExt;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
@@ -14,39 +14,118 @@ use super::central::{Central, CentralError, Found, Handle};
 use super::event::{Heard, InformationField, RadioEvent};
 use super::settings::{ClockDecoder, RadioDevice};
 use super::steps::Link;
-use crate::gatt::told_better_by;
-use crate::reading::{BootMillis, DeviceId, DeviceTime, SecurityLevel};
+use crate::gatt::{sig_uuid, told_better_by};
+use crate::reading::{BootMillis, DeviceId, DeviceTime, Nameplate, SecurityLevel};
 
-/// A serial number has some twenty characters; a text beyond this makes no sense.
-const TEXT_LIMIT: usize = 64;
+const MODEL: Uuid = sig_uuid(0x2A24);
+const SERIAL_NUMBER: Uuid = sig_uuid(0x2A25);
+
+/// Values of a link that wait until its device has told who it is: some tenths of a second. Beyond it btleplug's queue holds
+/// what comes.
+const EARLY: usize = 64;
 
 /// What is known of the connection when a value arrives.
 #[derive(Clone, Default)]
-pub struct Facts(Arc<Mutex<Known>>);
+pub struct Facts {
+    known: Arc<Mutex<Known>>,
+    /// Wakes whoever waits for the nameplate.
+    told: Arc<Notify>,
+}
 
 pub struct Known {
     /// The device's clock, read in this connection.
     pub clock: Option<(DeviceTime, BootMillis)>,
     pub indicates_only: BTreeSet<Uuid>,
     pub security: SecurityLevel,
+    nameplate: Asked,
+    /// Counts links.
+    link: u64,
     /// Where a procedure under way listens in.
     pub tap: Option<mpsc::Sender<(Uuid, Vec<u8>)>>,
 }
 
+/// Who the device says it is, in this connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Asked {
+    /// Nobody wants to know.
+    #[default]
+    Not,
+    /// A link began, and nothing was told yet.
+    Awaited,
+    Told(Nameplate),
+}
+
 impl Default for Known {
     fn default() -> Self {
-        Self { clock: None, indicates_only: BTreeSet::new(), security: SecurityLevel::None, tap: None }
+        Self {
+            clock: None,
+            indicates_only: BTreeSet::new(),
+            security: SecurityLevel::None,
+            nameplate: Asked::Not,
+            link: 0,
+            tap: None,
+        }
     }
 }
 
 impl Facts {
     pub fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().expect("nobody panics while holding the facts")
+        self.known.lock().expect("nobody panics while holding the facts")
     }
 
-    pub fn heard(&self, device: DeviceId, characteristic: Uuid, octets: Vec<u8>) -> RadioEvent {
+    /// A link begins: what the last one told of itself is not true of this one.
+    pub fn link_begins(&self, device: &RadioDevice) {
+        let mut known = self.lock();
+        known.link += 1;
+        known.nameplate = if device.ask_nameplate { Asked::Awaited } else { Asked::Not };
+    }
+
+    /// What came over a link that ended before its device told who it is came from nobody known.
+    pub fn link_ended(&self) {
+        if self.awaits_nameplate() {
+            self.tell_nameplate(Nameplate::default());
+        }
+    }
+
+    fn tell_nameplate(&self, nameplate: Nameplate) {
+        self.lock().nameplate = Asked::Told(nameplate);
+        self.told.notify_waiters();
+    }
+
+    fn awaits_nameplate(&self) -> bool {
+        self.lock().nameplate == Asked::Awaited
+    }
+
+    /// `None` where nobody wants to know.
+    fn nameplate(&self) -> Option<Nameplate> {
+        match &self.lock().nameplate {
+            Asked::Not => None,
+            Asked::Awaited => Some(Nameplate::default()),
+            Asked::Told(nameplate) => Some(nameplate.clone()),
+        }
+    }
+
+    /// Of what came over a link that may be over: the next one's device says nothing of it.
+    fn nameplate_of(&self, link: u64) -> Option<Nameplate> {
+        let nameplate = self.nameplate();
+        if self.lock().link == link { nameplate } else { nameplate.map(|_| Nameplate::default()) }
+    }
+
+    /// Comes back when the device has told who it is, or its link ended without.
+    async fn nameplate_is_known(&self) {
+        loop {
+            let told = self.told.notified();
+            if !self.awaits_nameplate() {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    pub fn heard(&self, device: DeviceId, characteristic: Uuid, octets: Vec<u8>) -> Heard {
+        let nameplate = self.nameplate();
         let known = self.lock();
-        RadioEvent::Heard(Heard {
+        Heard {
             device,
             characteristic,
             octets,
@@ -54,7 +133,8 @@ impl Facts {
             indicated: known.indicates_only.contains(&characteristic),
             device_clock: known.clock,
             security: known.security,
-        })
+            nameplate,
+        }
     }
 }
 
@@ -87,7 +167,25 @@ pub async fn hand_on(
         }
     };
     let mut values = pin!(values);
-    while let Some((characteristic, octets)) = values.next().await {
+    let mut early = Vec::new();
+    loop {
+        // Biased: what came early goes before what follows it.
+        let (characteristic, octets) = tokio::select! {
+            biased;
+            () = facts.nameplate_is_known(), if !early.is_empty() => {
+                for (link, heard) in early.drain(..) {
+                    let heard = Heard { nameplate: facts.nameplate_of(link), ..heard };
+                    if events.send(RadioEvent::Heard(heard)).await.is_err() {
+                        return;
+                    }
+                }
+                continue;
+            }
+            value = values.next(), if early.len() < EARLY => match value {
+                Some(value) => value,
+                None => return,
+            },
+        };
         let tap = facts.lock().tap.clone();
         if let Some(tap) = tap {
             // Whoever listened may just have ended.
@@ -97,7 +195,10 @@ pub async fn hand_on(
         if !device.subscribe.contains(&characteristic) {
             continue;
         }
-        if events.send(facts.heard(device.id, characteristic, octets)).await.is_err() {
+        let heard = facts.heard(device.id, characteristic, octets);
+        if facts.awaits_nameplate() {
+            early.push((facts.lock().link, heard));
+        } else if events.send(RadioEvent::Heard(heard)).await.is_err() {
             return;
         }
     }
@@ -114,6 +215,10 @@ pub async fn subscribe(
 ) -> Result<Link, CentralError> {
     let found = handle.discover().await?;
     facts.lock().indicates_only = found.iter().filter(|f| f.indicates_only).map(|f| f.uuid).collect();
+    if device.ask_nameplate {
+        let nameplate = read_nameplate(&handle, &device, &found).await?;
+        facts.tell_nameplate(nameplate);
+    }
     read_clock(&handle, &device, &found, &facts, decoder).await;
     let link = Link { handle, device, found, facts, events };
     match &link.device.profile {
@@ -149,6 +254,23 @@ async fn subscribe_to_all(Link { handle, device, found, .. }: &Link) -> Result<(
     }
 }
 
+/// A device without Device Information, or that does not let it be read, tells nothing. A link that fails is another matter:
+/// what comes over the next one is not held for it.
+async fn read_nameplate(handle: &Handle, device: &RadioDevice, found: &[Found]) -> Result<Nameplate, CentralError> {
+    let mut nameplate = Nameplate::default();
+    for (uuid, text) in [(SERIAL_NUMBER, &mut nameplate.serial), (MODEL, &mut nameplate.model)] {
+        let Some(readable) = found.iter().find(|found| found.uuid == uuid && found.readable) else { continue };
+        match handle.read(readable).await {
+            Ok(octets) => *text = Some(information_text(&octets)).filter(|text| !text.is_empty()),
+            Err(error) if error.is_refusal() => {
+                warn!(device = %device.id, characteristic = %uuid, %error, "it does not let it be read who it is");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(nameplate)
+}
+
 async fn read_clock(handle: &Handle, device: &RadioDevice, found: &[Found], facts: &Facts, decoder: ClockDecoder) {
     for clock in device.clock.iter().filter_map(|uuid| found.iter().find(|f| f.uuid == *uuid && f.readable)) {
         match handle.read(clock).await {
@@ -167,7 +289,15 @@ async fn read_clock(handle: &Handle, device: &RadioDevice, found: &[Found], fact
 
 /// Reads what is worth knowing once a connection, but not worth delaying a measurement for.
 pub async fn read(Link { handle, device, found, facts, events }: &Link) {
-    for found in device.read.iter().filter_map(|uuid| found.iter().find(|found| found.readable && found.uuid == *uuid)) {
+    let told = facts.nameplate();
+    if let Some(nameplate) = &told
+        && events.send(RadioEvent::Told { device: device.id, nameplate: nameplate.clone() }).await.is_err()
+    {
+        return;
+    }
+    let asked = |uuid: Uuid| told.is_some() && [SERIAL_NUMBER, MODEL].contains(&uuid);
+    let wanted = device.read.iter().filter(|uuid| !asked(**uuid));
+    for found in wanted.filter_map(|uuid| found.iter().find(|found| found.readable && found.uuid == *uuid)) {
         let octets = match handle.read(found).await {
             Ok(octets) => octets,
             Err(error) => {
@@ -179,7 +309,7 @@ pub async fn read(Link { handle, device, found, facts, events }: &Link) {
             Some(field) => RadioEvent::Information { device: device.id, field, text: information_text(&octets) },
             // What is read shows up in the stream as well, and is handed on from there.
             None if device.subscribe.contains(&found.uuid) => continue,
-            None => facts.heard(device.id, found.uuid, octets),
+            None => RadioEvent::Heard(facts.heard(device.id, found.uuid, octets)),
         };
         if events.send(event).await.is_err() {
             return;
@@ -211,7 +341,11 @@ fn bluetooth_short(uuid: Uuid) -> Option<u16> {
 /// Devices pad with NULs and mix encodings; what cannot be read becomes U+FFFD.
 fn information_text(octets: &[u8]) -> String {
     let text = String::from_utf8_lossy(octets);
-    text.trim_matches(|c: char| c == '\0' || c.is_whitespace()).chars().filter(|c| !c.is_control()).take(TEXT_LIMIT).collect()
+    text.trim_matches(|c: char| c == '\0' || c.is_whitespace())
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(Nameplate::MAX_CHARS)
+        .collect()
 }
 
 #[cfg(test)]
@@ -222,7 +356,7 @@ mod tests {
     fn information_texts_lose_padding_and_stay_short() {
         assert_eq!(information_text(b"SN0042\0\0\0"), "SN0042");
         assert_eq!(information_text(b" Acme\xFF \n\0"), "Acme\u{FFFD}");
-        assert_eq!(information_text(&[b'x'; 500]).len(), TEXT_LIMIT);
+        assert_eq!(information_text(&[b'x'; 500]).len(), Nameplate::MAX_CHARS);
         assert_eq!(information_text(b""), "");
     }
 

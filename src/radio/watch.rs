@@ -11,7 +11,7 @@ use super::adverts::parts;
 use super::agent::MayPair;
 use super::bluez::{ADAPTER, DEVICE};
 use super::bond::Bond;
-use super::place::{Held, Place, choose};
+use super::place::{Bonds, Held, Place, choose};
 use crate::gatt::Source;
 use crate::reading::DeviceId;
 
@@ -68,6 +68,8 @@ pub struct DeviceState {
     pub breaks: u64,
     /// Counts advertisements BlueZ told of.
     pub heard: u64,
+    /// The adapter that has its bond, while that is not there or has no power.
+    pub bond_away: Option<DeviceId>,
 }
 
 /// One thing that BlueZ or the bus said.
@@ -116,6 +118,7 @@ pub struct Wanted {
     pub devices: Vec<DeviceId>,
     /// How those of them that may pair do.
     pub pairing: BTreeMap<DeviceId, Bond>,
+    pub bonds: Bonds,
     /// What is taken of the advertisements of those that are read by them.
     pub adverts: BTreeMap<DeviceId, Vec<Source>>,
 }
@@ -283,13 +286,30 @@ impl World {
         named.is_empty() || adapter.is_some_and(|address| named.contains(&address))
     }
 
+    /// A device that has a bond with one adapter is paired with no other by itself.
+    fn may_bond(&self, device: DeviceId, adapter: Option<DeviceId>) -> bool {
+        self.wanted.pins.contains_key(&device) || self.wanted.bonds.of(device).is_none_or(|has| adapter == Some(has))
+    }
+
+    fn bond_away(&self, device: DeviceId) -> Option<DeviceId> {
+        let has = self.wanted.bonds.of(device).filter(|_| !self.wanted.pins.contains_key(&device))?;
+        let state = self.adapter.borrow();
+        let works = |adapter: &Adapter| adapter.address == Some(has) && adapter.powered;
+        (!state.adapters.is_empty() && !state.adapters.values().any(works)).then_some(has)
+    }
+
+    fn adapter_of(&self, path: &str) -> Option<DeviceId> {
+        self.adapter.borrow().adapters.get(path.rsplit_once('/')?.0)?.address
+    }
+
     /// The object through which the device is reached.
     fn place(&self, device: DeviceId) -> Option<String> {
         let state = self.adapter.borrow();
         let order = self.order(device, &state.adapters);
         let places = self.objects.iter().filter(|(_, object)| object.device == device).filter_map(|(path, object)| {
             let adapter = state.adapters.get(path.rsplit_once('/')?.0)?;
-            self.may_use(device, adapter.address).then(|| Place {
+            let may_use = self.may_use(device, adapter.address) && (object.paired || self.may_bond(device, adapter.address));
+            may_use.then(|| Place {
                 path,
                 powered: adapter.powered,
                 connected: object.connected,
@@ -353,15 +373,22 @@ impl World {
         object.paired = flag(properties, "Paired").unwrap_or(object.paired);
         let (device, paired) = (object.device, object.paired);
         // One that has a bond has no business to pair: should it have lost its own, a person decides.
-        let how = self.wanted.pairing.get(&device).copied().filter(|_| !paired).unwrap_or_default();
+        let may_pair = !paired && self.may_bond(device, self.adapter_of(path));
+        let how = self.wanted.pairing.get(&device).copied().filter(|_| may_pair).unwrap_or_default();
         self.may_pair.set(path, how);
         Some(device)
     }
 
     fn publish(&self, device: DeviceId) {
         let found = self.place(device).and_then(|path| self.objects.get_key_value(&path));
+        let bonds = self.wanted.pairing.get(&device).is_some_and(|bond| *bond != Bond::None);
+        if let Some(adapter) = found.filter(|(_, object)| object.paired && bonds).and_then(|(path, _)| self.adapter_of(path)) {
+            self.wanted.bonds.made(device, adapter);
+        }
+        let bond_away = self.bond_away(device);
         self.devices[&device].send_if_modified(|state| {
-            let mut next = DeviceState { losses: state.losses, breaks: state.breaks, heard: state.heard, ..Default::default() };
+            let DeviceState { losses, breaks, heard, .. } = *state;
+            let mut next = DeviceState { losses, breaks, heard, bond_away, ..Default::default() };
             if let Some((path, object)) = found {
                 next.path = Some(path.clone());
                 (next.connected, next.resolved, next.paired) = (object.connected, object.resolved, object.paired);
@@ -420,6 +447,7 @@ mod tests {
             devices: vec![STRAP],
             pairing: [(STRAP, Bond::JustWorks)].into(),
             adverts: [(STRAP, vec![Source::Manufacturer(1)])].into(),
+            bonds: Bonds::default(),
         };
         let mut world = World::new(wanted, may_pair.clone(), Held::default());
         world.apply(Change::Owner(Some(":1.5".to_owned())));
@@ -510,7 +538,14 @@ mod tests {
         let devices: Vec<DeviceId> = (1..=4).map(|n| DeviceId::new([0xC0, 0xFF, 0xEE, 0, 0, n])).collect();
         let [one, two] = ["00:11:22:33:44:55", "66:66:66:66:66:66"];
         let pins = [(devices[3], one.parse().unwrap())].into();
-        let wanted = Wanted { adapters: vec![], pins, devices: devices.clone(), pairing: [].into(), adverts: [].into() };
+        let wanted = Wanted {
+            adapters: vec![],
+            pins,
+            devices: devices.clone(),
+            pairing: [].into(),
+            bonds: Bonds::default(),
+            adverts: [].into(),
+        };
         let mut world = World::new(wanted, MayPair::default(), Held::default());
         world.apply(Change::Owner(Some(":1.5".to_owned())));
         [adapter("hci0", one), adapter("hci1", two)].into_iter().for_each(|change| drop(world.apply(change)));
@@ -570,6 +605,30 @@ mod tests {
         assert_eq!(may_pair.how(STRAP_PATH), Bond::None);
         world.apply(changed(STRAP_PATH, &[("Paired", false.into())]));
         assert_eq!(may_pair.how(STRAP_PATH), Bond::JustWorks);
+    }
+
+    #[test]
+    fn a_device_that_has_a_bond_waits_for_its_adapter_and_is_paired_with_no_other() {
+        let may_pair = MayPair::default();
+        let (mut world, own, next) = (world(None, &may_pair), "00:11:22:33:44:55", "66:66:66:66:66:66");
+        let elsewhere = STRAP_PATH.replace("hci0", "hci1");
+        let state = world.watch_device(STRAP);
+        let at = || (state.borrow().path.clone(), state.borrow().bond_away);
+        [adapter("hci0", own), adapter("hci1", next), strap(STRAP_PATH)].into_iter().for_each(|change| drop(world.apply(change)));
+        world.apply(changed(STRAP_PATH, &[("Paired", true.into())]));
+        world.apply(strap(&elsewhere));
+        assert_eq!((may_pair.how(&elsewhere), at()), (Bond::None, (Some(STRAP_PATH.to_owned()), None)));
+        for interface in [DEVICE, ADAPTER] {
+            let path = if interface == DEVICE { STRAP_PATH } else { "/org/bluez/hci0" };
+            world.apply(Change::Removed { path: path.to_owned(), interfaces: vec![interface.to_owned()] });
+        }
+        world.apply(changed(&elsewhere, &[("RSSI", (-50i16).into())]));
+        assert_eq!((may_pair.how(&elsewhere), at()), (Bond::None, (None, own.parse().ok())), "it is heard there, and waits");
+        // After a restart it is known as well.
+        assert_eq!(world.wanted.bonds.all(), [(STRAP, own.parse().unwrap())].into());
+        world.wanted.bonds.forget(STRAP);
+        world.apply(changed(&elsewhere, &[("RSSI", (-51i16).into())]));
+        assert_eq!((may_pair.how(&elsewhere), at()), (Bond::JustWorks, (Some(elsewhere.clone()), None)), "a person said so");
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod decimal;
 mod id;
 mod metric;
 mod metrics;
+mod nameplate;
 mod record;
 mod stream;
 mod time;
@@ -16,6 +17,7 @@ pub use decimal::Decimal;
 pub use id::{ChartId, DeliveryId, Op, Placement, RecordId, SiteKey};
 pub use metric::{Component, ComponentRow, Limits, Metric, MetricRow, Modality, Site, Summary};
 pub use metrics::METRICS;
+pub use nameplate::Nameplate;
 pub use record::{
     Body, Class, Event, Exclusion, Flag, Gap, GapReason, NoValue, OutOfRange, Reading, Record, Retraction, Sample, SecurityLevel,
     Value, Waveform, Window, WindowSummary,

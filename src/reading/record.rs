@@ -1,10 +1,11 @@
 //! What the log holds. A record is immutable: a correction is a new record with the same id and the next version.
 //!
-//! These types are the body of a stored frame (see `store::frame`): changing a field is a new frame format version.
+//! These types are the body of a stored frame (see `store::frame`): changing a field is a new frame format version. What may
+//! be there or not is kept beside the records instead, and skipped here.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Component, Decimal, DeviceId, RecordId, Seq, Stamp, StreamKey, Timestamp, Unit};
+use super::{Component, Decimal, DeviceId, Nameplate, RecordId, Seq, Stamp, StreamKey, Timestamp, Unit};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -17,6 +18,9 @@ pub struct Record {
     pub stream: Option<StreamKey>,
     pub stamp: Stamp,
     pub body: Body,
+    /// What the device told of itself in the connection it came over; `None`: it was not asked, or it is no device's word.
+    #[serde(skip)]
+    pub nameplate: Option<Nameplate>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -322,6 +326,8 @@ pub enum Exclusion {
     NoValue,
     OutOfRange,
     Questionable,
+    /// It came from another device than the config names.
+    DeviceMismatch,
 }
 
 impl Exclusion {
@@ -330,6 +336,7 @@ impl Exclusion {
             Exclusion::NoValue => "no_value",
             Exclusion::OutOfRange => "out_of_range",
             Exclusion::Questionable => "questionable",
+            Exclusion::DeviceMismatch => "device_mismatch",
         }
     }
 }

@@ -261,6 +261,7 @@ impl Losses {
                 count: loss.count,
                 routes: loss.routes.into_iter().collect(),
             }),
+            nameplate: None,
         };
         self.gaps.into_iter().map(draft).collect()
     }

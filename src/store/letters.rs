@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
-use crate::reading::{BootId, BootMillis, Record, Seq};
+use crate::reading::{BootId, BootMillis, Nameplate, Record, Seq};
 
 /// The reason of a row whose record is pending again.
 const RETRIED: &str = "retry";
@@ -25,15 +25,16 @@ pub struct DeadRow {
     pub since: Option<(BootId, BootMillis)>,
 }
 
-/// What the column `record` holds. Rows of the first bedrails end after the record.
+/// What the column `record` holds. Rows of the first bedrails end after the record, those of later ones after `since`.
 #[derive(Serialize, Deserialize)]
 struct Kept<R> {
     record: R,
     since: Option<(BootId, BootMillis)>,
+    nameplate: Option<Nameplate>,
 }
 
 pub(super) fn bury(tx: &Transaction<'_>, route: i64, dead: &DeadRow) -> Result<(), StoreError> {
-    let kept = Kept { record: &dead.record, since: dead.since };
+    let kept = Kept { record: &dead.record, since: dead.since, nameplate: dead.record.nameplate.clone() };
     tx.prepare_cached("INSERT OR REPLACE INTO dead VALUES(?, ?, ?, ?, ?, ?)")?.execute(params![
         route,
         dead.seq.0 as i64,
@@ -106,10 +107,12 @@ fn seq(row: &Row<'_>) -> rusqlite::Result<Seq> {
 fn decode(row: &Row<'_>) -> Result<DeadRow, StoreError> {
     let seq = seq(row)?;
     let octets = row.get_ref(1)?.as_blob().unwrap_or_default();
-    let kept: Result<Kept<Record>, _> =
-        postcard::from_bytes(octets).or_else(|_| postcard::from_bytes(octets).map(|record| Kept { record, since: None }));
-    let Kept { record, since } =
+    let kept: Result<Kept<Record>, _> = postcard::from_bytes(octets)
+        .or_else(|_| postcard::from_bytes(octets).map(|(record, since)| Kept { record, since, nameplate: None }))
+        .or_else(|_| postcard::from_bytes(octets).map(|record| Kept { record, since: None, nameplate: None }));
+    let Kept { record, since, nameplate } =
         kept.map_err(|_| StoreError::Refused(format!("dead letter {seq} holds a record that does not decode")))?;
+    let record = Record { nameplate, ..record };
     Ok(DeadRow { seq, record, reason: row.get(2)?, detail: row.get(3)?, since })
 }
 
@@ -126,24 +129,35 @@ mod tests {
             stream: None,
             stamp: Stamp { boot: BootId([0; 16]), arrived: BootMillis(0), device_time: None, device_clock: None, stored: false },
             body: Body::Event(Event::NoValue(NoValue::SensorOff)),
+            nameplate: None,
         }
     }
 
     #[test]
-    fn a_dead_letter_of_an_older_bedrail_is_read_without_its_time() {
+    fn a_dead_letter_of_an_older_bedrail_is_read_without_what_it_did_not_keep() {
         let mut connection = Connection::open_in_memory().unwrap();
         connection
             .execute_batch("CREATE TABLE dead(route, seq, record, version, reason, detail, PRIMARY KEY(route, seq))")
             .unwrap();
-        let old = postcard::to_stdvec(&record()).unwrap();
-        connection.execute("INSERT INTO dead VALUES(1, 5, ?, 1, 'refused', '0x99')", [old]).unwrap();
+        let oldest = postcard::to_stdvec(&record()).unwrap();
+        connection.execute("INSERT INTO dead VALUES(1, 4, ?, 1, 'refused', '0x99')", [oldest]).unwrap();
         let since = Some((BootId([9; 16]), BootMillis(70)));
-        let new = DeadRow { seq: Seq(6), record: record(), reason: "too_large".into(), detail: String::new(), since };
+        let older = postcard::to_stdvec(&(record(), since)).unwrap();
+        connection.execute("INSERT INTO dead VALUES(1, 5, ?, 1, 'refused', '0x99')", [older]).unwrap();
+        let told = Nameplate { serial: Some("501".into()), model: None };
+        let new = DeadRow {
+            seq: Seq(6),
+            record: Record { nameplate: Some(told), ..record() },
+            reason: "too_large".into(),
+            detail: String::new(),
+            since,
+        };
         let tx = connection.transaction().unwrap();
         bury(&tx, 1, &new).unwrap();
         let rows = page(&tx, 1, Seq(0), 10).unwrap();
-        assert_eq!(rows[0], DeadRow { seq: Seq(5), reason: "refused".into(), detail: "0x99".into(), since: None, ..new.clone() });
-        assert_eq!(rows[1], new);
+        let before = DeadRow { seq: Seq(4), record: record(), reason: "refused".into(), detail: "0x99".into(), since: None };
+        assert_eq!(rows[..2], [before.clone(), DeadRow { seq: Seq(5), since, ..before }]);
+        assert_eq!(rows[2], new);
     }
 
     #[test]

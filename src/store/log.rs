@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::{StoreError, db, frame};
-use crate::reading::{Body, BootId, BootMillis, DeviceId, Flag, Record, RecordId, Seq, SiteKey, Stamp, StreamKey};
+use crate::reading::{Body, BootId, BootMillis, DeviceId, Flag, Nameplate, Record, RecordId, Seq, SiteKey, Stamp, StreamKey};
 
 /// A record on its way into the log.
 #[derive(Clone, Debug)]
@@ -16,6 +16,7 @@ pub struct Draft {
     pub stream: Option<StreamKey>,
     pub stamp: Stamp,
     pub body: Body,
+    pub nameplate: Option<Nameplate>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +98,7 @@ fn admit(
     seq: Seq,
     appended: &mut Appended,
 ) -> Result<Option<Record>, StoreError> {
-    let Draft { identity, device, stream, stamp, mut body } = draft;
+    let Draft { identity, device, stream, stamp, mut body, nameplate } = draft;
     let (id, version) = match identity {
         Identity::Arrival => (minter.site_key.arrival_id(&minter.gateway, device, minter.log, stamp.boot, seq), 1),
         Identity::Window { id, side } => (id, next_version(tx, id, side, seq)?),
@@ -124,7 +125,7 @@ fn admit(
             }
         },
     };
-    Ok(Some(Record { id, version, device, stream, stamp, body }))
+    Ok(Some(Record { id, version, device, stream, stamp, body, nameplate }))
 }
 
 fn seen(tx: &Transaction<'_>, id: RecordId) -> Result<Option<[u8; 8]>, StoreError> {
@@ -158,7 +159,7 @@ fn insert_frame(tx: &Transaction<'_>, streams: &mut Streams, first: Seq, records
             directory.push(n);
         }
     }
-    let body = frame::encode(records);
+    let (format, body) = frame::encode(records);
     let arrived = records.iter().map(|record| record.stamp.arrived.0 as i64);
     tx.prepare_cached("INSERT INTO frame VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)")?.execute(params![
         first.0 as i64,
@@ -166,7 +167,7 @@ fn insert_frame(tx: &Transaction<'_>, streams: &mut Streams, first: Seq, records
         records[0].stamp.boot.0,
         arrived.clone().min(),
         arrived.max(),
-        frame::FORMAT,
+        format,
         postcard::to_stdvec(&directory).expect("numbers encode"),
         body,
         frame::checksum(&body),

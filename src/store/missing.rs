@@ -105,7 +105,14 @@ pub(super) fn note_missing(
     }
     let drafts: Vec<Draft> = gaps
         .into_iter()
-        .map(|gap| Draft { identity: Identity::Arrival, device: DeviceId::GATEWAY, stream: None, stamp, body: Body::Gap(gap) })
+        .map(|gap| Draft {
+            identity: Identity::Arrival,
+            device: DeviceId::GATEWAY,
+            stream: None,
+            stamp,
+            body: Body::Gap(gap),
+            nameplate: None,
+        })
         .collect();
     // The site key is not at hand here; these ids have to differ from all others, not to agree with another gateway's.
     let minter = Minter {

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use super::{StoreError, db, frame, key};
 
 /// The schema this bedrail reads and writes; an older one is migrated, a newer one refused.
-pub const VERSION: i64 = 2;
+pub const VERSION: i64 = 3;
 
 /// `bedrail.db`: the log and what each route still has to do with it. No patient is named in it.
 const LOG: &str = "
@@ -70,7 +70,8 @@ pub enum Database {
 type Migration = fn(&Transaction<'_>, Database) -> Result<(), StoreError>;
 
 /// Forward only, each in one transaction: a crash leaves the old schema or the new one.
-const MIGRATIONS: &[(i64, Migration)] = &[(0, frames_get_checksums_and_pending_gets_lanes), (1, bindings_get_a_past)];
+const MIGRATIONS: &[(i64, Migration)] =
+    &[(0, frames_get_checksums_and_pending_gets_lanes), (1, bindings_get_a_past), (2, frames_may_have_nameplates)];
 
 /// Creates the schema in an empty file or brings an older one up; `true` when it created.
 pub fn bring_up(connection: &mut Connection, which: Database, path: &Path) -> Result<bool, StoreError> {
@@ -139,6 +140,12 @@ fn bindings_get_a_past(tx: &Transaction<'_>, which: Database) -> Result<(), Stor
     if which == Database::Log {
         tx.execute_batch("ALTER TABLE bound ADD COLUMN past BLOB NOT NULL DEFAULT x''")?;
     }
+    Ok(())
+}
+
+/// Frames of schema 3 may be of a format that a bedrail of schema 2 would take for damage: it is to refuse the file instead.
+#[allow(clippy::unnecessary_wraps, reason = "it is a migration like the others")]
+fn frames_may_have_nameplates(_: &Transaction<'_>, _: Database) -> Result<(), StoreError> {
     Ok(())
 }
 

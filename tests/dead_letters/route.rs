@@ -165,6 +165,7 @@ fn reading(seq: u64) -> Draft {
             parts: 1,
             security: SecurityLevel::Unknown,
         }),
+        nameplate: None,
     }
 }
 

@@ -22,7 +22,7 @@ pub fn item(stream: Option<StreamKey>, body: Body) -> Item {
     let wall = WallTime { at: NOON, quality: ClockQuality::Ntp, uncertainty_ms: 10 };
     Item {
         seq: Seq(42),
-        record: Record { id: RecordId([1; 16]), version: 1, device: OXIMETER, stream, stamp, body },
+        record: Record { id: RecordId([1; 16]), version: 1, device: OXIMETER, stream, stamp, body, nameplate: None },
         lane: Lane::Live,
         op: Op::Put,
         placement: Placement([2; 16]),

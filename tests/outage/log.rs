@@ -66,7 +66,15 @@ pub fn sent(carry: Carry) -> impl Fn(Kind) -> bool {
         spots: std::collections::BTreeMap::new(),
     };
     let (ward, anchors) = (Ward::default(), Anchors::default());
-    let known = Known { ward: &ward, anchors: &anchors, zone: &TimeZone::UTC, history: History::New, newest: 1, share: None };
+    let known = Known {
+        ward: &ward,
+        anchors: &anchors,
+        zone: &TimeZone::UTC,
+        history: History::New,
+        nameplate: None,
+        newest: 1,
+        share: None,
+    };
     let sends = |record: &Record| {
         let [live, backlog] = [Lane::Live, Lane::Backlog].map(|lane| decide(record, lane, &rules, &known));
         assert_eq!(live, backlog, "nothing here was stored by a device");
@@ -89,7 +97,7 @@ const DEVICE: DeviceId = DeviceId::new([0xA4, 0xC1, 0x38, 1, 2, 3]);
 fn record(body: Body) -> Record {
     let stamp = Stamp { boot: BootId([1; 16]), arrived: BootMillis(0), device_time: None, device_clock: None, stored: false };
     let stream = StreamKey { device: DEVICE, user: None, metric: Metric::Spo2, site: None, modality: Modality::Continuous };
-    Record { id: RecordId([2; 16]), version: 1, device: DEVICE, stream: Some(stream), stamp, body }
+    Record { id: RecordId([2; 16]), version: 1, device: DEVICE, stream: Some(stream), stamp, body, nameplate: None }
 }
 
 fn reading() -> Record {

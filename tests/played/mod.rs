@@ -151,6 +151,7 @@ impl Play {
             stream: Some(stream(n)),
             stamp,
             body: body(),
+            nameplate: None,
         });
         let drafts: Vec<Draft> = drafts.collect();
         self.appended += drafts.len() as u64;
@@ -181,7 +182,8 @@ impl Play {
             source: (Seq(1), Seq(1)),
         };
         let identity = Identity::Window { id: RecordId([7; 16]), side: false };
-        let draft = Draft { identity, device: device(0), stream: Some(stream(0)), stamp, body: Body::Window(window) };
+        let draft =
+            Draft { identity, device: device(0), stream: Some(stream(0)), stamp, body: Body::Window(window), nameplate: None };
         self.store().append(vec![draft]).unwrap();
         self.appended += 1;
         if let Some(running) = &self.running {

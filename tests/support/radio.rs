@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use bedrail::radio::{
-    Bond, Deadlines, Durable, EVENT_QUEUE, Heard, InformationField, Pace, Priority, RadioDevice, RadioError, RadioEvent,
+    Bond, Bonds, Deadlines, Durable, EVENT_QUEUE, Heard, InformationField, Pace, Priority, RadioDevice, RadioError, RadioEvent,
     RadioHealth, RadioSettings, Requests, Sharing, run,
 };
 use bedrail::reading::{DeviceId, DeviceTime};
@@ -44,6 +44,7 @@ pub fn wanted(device: &VirtualDevice) -> RadioDevice {
         profile: None,
         read: [&texts[..], &[BATTERY_LEVEL]].concat(),
         clock: vec![CURRENT_TIME, DATE_TIME],
+        ask_nameplate: false,
         bond: Bond::None,
         priority: Priority::Normal,
         streams: true,
@@ -95,6 +96,7 @@ pub fn settings(devices: Vec<RadioDevice>, pace: Pace) -> RadioSettings {
         deadlines: impatient(),
         pace,
         durable: Durable::default(),
+        bonds: Bonds::default(),
         requests: Requests::default(),
     }
 }
@@ -192,6 +194,7 @@ impl Radio {
             | RadioEvent::Ready { .. }
             | RadioEvent::Bond { .. }
             | RadioEvent::Retrieved { .. }
+            | RadioEvent::Told { .. }
             | RadioEvent::Adapter { .. } => {}
         }
     }

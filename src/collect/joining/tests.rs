@@ -14,6 +14,7 @@ fn heard(uuid: Uuid, octets: &[u8], at: u64) -> Heard {
         indicated: false,
         device_clock: None,
         security: SecurityLevel::Encrypted,
+        nameplate: None,
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Desk, DeskError};
 use crate::reading::{DeviceId, Record, Seq, SubjectKey, Timestamp};
 use crate::store::{Held, READ_LIMIT, RouteRow, StoreError};
-use crate::ward::{Change, EventSource};
+use crate::ward::{Change, EventSource, HoldReason};
 
 /// Records of one word at most: each is named in the ward's log, and a person who means more means an assignment.
 const MAX_NAMED: usize = 1_000;
@@ -66,7 +66,8 @@ impl Desk {
             self.known(patient)?;
         }
         let (_, run) = self.run_at(route, first)?;
-        if !run.reason.asks_whose() {
+        let nobodys = patient.is_none() && run.reason == HoldReason::DeviceMismatch;
+        if !run.reason.asks_whose() && !nobodys {
             return Err(DeskError::NotAQuestionOfWhose(run.reason));
         }
         let records = self.records_of(&run)?;

@@ -196,7 +196,8 @@ impl<D: Destination> Route<D> {
             let stamp =
                 Stamp { boot: self.boot.id(), arrived: self.boot.now(), device_time: None, device_clock: None, stored: false };
             let body = Body::Retraction(of);
-            let draft = Draft { identity: Identity::Arrival, device: record.device, stream: Some(stream), stamp, body };
+            let (identity, device) = (Identity::Arrival, record.device);
+            let draft = Draft { identity, device, stream: Some(stream), stamp, body, nameplate: None };
             self.change.append.push(draft);
             self.tally("retracted");
         }

@@ -35,7 +35,7 @@ use crate::config::{History, Order, Retract, When};
 use crate::monitor::Notice;
 use crate::radio::BootClock;
 use crate::reading::{
-    Anchors, Decimal, DeviceId, Metric, Placement, Record, RecordId, Seq, StreamKey, SubjectKey, Timestamp, Unit,
+    Anchors, Decimal, DeviceId, Metric, Nameplate, Placement, Record, RecordId, Seq, StreamKey, SubjectKey, Timestamp, Unit,
 };
 use crate::store::{EVICTIONS, RouteChange, RouteRow, Store, StoreError};
 use crate::ward::Ward;
@@ -55,6 +55,8 @@ pub struct RouteDevice {
     pub label: DeviceLabel,
     pub zone: TimeZone,
     pub history: History,
+    /// What it must tell of itself; blank: anything.
+    pub nameplate: Nameplate,
 }
 
 /// How one stream of several is chosen for a metric: names or kinds of devices, best first, and how far apart two may lie.

@@ -310,6 +310,7 @@ impl<D: Destination> Route<D> {
             anchors: &self.anchors,
             zone: self.zone(record.device),
             history: device.map_or(History::New, |device| device.history),
+            nameplate: device.map(|device| &device.nameplate),
             newest,
             share,
         };

@@ -93,7 +93,15 @@ fn older(script: Script, files: Files) -> Given {
 
 fn older_record(n: u64) -> Record {
     let (stream, draft) = (StreamKey { metric: Metric::HeartRate, ..stream(CUFF) }, arrival(CUFF, n as i64));
-    Record { id: RecordId([0; 16]), version: 1, device: CUFF, stream: Some(stream), stamp: draft.stamp, body: draft.body }
+    Record {
+        id: RecordId([0; 16]),
+        version: 1,
+        device: CUFF,
+        stream: Some(stream),
+        stamp: draft.stamp,
+        body: draft.body,
+        nameplate: None,
+    }
 }
 
 fn older_file() -> Files {

@@ -234,7 +234,7 @@ impl State {
 
     fn append(&mut self, version: u32, device: DeviceId, stream: Option<StreamKey>, stamp: Stamp, body: Body) {
         let seq = self.records.last().map_or(Seq(1), |(last, _)| last.next());
-        self.records.push((seq, Record { id: RecordId([0; 16]), version, device, stream, stamp, body }));
+        self.records.push((seq, Record { id: RecordId([0; 16]), version, device, stream, stamp, body, nameplate: None }));
     }
 }
 

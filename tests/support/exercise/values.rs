@@ -65,6 +65,7 @@ pub fn arrival(device: DeviceId, n: i64) -> Draft {
             parts: 1,
             security: SecurityLevel::Unknown,
         }),
+        nameplate: None,
     }
 }
 
