@@ -2,6 +2,7 @@
 
 mod ask;
 pub mod assign;
+mod census;
 pub mod check;
 pub mod dead_letters;
 pub mod decide;
@@ -56,7 +57,7 @@ enum Command {
     Assign(assign::AssignArgs),
     /// End an assignment
     Unassign(assign::UnassignArgs),
-    /// Show who is where
+    /// Show who is where, or import a list of it
     #[command(alias = "assignments")]
     Ward(ward::WardArgs),
     /// Say whose a record was taken to be, and by which events

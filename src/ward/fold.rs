@@ -147,6 +147,12 @@ impl Ward {
         self.beds.iter().flat_map(|(bed, occupants)| occupants.iter().map(move |i| (bed.as_str(), i)))
     }
 
+    /// The people in a bed at a time, each by the key they are known by.
+    pub fn lying_in(&self, bed: &str, at: Timestamp) -> impl Iterator<Item = &SubjectKey> {
+        let occupants = self.beds.get(bed).into_iter().flatten().filter(move |occupant| occupant.holds(at));
+        occupants.map(|occupant| self.known_as(&occupant.value))
+    }
+
     fn apply(&mut self, event: &WardEvent) {
         let (at, evidence) = (event.at, Evidence { n: event.n, learned: event.learned, source: event.source });
         match &event.change {

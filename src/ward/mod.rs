@@ -2,6 +2,7 @@
 //! A reading is bound for its own time and when it is sent, never to "the last patient"; what is in doubt is held.
 
 mod bind;
+mod census;
 mod config_sync;
 mod event;
 mod fold;
@@ -11,6 +12,7 @@ mod tests;
 mod words;
 
 pub use bind::{Affected, Binding, Guards, Rule};
+pub use census::{CensusError, CensusFormat, CensusRow, MAX_CENSUS, difference, one_person, parse as parse_census, with};
 pub use config_sync::{Standing, Wanted, sync};
 pub use event::{Change, EventSource, HoldReason, Movement, WardEvent};
 pub use fold::{Evidence, Interval, Spot, Ward};

@@ -1,6 +1,7 @@
 //! Where people's requests are carried out: who measures whom, who is who, and which route may send. It owns `ward.db`,
 //! keeps the folded ward that all routes follow, and audits what it does.
 
+mod census;
 mod decisions;
 mod held;
 mod letters;
@@ -17,6 +18,7 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 pub use self::letters::LetterPlace;
 use super::route::RouteCommand;
@@ -25,7 +27,7 @@ use crate::config::Bind;
 use crate::radio::BootClock;
 use crate::reading::{DeviceId, RecordId, Seq, SubjectKey, Timestamp, UserIndex};
 use crate::store::{AuditEntry, Store, StoreError, WardStore};
-use crate::ward::{Change, HoldReason, Phi, Wanted, Ward, WardEvent};
+use crate::ward::{CensusError, CensusFormat, Change, HoldReason, Phi, Wanted, Ward, WardEvent};
 
 /// The ward's config is applied as soon as the clock is known; it is looked at this often until then.
 const TICK: Duration = Duration::from_secs(1);
@@ -88,6 +90,8 @@ pub enum DeskRequest {
     DeadLetter { route: String, seq: Seq },
     RetryLetters { route: String, seqs: Vec<Seq>, actor: String },
     DropLetters { route: String, seqs: Vec<Seq>, yes: u64, actor: String },
+    Census { file: Phi<Zeroizing<Vec<u8>>>, format: CensusFormat },
+    ConfirmCensus { n: u64, yes: u64, actor: String },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +140,12 @@ pub enum DeskError {
     TooMany(usize),
     #[error("route \"{0}\" is not in the config: it sends nothing; `bedrail route drop` forgets it with its dead letters")]
     NotInConfig(String),
+    #[error("{0}")]
+    Census(#[from] CensusError),
+    #[error("{0} and {1} are one person by now, and the list has them in two beds")]
+    OnePerson(SubjectKey, SubjectKey),
+    #[error("the ward, or the list, is not what was shown any more; nothing was changed: look at the difference again")]
+    NoCensus,
     #[error("route \"{0}\" does not answer")]
     RouteSilent(String),
     #[error(transparent)]
@@ -153,6 +163,9 @@ pub struct Desk {
     synced: bool,
     /// The last change of the past that was shown and not made: what, from when, and when it was shown.
     shown: Option<(Change, Timestamp, Timestamp)>,
+    /// Likewise of a census, and how many were read.
+    shown_census: Option<census::PendingCensus>,
+    censuses: u64,
 }
 
 impl Desk {
@@ -168,7 +181,18 @@ impl Desk {
         }
         let events = ward_store.events()?;
         inputs.ward.send_replace(Arc::new(Ward::fold(&events)));
-        Ok(Self { settings, store, ward_store, events, boot, inputs, synced: false, shown: None })
+        Ok(Self {
+            settings,
+            store,
+            ward_store,
+            events,
+            boot,
+            inputs,
+            synced: false,
+            shown: None,
+            shown_census: None,
+            censuses: 0,
+        })
     }
 
     /// Runs until told to stop. Only a store that fails ends it with an error.
@@ -225,6 +249,8 @@ impl Desk {
             DeskRequest::DeadLetter { route, seq } => self.dead_letter(&route, seq).await,
             DeskRequest::RetryLetters { route, seqs, actor } => self.retry_letters(&route, seqs, &actor).await,
             DeskRequest::DropLetters { route, seqs, yes, actor } => self.drop_letters(&route, seqs, yes, &actor).await,
+            DeskRequest::Census { file, format } => self.census(&file, format),
+            DeskRequest::ConfirmCensus { n, yes, actor } => self.confirm_census(n, yes, &actor),
         }
     }
 

@@ -10,10 +10,10 @@ use crate::config::Bind;
 use crate::deliver::RouteCommand;
 use crate::reading::{Anchors, Body, DeviceId, Instant, Record, Seq, SubjectKey, Timestamp};
 use crate::store::{OPEN, READ_LIMIT, StoreError};
-use crate::ward::{Change, EventSource, Phi, Ward, WardEvent, sync};
+use crate::ward::{Change, EventSource, Phi, Ward, sync, with};
 
 /// A request for a moment this close to now is one for now: people's and the gateway's clocks differ.
-const NOW_MS: i64 = 5_000;
+pub(super) const NOW_MS: i64 = 5_000;
 /// Identifiers of one patient, as a document.
 const MAX_IDENTITY: usize = 64 << 10;
 
@@ -91,7 +91,7 @@ impl Desk {
     }
 
     /// How many of `records` are readings measured before `until`: windows and events follow their readings.
-    fn readings(&self, records: &[(Seq, Record)], until: Timestamp) -> Result<u64, StoreError> {
+    pub(super) fn readings(&self, records: &[(Seq, Record)], until: Timestamp) -> Result<u64, StoreError> {
         let anchors = self.store.anchors()?;
         let counts = |record: &Record| {
             matches!(record.body, Body::Reading(_)) && self.measured(&anchors, record).is_some_and(|at| at < until)
@@ -101,11 +101,13 @@ impl Desk {
 
     /// The records whose binding the change would alter.
     fn touched(&self, change: &Change, at: Timestamp, now: Timestamp) -> Result<Vec<(Seq, Record)>, StoreError> {
-        let event =
-            |n| WardEvent { n, at, learned: now, source: EventSource::Command, operator: String::new(), change: change.clone() };
-        let mut events = self.events.clone();
-        events.push(event(self.events.last().map_or(1, |event| event.n + 1)));
-        let affected = Ward::changes(&Ward::fold(&self.events), &Ward::fold(&events));
+        self.touched_by(&[(at, change.clone())], now)
+    }
+
+    pub(super) fn touched_by(&self, changes: &[(Timestamp, Change)], now: Timestamp) -> Result<Vec<(Seq, Record)>, StoreError> {
+        let before = Ward::fold(&self.events);
+        let affected = Ward::changes(&before, &with(&before, changes));
+        let at = changes.iter().map(|(at, _)| *at).min().unwrap_or(now);
         let anchors = self.store.anchors()?;
         // Nothing arrives before it was measured.
         let before = |boot, arrived| anchors.wall(boot, arrived).is_some_and(|wall| wall.at < at);
@@ -187,9 +189,7 @@ impl Desk {
     }
 
     pub(super) fn set_patient(&mut self, key: &SubjectKey, document: &Phi<Vec<u8>>, actor: &str) -> Result<Value, DeskError> {
-        if document.expose().len() > MAX_IDENTITY {
-            return Err(DeskError::IdentityTooLarge(document.expose().len()));
-        }
+        self.check_identity(document)?;
         // The parser's own message would quote the document.
         if !serde_json::from_slice::<Value>(document.expose()).is_ok_and(|value| value.is_object()) {
             return Err(DeskError::IdentityNotJson);
@@ -197,6 +197,11 @@ impl Desk {
         self.audit(actor, "patient set", key.as_str(), "")?;
         self.ward_store.set_identity(key, document)?;
         Ok(json!({ "patient": key }))
+    }
+
+    pub(super) fn check_identity(&self, document: &Phi<Vec<u8>>) -> Result<(), DeskError> {
+        let octets = document.expose().len();
+        if octets > MAX_IDENTITY { Err(DeskError::IdentityTooLarge(octets)) } else { Ok(()) }
     }
 
     pub(super) fn forget_patient(&mut self, key: &SubjectKey, actor: &str) -> Result<Value, DeskError> {

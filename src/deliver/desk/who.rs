@@ -25,6 +25,7 @@ impl Desk {
             let fields = [
                 ("device", json!(self.name_of(device))),
                 ("patient", json!(spot.value.subject)),
+                ("readings", json!(spot.value.readings)),
                 ("to", json!(spot.to.map(|to| to.to_string()))),
             ];
             self.entry_of(&ward, spot, &fields)
