@@ -19,6 +19,9 @@ use crate::ward::{CensusFormat, MAX_CENSUS, Phi};
 /// A little more than the largest identity document.
 const MAX_BODY: usize = 128 << 10;
 
+/// As of any other name.
+const MAX_STATION_NAME: usize = 64;
+
 #[derive(Clone)]
 pub struct DeliverState {
     pub desk: mpsc::Sender<(DeskRequest, oneshot::Sender<Result<Value, DeskError>>)>,
@@ -43,6 +46,7 @@ pub fn router(state: DeliverState) -> Router {
         .route("/v1/records/named/{id}", get(find_record))
         .route("/v1/census", post(census).layer(DefaultBodyLimit::max(MAX_CENSUS + 1)))
         .route("/v1/census/{n}", post(confirm_census))
+        .route("/v1/scans", post(scan))
         .route("/v1/decisions", get(decisions))
         .route("/v1/decisions/{route}/{seq}", post(decide))
         .route("/v1/dead-letters", get(dead_letters))
@@ -250,6 +254,24 @@ async fn confirm_census(
     Json(ConfirmBody { yes }): Json<ConfirmBody>,
 ) -> Response {
     state.ask(DeskRequest::ConfirmCensus { n, yes, actor }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScanBody {
+    station: String,
+    code: String,
+}
+
+async fn scan(State(state): State<DeliverState>, Actor(actor): Actor, body: Bytes) -> Response {
+    // The parser's own message might quote the code.
+    let Ok(ScanBody { station, code }) = serde_json::from_slice(&body) else {
+        return bad_request("a scan is {\"station\": NAME, \"code\": TEXT}");
+    };
+    if station.is_empty() || station.len() > MAX_STATION_NAME {
+        return bad_request("a station has a name of at most 64 octets");
+    }
+    state.ask(DeskRequest::Scan { station, code: Phi::new(code), actor }).await
 }
 
 async fn decisions(State(state): State<DeliverState>) -> Response {

@@ -15,6 +15,7 @@ pub mod patient;
 pub mod profile;
 pub mod record;
 pub mod route;
+pub mod scan_station;
 pub mod status;
 pub mod store;
 pub mod ward;
@@ -60,6 +61,8 @@ enum Command {
     /// Show who is where, or import a list of it
     #[command(alias = "assignments")]
     Ward(ward::WardArgs),
+    /// Read a scanner on a serial line: a wristband, then the label of a device
+    ScanStation(scan_station::ScanStationArgs),
     /// Say whose a record was taken to be, and by which events
     Why(record::RecordArgs),
     /// Say where a record is and has been
@@ -123,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Assign(args) => assign::assign(args),
         Command::Unassign(args) => assign::unassign(args),
         Command::Ward(args) => ward::run(args),
+        Command::ScanStation(args) => scan_station::run(args),
         Command::Why(args) => record::why(args),
         Command::Trace(args) => record::trace(args),
         Command::Held(command) => held::run(command),

@@ -6,10 +6,11 @@ use super::keys::{self, Key, Status};
 use super::secret::CredentialsDir;
 use super::settings::{
     BedSettings, ClientCertificate, DeviceSettings, FilterSettings, GatewaySettings, MetricSettings, MonitorSettings,
-    MqttSettings, PatientSettings, ProxySettings, RadioSettings, RouteKind, RouteSettings, SasSettings, Settings, StoreSettings,
-    Target, TlsSettings, WardSettings,
+    MqttSettings, PatientSettings, ProxySettings, RadioSettings, RouteKind, RouteSettings, SasSettings, ScanSettings, Settings,
+    StoreSettings, Target, TlsSettings, WardSettings,
 };
 use super::typed::{FromValue, WindowLength};
+use super::value::pattern;
 use super::{Env, Explained, Origin};
 use crate::reading::METRICS;
 
@@ -21,6 +22,7 @@ pub fn settings(document: &Document, env: &Env) -> Settings {
     Settings {
         store: store(document),
         ward: ward(document),
+        scan: scan(document),
         radio: radio(document),
         beds: all("bed[]").map(|section| BedSettings { id: Of(document, section).need("id") }).collect(),
         patients: all("patient[]").map(|section| patient(document, section)).collect(),
@@ -68,6 +70,12 @@ fn store(document: &Document) -> StoreSettings {
 fn ward(document: &Document) -> WardSettings {
     let ward = Of(document, document.single("ward"));
     WardSettings { key: ward.need("key"), back_dating: ward.need("back_dating") }
+}
+
+fn scan(document: &Document) -> ScanSettings {
+    let scan = Of(document, document.single("scan"));
+    let compiled = |key| scan.get::<String>(key).and_then(|text| pattern(&text));
+    ScanSettings { input: scan.get("input"), patterns: compiled("patient").zip(compiled("device")), within: scan.need("within") }
 }
 
 fn monitor(document: &Document) -> MonitorSettings {

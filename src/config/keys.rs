@@ -80,7 +80,6 @@ const FHIR: &str = "the FHIR route";
 const HL7: &str = "the HL7 route";
 const HTTP: &str = "the HTTP route";
 const IDENTITY: &str = "checking a device's serial number";
-const SCAN: &str = "the scan station";
 const SPOT: &str = "spot measurements";
 
 const ROUTE_KINDS: Kind = Kind::Choice { words: &["mqtt"], later: &[("fhir", FHIR), ("hl7", HL7), ("http", HTTP)] };
@@ -136,6 +135,19 @@ pub const KEYS: &[Key] = &[
     // Patients, beds and who may change the past.
     key("ward.key", Secret, r#"{ credential = "ward-key" }"#, "Opens the file with patients and assignments."),
     key("ward.back_dating", duration(0, DAY), r#""2 h""#, "How far back an assignment may begin."),
+    // The scan station.
+    may("scan.input", Path, "The scanner's serial line, for `bedrail scan-station`; absent: given there."),
+    may(
+        "scan.patient",
+        Kind::Pattern(&["visit", "key"]),
+        "Pattern of a wristband, with a group `visit` (the number of a visit) or `key` (the patient's key).",
+    ),
+    may(
+        "scan.device",
+        Kind::Pattern(&["asset", "name"]),
+        "Pattern of a device's label, with a group `asset` (device.asset) or `name` (device.name).",
+    ),
+    key("scan.within", duration(5 * S, 5 * MINUTE), r#""30 s""#, "How long a wristband waits for the device scanned after it."),
     // What others may know of the gateway, and when a condition of it is raised.
     key(
         "monitor.topic",
@@ -387,9 +399,6 @@ pub const KEYS: &[Key] = &[
     later("adt.guard.with_event_time", duration(0, HOUR), ADT, "Doubt around an event with a time of its own."),
     later("adt.guard.keyed_before", duration(0, DAY), ADT, "Doubt before an event that was keyed later."),
     later("adt.guard.keyed_after", duration(0, DAY), ADT, "Doubt after an event that was keyed later."),
-    later("scan.input", Path, SCAN, "The scanner's input device."),
-    later("scan.patient", Text, SCAN, "Pattern of a wristband."),
-    later("scan.device", Text, SCAN, "Pattern of a device label."),
 ];
 
 /// The key a path belongs to.

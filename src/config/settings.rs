@@ -16,6 +16,7 @@ pub struct Settings {
     pub gateway: GatewaySettings,
     pub store: StoreSettings,
     pub ward: WardSettings,
+    pub scan: ScanSettings,
     pub radio: RadioSettings,
     pub monitor: MonitorSettings,
     pub beds: Vec<BedSettings>,
@@ -78,6 +79,14 @@ pub struct StoreSettings {
 pub struct WardSettings {
     pub key: SecretRef,
     pub back_dating: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct ScanSettings {
+    pub input: Option<PathBuf>,
+    /// Of a wristband, and of a device's label; both or neither.
+    pub patterns: Option<(regex::Regex, regex::Regex)>,
+    pub within: Duration,
 }
 
 #[derive(Clone, Debug)]

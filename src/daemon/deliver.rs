@@ -11,24 +11,27 @@ use super::monitor::Monitor;
 use super::tasks::Tasks;
 use super::{DaemonError, Keys, bell, link};
 use crate::api::{self, DeliverState};
-use crate::config::{self, Bind, MqttSettings, Order, Questionable, Settings, Settle, Start};
+use crate::config::{self, Bind, MqttSettings, Order, Questionable, Settings, Settle, Start, Use};
 use crate::deliver::mqtt::{BatchOptions, MqttDestination, MqttOptions, TopicTemplate, batch, connect, subscribe};
 use crate::deliver::{
     Announcements, Carry, Desk, DeskInputs, DeskRoute, DeskSettings, DeviceLabel, Route, RouteDevice, RouteInputs, RouteSettings,
-    RouteStatus, Rules, StreamPreference,
+    RouteStatus, Rules, ScanSettings, StreamPreference,
 };
 use crate::monitor::home_assistant::{Announced, discovery};
 use crate::monitor::{Absence, Notice, Notices, Topics, offline};
 use crate::radio::BootClock;
 use crate::reading::METRICS;
 use crate::store::{AuditEntry, RouteRow, Store, WARD_FILE, WardStore};
-use crate::ward::{Standing, Wanted, Ward};
+use crate::ward::{CodeFormats, Standing, Wanted, Ward};
 
 /// Requests of people waiting for the desk.
 const REQUESTS: usize = 16;
 
 /// Records under way at once where they go in batches: eight full ones, six of them for the backlog.
 const BATCHED_WINDOW: usize = 8 * batch::MAX_RECORDS;
+
+/// For how long, in milliseconds, and for how many readings a scan gives a shared device to a patient.
+const SPOT: (i64, u16) = (5 * 60_000, 1);
 
 /// Why a route to patients is paused after `ward.db` was damaged.
 const WARD_LOST: &str = "assignments were lost when ward.db was damaged; check `bedrail ward`, then resume";
@@ -221,7 +224,14 @@ fn desk_settings(settings: &Settings) -> DeskSettings {
             wanted.push(Wanted { standing: Standing::Place { device: device.id, bed: bed.clone() }, from });
         }
     }
+    let scan = settings.scan.patterns.clone().map(|(patient, device)| ScanSettings {
+        formats: CodeFormats { patient, device },
+        within: settings.scan.within,
+        assets: settings.devices.iter().filter_map(|device| Some((device.asset.clone()?, device.name.clone()))).collect(),
+        shared: settings.devices.iter().filter(|device| device.usage == Use::Shared).map(|device| (device.id, SPOT)).collect(),
+    });
     DeskSettings {
+        scan,
         gateway: settings.gateway.id.clone(),
         devices: settings.devices.iter().map(|device| (device.name.clone(), device.id)).collect(),
         beds: settings.beds.iter().map(|bed| bed.id.clone()).collect(),

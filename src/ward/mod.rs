@@ -7,6 +7,7 @@ mod config_sync;
 mod event;
 mod fold;
 mod phi;
+mod scan;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -17,3 +18,4 @@ pub use config_sync::{Standing, Wanted, sync};
 pub use event::{Change, EventSource, HoldReason, Movement, WardEvent};
 pub use fold::{Evidence, Interval, Spot, Ward};
 pub use phi::Phi;
+pub use scan::{Code, CodeFormats, CodeReader, MAX_CODE, Scanned, Station, Step};

@@ -7,6 +7,7 @@ mod held;
 mod letters;
 mod records;
 mod routes;
+mod scan;
 mod ward;
 mod who;
 
@@ -21,13 +22,14 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 pub use self::letters::LetterPlace;
+pub use self::scan::ScanSettings;
 use super::route::RouteCommand;
 use super::status::RouteStatus;
 use crate::config::Bind;
 use crate::radio::BootClock;
 use crate::reading::{DeviceId, RecordId, Seq, SubjectKey, Timestamp, UserIndex};
 use crate::store::{AuditEntry, Store, StoreError, WardStore};
-use crate::ward::{CensusError, CensusFormat, Change, HoldReason, Phi, Wanted, Ward, WardEvent};
+use crate::ward::{CensusError, CensusFormat, Change, HoldReason, Phi, Station, Wanted, Ward, WardEvent};
 
 /// The ward's config is applied as soon as the clock is known; it is looked at this often until then.
 const TICK: Duration = Duration::from_secs(1);
@@ -43,6 +45,8 @@ pub struct DeskSettings {
     /// What the config says about who measures whom.
     pub wanted: Vec<Wanted>,
     pub patients: Vec<(SubjectKey, bool)>,
+    /// Absent: no code is known.
+    pub scan: Option<ScanSettings>,
 }
 
 /// A route, as the desk sees it.
@@ -92,6 +96,7 @@ pub enum DeskRequest {
     DropLetters { route: String, seqs: Vec<Seq>, yes: u64, actor: String },
     Census { file: Phi<Zeroizing<Vec<u8>>>, format: CensusFormat },
     ConfirmCensus { n: u64, yes: u64, actor: String },
+    Scan { station: String, code: Phi<String>, actor: String },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -146,6 +151,10 @@ pub enum DeskError {
     OnePerson(SubjectKey, SubjectKey),
     #[error("the ward, or the list, is not what was shown any more; nothing was changed: look at the difference again")]
     NoCensus,
+    #[error("the config does not say how wristbands and labels look; write scan.patient and scan.device")]
+    NoScan,
+    #[error("more stations than a gateway serves are in the middle of a scan; try again in a minute")]
+    TooManyStations,
     #[error("route \"{0}\" does not answer")]
     RouteSilent(String),
     #[error(transparent)]
@@ -166,6 +175,7 @@ pub struct Desk {
     /// Likewise of a census, and how many were read.
     shown_census: Option<census::PendingCensus>,
     censuses: u64,
+    stations: BTreeMap<String, Station>,
 }
 
 impl Desk {
@@ -192,6 +202,7 @@ impl Desk {
             shown: None,
             shown_census: None,
             censuses: 0,
+            stations: BTreeMap::new(),
         })
     }
 
@@ -251,6 +262,7 @@ impl Desk {
             DeskRequest::DropLetters { route, seqs, yes, actor } => self.drop_letters(&route, seqs, yes, &actor).await,
             DeskRequest::Census { file, format } => self.census(&file, format),
             DeskRequest::ConfirmCensus { n, yes, actor } => self.confirm_census(n, yes, &actor),
+            DeskRequest::Scan { station, code, actor } => self.scan(&station, &code, &actor),
         }
     }
 

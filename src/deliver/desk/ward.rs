@@ -212,7 +212,7 @@ impl Desk {
         Ok(json!({ "patient": key }))
     }
 
-    fn device(&self, name: &str) -> Result<DeviceId, DeskError> {
+    pub(super) fn device(&self, name: &str) -> Result<DeviceId, DeskError> {
         self.settings.devices.get(name).copied().ok_or_else(|| DeskError::UnknownDevice(name.to_owned()))
     }
 
