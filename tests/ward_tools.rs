@@ -266,3 +266,20 @@ fn a_census_is_shown_before_it_is_taken_over_and_a_second_time_it_changes_nothin
     assert!(printed.iter().all(|text| !text.contains(CANARY)), "a cell of the list was repeated: {printed:?}");
     assert!(rig.subscriber.messages().iter().all(|message| !message.raw.contains(CANARY)));
 }
+
+#[test]
+fn what_is_measured_within_the_guard_of_a_command_waits_for_a_person() {
+    let mut rig = Rig::new(env!("CARGO_BIN_EXE_bedrail"), &[strap("")], "", WARD);
+    rig.configure(&rig.route("chart", CHART_KEYS), &format!("{WARD}[ward]\nguard.command = \"1 h\"\n"));
+    rig.start(Shape::OneProcess);
+    rig.wait_until_heard(SOON);
+    rig.ask(&["assign", "--device", "strap", "p-anna"]);
+    std::thread::sleep(CLEAR_OF_THE_EDGE);
+    let count = measure(&mut rig, "strap", 2);
+    assert!(wait_until(SOON, || rig.route_status("chart")["held"] == json!({ "edge": count })), "{}", rig.route_status("chart"));
+    let first = rig.ask_json(&["held", "list"])[0]["first"].to_string();
+    let why = rig.ask_json(&["held", "show", "chart", &first])["why"].as_str().unwrap().to_owned();
+    assert!(why.contains("it goes from nobody to p-anna"), "{why}");
+    assert_eq!(rig.records_under(CHART).len(), 0);
+    rig.stop();
+}

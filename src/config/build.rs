@@ -5,9 +5,9 @@ use super::document::{Document, Section};
 use super::keys::{self, Key, Status};
 use super::secret::CredentialsDir;
 use super::settings::{
-    BedSettings, ClientCertificate, DeviceSettings, FilterSettings, GatewaySettings, MetricSettings, MonitorSettings,
-    MqttSettings, PatientSettings, ProxySettings, RadioSettings, RouteKind, RouteSettings, SasSettings, ScanSettings, Settings,
-    StoreSettings, Target, TlsSettings, WardSettings,
+    BedSettings, ClientCertificate, DeviceSettings, FilterSettings, GatewaySettings, GuardSettings, MetricSettings,
+    MonitorSettings, MqttSettings, PatientSettings, ProxySettings, RadioSettings, RouteKind, RouteSettings, SasSettings,
+    ScanSettings, Settings, StoreSettings, Target, TlsSettings, WardSettings,
 };
 use super::typed::{FromValue, WindowLength};
 use super::value::pattern;
@@ -69,7 +69,16 @@ fn store(document: &Document) -> StoreSettings {
 
 fn ward(document: &Document) -> WardSettings {
     let ward = Of(document, document.single("ward"));
-    WardSettings { key: ward.need("key"), back_dating: ward.need("back_dating") }
+    let adt = Of(document, document.single("adt"));
+    let guards = GuardSettings {
+        command: ward.need("guard.command"),
+        scan: ward.need("guard.scan"),
+        import: ward.need("guard.import"),
+        with_event_time: adt.need("guard.with_event_time"),
+        keyed_before: adt.need("guard.keyed_before"),
+        keyed_after: adt.need("guard.keyed_after"),
+    };
+    WardSettings { key: ward.need("key"), back_dating: ward.need("back_dating"), guards }
 }
 
 fn scan(document: &Document) -> ScanSettings {

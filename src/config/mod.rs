@@ -26,9 +26,9 @@ pub use keys::{KEYS, Key, Preset, Status};
 pub use secret::{CredentialsDir, SecretError, SecretRef};
 pub use settings::{
     Agreement, BedSettings, Bind, Bond, Carry, ClientCertificate, Compression, DeviceKind, DeviceSettings, Environment,
-    FilterSettings, GatewaySettings, History, MetricSettings, Mode, MonitorSettings, MqttSettings, Order, PatientSettings,
-    Priority, Protocol, ProxySettings, Questionable, RadioSettings, Retract, RouteKind, RouteSettings, SasSettings, ScanSettings,
-    Settings, Settle, Start, StoreSettings, Target, TlsSettings, Unheard, Use, WardSettings, When,
+    FilterSettings, GatewaySettings, GuardSettings, History, MetricSettings, Mode, MonitorSettings, MqttSettings, Order,
+    PatientSettings, Priority, Protocol, ProxySettings, Questionable, RadioSettings, Retract, RouteKind, RouteSettings,
+    SasSettings, ScanSettings, Settings, Settle, Start, StoreSettings, Target, TlsSettings, Unheard, Use, WardSettings, When,
 };
 pub use value::{Kind, TOPIC_FIELDS};
 

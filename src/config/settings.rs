@@ -79,6 +79,18 @@ pub struct StoreSettings {
 pub struct WardSettings {
     pub key: SecretRef,
     pub back_dating: Duration,
+    pub guards: GuardSettings,
+}
+
+/// How far a change of patient may be off in time, by who told it.
+#[derive(Clone, Copy, Debug)]
+pub struct GuardSettings {
+    pub command: Duration,
+    pub scan: Duration,
+    pub import: Duration,
+    pub with_event_time: Duration,
+    pub keyed_before: Duration,
+    pub keyed_after: Duration,
 }
 
 #[derive(Clone, Debug)]

@@ -22,7 +22,7 @@ use crate::monitor::{Absence, Notice, Notices, Topics, offline};
 use crate::radio::BootClock;
 use crate::reading::METRICS;
 use crate::store::{AuditEntry, RouteRow, Store, WARD_FILE, WardStore};
-use crate::ward::{CodeFormats, Standing, Wanted, Ward};
+use crate::ward::{CodeFormats, Guards, Standing, Wanted, Ward};
 
 /// Requests of people waiting for the desk.
 const REQUESTS: usize = 16;
@@ -238,7 +238,20 @@ fn desk_settings(settings: &Settings) -> DeskSettings {
         zones: settings.devices.iter().map(|device| (device.id, device.timezone.clone())).collect(),
         default_zone: settings.gateway.timezone.clone(),
         back_dating: settings.ward.back_dating,
+        guards: guards(&settings.ward.guards),
         wanted,
         patients: settings.patients.iter().map(|patient| (patient.key.clone(), patient.test)).collect(),
+    }
+}
+
+fn guards(settings: &config::GuardSettings) -> Guards {
+    let ms = |span: std::time::Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+    Guards {
+        command_ms: ms(settings.command),
+        scan_ms: ms(settings.scan),
+        import_ms: ms(settings.import),
+        with_event_time_ms: ms(settings.with_event_time),
+        keyed_before_ms: ms(settings.keyed_before),
+        keyed_after_ms: ms(settings.keyed_after),
     }
 }

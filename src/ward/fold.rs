@@ -106,6 +106,10 @@ impl Ward {
         Ward { guards, ..self }
     }
 
+    pub fn guards(&self) -> Guards {
+        self.guards
+    }
+
     /// A feed that is down or mute since then says nothing of who has left: what rests on it is held from there on.
     #[must_use]
     pub fn with_feed_silent_since(self, since: Option<Timestamp>) -> Ward {

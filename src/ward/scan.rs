@@ -174,7 +174,7 @@ mod tests {
         let pattern = |text| Regex::new(text).expect("a pattern");
         CodeFormats {
             patient: pattern("^(?<visit>V[0-9]{8}-[0-9]+)$|^PAT:(?<key>.+)$"),
-            device: pattern("^(?<asset>BME-[0-9]{5})$"),
+            device: pattern("^(?<asset>BME-[0-9]{5})$|^dev:(?<name>.+)$"),
         }
     }
 

@@ -29,7 +29,7 @@ use crate::config::Bind;
 use crate::radio::BootClock;
 use crate::reading::{DeviceId, RecordId, Seq, SubjectKey, Timestamp, UserIndex};
 use crate::store::{AuditEntry, Store, StoreError, WardStore};
-use crate::ward::{CensusError, CensusFormat, Change, HoldReason, Phi, Station, Wanted, Ward, WardEvent};
+use crate::ward::{CensusError, CensusFormat, Change, Guards, HoldReason, Phi, Station, Wanted, Ward, WardEvent};
 
 /// The ward's config is applied as soon as the clock is known; it is looked at this often until then.
 const TICK: Duration = Duration::from_secs(1);
@@ -42,6 +42,7 @@ pub struct DeskSettings {
     pub zones: BTreeMap<DeviceId, TimeZone>,
     pub default_zone: TimeZone,
     pub back_dating: Duration,
+    pub guards: Guards,
     /// What the config says about who measures whom.
     pub wanted: Vec<Wanted>,
     pub patients: Vec<(SubjectKey, bool)>,
@@ -190,7 +191,7 @@ impl Desk {
             ward_store.know_patient(key, *test)?;
         }
         let events = ward_store.events()?;
-        inputs.ward.send_replace(Arc::new(Ward::fold(&events)));
+        inputs.ward.send_replace(Arc::new(Ward::fold(&events).with_guards(settings.guards)));
         Ok(Self {
             settings,
             store,

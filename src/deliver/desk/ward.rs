@@ -179,7 +179,7 @@ impl Desk {
         let appended = self.ward_store.append(events)?;
         let n = appended.last().map_or(0, |event| event.n);
         self.events.extend(appended);
-        self.inputs.ward.send_replace(Arc::new(Ward::fold(&self.events)));
+        self.inputs.ward.send_replace(Arc::new(Ward::fold(&self.events).with_guards(self.settings.guards)));
         Ok(n)
     }
 

@@ -13,8 +13,8 @@ use std::sync::Arc;
 /// The ward's last event that this route has followed.
 pub(super) const WARD: &str = "ward";
 
-/// Readings are looked at this far around what changed: the widest guard of a feed, and the uncertainty of a device's clock.
-const AROUND_MS: i64 = 45 * 60_000;
+/// Readings are looked at this far around what changed, beyond the widest guard: the uncertainty of a device's clock.
+const CLOCKS_MS: i64 = 15 * 60_000;
 
 impl<D: Destination> Route<D> {
     /// The ward says something new: what was sent is looked at, then what is held.
@@ -93,7 +93,8 @@ impl<D: Destination> Route<D> {
         mut give: impl FnMut(&mut Self, Seq, &Record, Option<Timestamp>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let horizon = self.now().map_or(i64::MIN, |now| now.0 - HORIZON_MS);
-        let first = spans.values().map(|(from, _)| from.0).min().unwrap_or(i64::MAX).saturating_sub(AROUND_MS).max(horizon);
+        let around = self.inputs.ward.borrow().guards().widest_ms() + CLOCKS_MS;
+        let first = spans.values().map(|(from, _)| from.0).min().unwrap_or(i64::MAX).saturating_sub(around).max(horizon);
         let before = |boot, arrived| self.anchors.wall(boot, arrived).is_some_and(|wall| wall.at.0 < first);
         let mut next = self.store.first_after(before)?;
         let head = self.head;
@@ -105,7 +106,7 @@ impl<D: Destination> Route<D> {
             for (seq, record) in &records {
                 let Some((from, to)) = spans.get(&record.device) else { continue };
                 let at = self.time_of(record).filter(|at| at.0 >= first);
-                let near = |at: &Timestamp| from.0.saturating_sub(AROUND_MS) <= at.0 && at.0 <= to.0.saturating_add(AROUND_MS);
+                let near = |at: &Timestamp| from.0.saturating_sub(around) <= at.0 && at.0 <= to.0.saturating_add(around);
                 let moved = at.filter(near).filter(|_| !dead.contains(seq));
                 let moved = if moved.is_some() && self.stands_wrongly(*seq, record)? { moved } else { None };
                 give(self, *seq, record, moved)?;
