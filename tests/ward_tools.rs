@@ -277,6 +277,8 @@ fn what_is_measured_within_the_guard_of_a_command_waits_for_a_person() {
     std::thread::sleep(CLEAR_OF_THE_EDGE);
     let count = measure(&mut rig, "strap", 2);
     assert!(wait_until(SOON, || rig.route_status("chart")["held"] == json!({ "edge": count })), "{}", rig.route_status("chart"));
+    // A hold is listed once it is on the card.
+    assert!(wait_until(SOON, || rig.ask_json(&["held", "list"]) != json!([])));
     let first = rig.ask_json(&["held", "list"])[0]["first"].to_string();
     let why = rig.ask_json(&["held", "show", "chart", &first])["why"].as_str().unwrap().to_owned();
     assert!(why.contains("it goes from nobody to p-anna"), "{why}");
