@@ -4,18 +4,13 @@
 
 mod support;
 
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::{Value, json};
 use support::devices::{Kind, VirtualDevice};
 use support::process::wait_until;
 use support::rig::{Rig, Shape};
+use support::scanner::Station;
 
 const SOON: Duration = Duration::from_secs(30);
 /// A clock synchronised by NTP may be off by 50 ms, and a value that near to a change of patient is held.
@@ -46,53 +41,9 @@ fn rig() -> Rig {
     rig
 }
 
-/// `bedrail scan-station` at one end of a pseudo-terminal, and a scanner at the other.
-struct Station {
-    child: Child,
-    scanner: File,
-    said: Receiver<String>,
-    all: Vec<String>,
-}
-
-impl Station {
-    fn start(rig: &Rig) -> Self {
-        let scanner = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&scanner).unwrap();
-        unlockpt(&scanner).unwrap();
-        let line = PathBuf::from(ptsname(&scanner, Vec::new()).unwrap().into_string().unwrap());
-        let mut child = Command::new(&rig.binary)
-            .args(["scan-station", "--json", "--input"])
-            .arg(&line)
-            .arg("--config")
-            .arg(rig.site.config_file())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (tell, said) = channel();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(tell.send(line))));
-        let mut station = Self { child, scanner: File::from(scanner), said, all: Vec::new() };
-        assert_eq!(station.hears()["done"], "ready");
-        station
-    }
-
-    fn scan(&mut self, code: &str) -> Value {
-        self.scanner.write_all(format!("{code}\r\n").as_bytes()).unwrap();
-        self.hears()
-    }
-
-    fn hears(&mut self) -> Value {
-        let line = self.said.recv_timeout(SOON).expect("a line of feedback");
-        self.all.push(line.clone());
-        serde_json::from_str(&line).unwrap()
-    }
-}
-
-impl Drop for Station {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// What a station says to a code.
+fn scan(station: &mut Station, code: &str) -> Value {
+    serde_json::from_str(&station.scan(code)).unwrap()
 }
 
 fn measure(rig: &mut Rig, device: &str) {
@@ -102,8 +53,8 @@ fn measure(rig: &mut Rig, device: &str) {
 #[test]
 fn a_wristband_and_a_label_make_the_next_value_this_patients_and_no_other() {
     let mut rig = rig();
-    let mut station = Station::start(&rig);
-    let answer = station.scan(WRISTBAND);
+    let mut station = Station::start(&rig, &["--json"]);
+    let answer = scan(&mut station, WRISTBAND);
     assert_eq!(
         (&answer["done"], &answer["say"]),
         (&json!("refused"), &json!("nobody known here has this wristband; nothing was done"))
@@ -113,17 +64,17 @@ fn a_wristband_and_a_label_make_the_next_value_this_patients_and_no_other() {
     assert_eq!(imported.status, Some(0), "{imported:?}");
     let patient = rig.ask_json(&["ward"])["beds"][0]["patient"].as_str().unwrap().to_owned();
 
-    let answer = station.scan("BME-00731");
+    let answer = scan(&mut station, "BME-00731");
     assert_eq!(
         (&answer["done"], answer["say"].as_str().unwrap()),
         (&json!("refused"), "scan the wristband first, then the device")
     );
-    assert_eq!(station.scan(WRISTBAND)["done"], "waits");
-    assert_eq!(station.scan("4006381333931")["done"], "refused", "a code of something else");
-    assert_eq!(station.scan("BME-99999")["say"], "no device of this gateway has this label; nothing was done");
-    let answer = station.scan("BME-00731");
+    assert_eq!(scan(&mut station, WRISTBAND)["done"], "waits");
+    assert_eq!(scan(&mut station, "4006381333931")["done"], "refused", "a code of something else");
+    assert_eq!(scan(&mut station, "BME-99999")["say"], "no device of this gateway has this label; nothing was done");
+    let answer = scan(&mut station, "BME-00731");
     assert_eq!((&answer["done"], &answer["device"]), (&json!("tied"), &json!("strap")), "{answer}");
-    assert_eq!(station.scan("BME-00731")["done"], "again", "the trigger was held");
+    assert_eq!(scan(&mut station, "BME-00731")["done"], "again", "the trigger was held");
     std::thread::sleep(CLEAR_OF_THE_EDGE);
     measure(&mut rig, "strap");
     let chart = rig.wait_for_records(CHART, SOON, |chart| !chart.is_empty());
@@ -135,7 +86,7 @@ fn a_wristband_and_a_label_make_the_next_value_this_patients_and_no_other() {
 
     // Whoever scans the device alone is not the one before.
     std::thread::sleep(Duration::from_secs(3));
-    let answer = station.scan("BME-00731");
+    let answer = scan(&mut station, "BME-00731");
     assert_eq!(answer["done"], "released", "{answer}");
     std::thread::sleep(CLEAR_OF_THE_EDGE);
     let before = rig.records_under(CHART).len();
@@ -147,8 +98,8 @@ fn a_wristband_and_a_label_make_the_next_value_this_patients_and_no_other() {
     assert_eq!(rig.records_under(CHART).len(), before);
 
     // A device with a place of its own keeps the patient.
-    station.scan(WRISTBAND);
-    assert_eq!(station.scan("BME-00732")["say"], "cuff measures this patient from now on");
+    scan(&mut station, WRISTBAND);
+    assert_eq!(scan(&mut station, "BME-00732")["say"], "cuff measures this patient from now on");
     let ward = rig.ask_json(&["ward"]);
     assert_eq!((&ward["devices"][0]["device"], &ward["devices"][0]["source"]), (&json!("cuff"), &json!("scan")));
     let trail = rig.audit_trail();
@@ -163,12 +114,12 @@ fn a_wristband_and_a_label_make_the_next_value_this_patients_and_no_other() {
 #[test]
 fn a_wristband_that_waits_too_long_ties_nothing_and_the_station_says_so() {
     let mut rig = rig();
-    let mut station = Station::start(&rig);
+    let mut station = Station::start(&rig, &["--json"]);
     let list = format!("bed,visit\n7,{WRISTBAND}\n");
     rig.bedrail_with_input(&["ward", "import", "-", "--yes"], list.as_bytes());
-    assert_eq!(station.scan(WRISTBAND)["done"], "waits");
-    assert_eq!(station.hears()["done"], "lapsed");
-    let answer = station.scan("BME-00731");
+    assert_eq!(scan(&mut station, WRISTBAND)["done"], "waits");
+    assert!(station.hears().contains("lapsed"));
+    let answer = scan(&mut station, "BME-00731");
     assert_eq!(answer["say"], "too late: scan the wristband again, then the device");
     assert_eq!(rig.ask_json(&["ward"])["spots"], json!([]));
 
@@ -178,8 +129,8 @@ fn a_wristband_that_waits_too_long_ties_nothing_and_the_station_says_so() {
     assert!(said.contains("it is no serial line; set the scanner to its serial mode"), "{said}");
     // The gateway goes and comes: the station says so and goes on.
     rig.stop();
-    assert_eq!(station.scan(WRISTBAND)["done"], "failed");
+    assert_eq!(scan(&mut station, WRISTBAND)["done"], "failed");
     rig.start(Shape::TwoProcesses);
-    assert_eq!(station.scan(WRISTBAND)["done"], "waits");
+    assert_eq!(scan(&mut station, WRISTBAND)["done"], "waits");
     assert!(!station.all.join("\n").contains(WRISTBAND));
 }
