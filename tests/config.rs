@@ -109,6 +109,19 @@ fn out_of_range_and_misspelt_words_are_refused() {
         ("store", "commit_records = -1", "-1 is out of range"),
         ("store", "max_bytes = \"2 GB\"", "`2 GB` is not a size"),
         ("store", "keep = \"12 h\"", "shorter than store.horizon"),
+        (
+            "scan",
+            "patient = '(?<visit>'\ndevice = '(?<asset>.*)'",
+            "is no regular expression; write a regular expression in single quotes",
+        ),
+        (
+            "scan",
+            "patient = '^V[0-9]+$'\ndevice = '(?<asset>.*)'",
+            "is without its group; write a regular expression in single quotes, with a group (?<visit>…) or (?<key>…)",
+        ),
+        ("scan", "patient = '(?<visit>.*)'", "a wristband alone ties nothing; write `device` as well"),
+        ("scan", "device = '(?<name>.*)'", "a label alone ties nothing"),
+        ("scan", "within = \"10 min\"", "out of range"),
         ("gateway", "mode = \"wards\"", "`wards` is no choice here; write \"ward\" or \"home\"; did you mean `ward`?"),
         ("gateway", "timezone = \"Europe/Wien\"", "not a time zone in this machine's tzdata"),
         ("gateway", "state_dir = \"bedrail\"", "not an absolute path"),
@@ -395,7 +408,7 @@ fn the_examples_are_checked_now_and_refused_by_run_until_they_are_built() {
     for (name, waiting) in [
         ("ward", &["adt: listen", "route \"emr\": kind"][..]),
         ("home", &["device \"cuff\": set_clock", "route \"emr\": kind", "route \"emr\": create"]),
-        ("cart", &["scan: input", "device \"cart2-cuff\": set_clock", "route \"flowsheet\": map.spo2"]),
+        ("cart", &["device \"cart2-cuff\": set_clock", "route \"flowsheet\": map.spo2"]),
     ] {
         let path = example(name);
         let (code, out, err) = check(&path, false, false);
@@ -416,7 +429,7 @@ fn the_examples_are_checked_now_and_refused_by_run_until_they_are_built() {
 
 #[test]
 fn every_route_in_the_docs_passes_check() {
-    for (file, least) in [("docs/mqtt.md", 1), ("docs/brokers.md", 7)] {
+    for (file, least) in [("docs/mqtt.md", 1), ("docs/brokers.md", 7), ("docs/ward.md", 3)] {
         let text = std::fs::read_to_string(file).expect("the page");
         let blocks: Vec<&str> = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().expect("a block")).collect();
         assert!(blocks.len() >= least, "{file}: {} blocks", blocks.len());

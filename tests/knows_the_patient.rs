@@ -173,7 +173,7 @@ fn a_person_says_whose_held_values_are_or_that_they_are_nobodys() {
     assert!(wait_until(SOON, || rig.ask_json(&["held", "list"]).as_array().is_some_and(|runs| !runs.is_empty())));
     let held = rig.ask_json(&["held", "list"]);
     let runs = held.as_array().unwrap();
-    assert!(runs[0]["why"].as_str().unwrap().starts_with("nobody is assigned"), "{held}");
+    assert!(runs[0]["why"].as_str().unwrap().starts_with("cuff is assigned to nobody"), "{held}");
     let first = |run: &Value| run["first"].to_string();
     let said = rig.refused(&["held", "assign", "chart", &first(&runs[0]), "p-berta"], 1);
     assert!(said.contains("nobody is known as"), "{said}");

@@ -186,3 +186,102 @@ fn a_held_run_says_in_ward_words_why_it_waits_and_what_would_let_it_go() {
     assert!(said.contains("`bedrail held list`"), "{said}");
     rig.stop();
 }
+
+/// A name, a number and a birth date as a hospital writes them.
+const CANARY: &str = "Quastenflosser-47110815-19471103";
+
+#[test]
+fn a_census_is_shown_before_it_is_taken_over_and_a_second_time_it_changes_nothing() {
+    let mut rig = running(&[strap("bed = \"301-B\"")]);
+    assert!(wait_until(SOON, || rig.ask_json(&["ward"])["measures"][0]["bed"] == "301-B"));
+    rig.ask(&["assign", "--bed", "301-A", "p-bert"]);
+    let since = time(Duration::ZERO);
+    std::thread::sleep(CLEAR_OF_THE_EDGE);
+    let count = measure(&mut rig, "strap", 3);
+    assert!(wait_until(SOON, || rig.route_status("chart")["held"]["no_assignment"] == json!(count)));
+    std::thread::sleep(CLEAR_OF_THE_EDGE);
+
+    let file = rig.site.path("census.csv");
+    let list = format!("bed,patient,visit,since,identifiers.name\n301-B,,{CANARY},{since},{CANARY}\n301-A,,,,\n");
+    std::fs::write(&file, &list).unwrap();
+    let file = file.display().to_string();
+    let ran = rig.bedrail(&["ward", "import", &file]);
+    let mut printed = vec![ran.stdout.clone(), ran.stderr.clone()];
+    assert!(ran.status == Some(1) && ran.stderr.contains("nothing was changed; repeat it with --yes"), "{ran:?}");
+    assert!(
+        ran.stdout.contains(&format!("identifiers of 1 patients are new; {count} readings of the past change hands")),
+        "{ran:?}"
+    );
+    assert!(ran.stdout.contains("(new)") && ran.stdout.contains("p-bert"), "{ran:?}");
+    assert_eq!(rig.ask_json(&["ward"])["beds"][0]["patient"], "p-bert", "what was only shown changed something");
+    // More is measured while somebody reads; what was shown is what is confirmed.
+    let more = measure(&mut rig, "strap", 1);
+    let said = rig.refused(&["ward", "import", &file, "--yes"], 1);
+    assert!(said.contains(&format!("--yes {count}")), "{said}");
+    let done = rig.bedrail(&["ward", "import", &file, "--yes", &count.to_string(), "--json"]);
+    assert_eq!(done.status, Some(0), "{done:?}");
+    printed.extend([said, done.stdout.clone(), done.stderr]);
+    let done: Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!((&done["done"], done["changes"].as_array().unwrap().len()), (&json!(true), 2), "{done:#}");
+
+    let ward = rig.ask_json(&["ward"]);
+    let of = |bed: &str| ward["beds"].as_array().unwrap().iter().find(|entry| entry["bed"] == bed).unwrap().clone();
+    let patient = of("301-B")["patient"].as_str().unwrap().to_owned();
+    assert!(patient.starts_with("v-") && patient.len() == 26, "{patient}");
+    assert_eq!((&of("301-B")["source"], &of("301-A")["patient"]), (&json!("import"), &Value::Null));
+    assert_eq!(of("301-B")["from"].as_str().unwrap()[..23], since[..23]);
+    let chart = rig.wait_for_records(CHART, SOON, |chart| chart.len() == count + more);
+    assert!(chart.iter().all(|message| message.payload["subject"] == *patient));
+    let identified = |rig: &Rig| {
+        let patients = rig.ask_json(&["patient", "list"]);
+        patients.as_array().unwrap().iter().find(|row| row["key"] == *patient).unwrap()["identified"].clone()
+    };
+    assert_eq!(identified(&rig), json!(true));
+
+    let events =
+        |rig: &Rig| rig.ask_json(&["ward"])["beds"].as_array().unwrap().iter().filter_map(|bed| bed["event"].as_u64()).max();
+    let before = events(&rig);
+    let again = rig.ask(&["ward", "import", &file, "--yes"]);
+    assert!(again.contains("the ward agrees with the list: 2 beds"), "{again}");
+    assert_eq!((events(&rig), rig.records_under(CHART).len()), (before, count + more));
+    let trail = rig.store().verify_audit().unwrap().unwrap();
+    let imports: Vec<&str> = trail.iter().filter(|row| row.action == "ward import").map(|row| row.detail.as_str()).collect();
+    assert_eq!(imports, ["2 events, identifiers of 1 patients"], "what changed nothing leaves no trace in the trail");
+    printed.push(again);
+
+    for (list, where_) in [
+        (format!("bed,patient\n301-A,p-anna\n{CANARY},p-bert\n"), "line 3, column bed"),
+        (format!("bed,patient\n301-A,{CANARY}\n"), "line 2, column patient"),
+        (format!("{CANARY},301-A\n"), "column 1 of the first line"),
+        (format!("bed,patient\n301-A,p-anna,{CANARY}\n"), "line 2: it has another number of cells"),
+        (format!("bed,patient,since\n301-A,p-anna,{CANARY}\n"), "line 2, column since"),
+        (format!("bed,patient\n{}", "301-A,p-anna\n".repeat(100_000)), "octets; one of at most 1048576 is read"),
+    ] {
+        let ran = rig.bedrail_with_input(&["ward", "import", "-", "--yes"], list.as_bytes());
+        assert!(ran.status == Some(1) && ran.stderr.contains(where_), "{where_}: {ran:?}");
+        printed.extend([ran.stdout, ran.stderr]);
+    }
+    rig.stop();
+    printed.push(rig.logs());
+    assert!(printed.iter().all(|text| !text.contains(CANARY)), "a cell of the list was repeated: {printed:?}");
+    assert!(rig.subscriber.messages().iter().all(|message| !message.raw.contains(CANARY)));
+}
+
+#[test]
+fn what_is_measured_within_the_guard_of_a_command_waits_for_a_person() {
+    let mut rig = Rig::new(env!("CARGO_BIN_EXE_bedrail"), &[strap("")], "", WARD);
+    rig.configure(&rig.route("chart", CHART_KEYS), &format!("{WARD}[ward]\nguard.command = \"1 h\"\n"));
+    rig.start(Shape::OneProcess);
+    rig.wait_until_heard(SOON);
+    rig.ask(&["assign", "--device", "strap", "p-anna"]);
+    std::thread::sleep(CLEAR_OF_THE_EDGE);
+    let count = measure(&mut rig, "strap", 2);
+    assert!(wait_until(SOON, || rig.route_status("chart")["held"] == json!({ "edge": count })), "{}", rig.route_status("chart"));
+    // A hold is listed once it is on the card.
+    assert!(wait_until(SOON, || rig.ask_json(&["held", "list"]) != json!([])));
+    let first = rig.ask_json(&["held", "list"])[0]["first"].to_string();
+    let why = rig.ask_json(&["held", "show", "chart", &first])["why"].as_str().unwrap().to_owned();
+    assert!(why.contains("it goes from nobody to p-anna"), "{why}");
+    assert_eq!(rig.records_under(CHART).len(), 0);
+    rig.stop();
+}

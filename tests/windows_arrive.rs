@@ -33,7 +33,8 @@ fn each_window_arrives_once_and_right_through_a_kill_and_a_change_of_patient_in_
     each_window_arrives_once_and_right(Shape::TwoProcesses);
 }
 
-fn each_window_arrives_once_and_right(shape: Shape) {
+/// An oximeter at a bed in which p-anna lies, a route to topics and one to charts.
+fn at_a_bed(shape: Shape) -> Rig {
     let device = || VirtualDevice::new(Kind::OximeterContinuous, "00:1C:05:00:00:02", "oximeter").with_config("bed = \"7\"");
     let ward = "[[bed]]\nid = \"7\"\n[[patient]]\nkey = \"p-anna\"\n[[patient]]\nkey = \"p-bert\"\n";
     let carry = "carry = [\"readings\", \"windows:10s\"]\nstart = \"oldest\"";
@@ -44,6 +45,50 @@ fn each_window_arrives_once_and_right(shape: Shape) {
     rig.start(shape);
     rig.wait_until_heard(SOON);
     rig.ask(&["assign", "--bed", "7", "p-anna"]);
+    rig
+}
+
+#[test]
+fn an_edge_learned_after_a_window_went_leaves_its_first_side_there_and_sends_the_other_where_it_belongs() {
+    let mut rig = at_a_bed(Shape::OneProcess);
+    let slot = next_slot();
+    measure_until(&mut rig, slot + SLOT_MS / 2);
+    std::thread::sleep(CLEAR_OF_A_PATIENT);
+    let edge = now_ms();
+    std::thread::sleep(CLEAR_OF_A_PATIENT);
+    measure_until(&mut rig, slot + SLOT_MS);
+    let metrics = ["spo2", "pulse_rate.oximeter"];
+    let there = |records: &[Message], from: i64, version: i64| {
+        let windows = windows(records);
+        let is_it = |w: &&Value| millis_of(w, "from") == from && w["version"] == version;
+        metrics.iter().all(|metric| windows.iter().filter(is_it).any(|w| w["metric"] == *metric))
+    };
+    rig.wait_for_records(CHART, SOON, |chart| there(chart, slot, 1));
+    let since = jiff::Timestamp::from_millisecond(edge).unwrap().to_string();
+    let assign = ["assign", "--bed", "7", "p-bert", "--from", &since];
+    let said = rig.refused(&assign, 1);
+    let count = said.trim().rsplit(' ').next().unwrap().to_owned();
+    rig.ask(&[&assign[..], &["--yes", &count]].concat());
+    let chart = rig.wait_for_records(CHART, SOON, |chart| there(chart, slot, 2) && there(chart, edge, 1));
+    let made = values(&rig, &rig.records_under(LIVE));
+    for metric in metrics {
+        let of: Vec<Value> =
+            windows(&chart).into_iter().filter(|w| w["metric"] == metric && millis_of(w, "from") >= slot).collect();
+        let [whole, first, second] = &of[..] else { panic!("a window, and its two sides: {of:#?}") };
+        let (first, second) = if millis_of(first, "from") == slot { (first, second) } else { (second, first) };
+        for field in ["record", "placement", "subject"] {
+            assert_eq!(first[field], whole[field], "the first side is the next version of what stands");
+        }
+        assert_eq!((&first["subject"], &second["subject"]), (&"p-anna".into(), &"p-bert".into()));
+        compare_by_hand(first, &made[metric], slot, edge);
+        compare_by_hand(second, &made[metric], edge, slot + SLOT_MS);
+    }
+    assert!(chart.iter().all(|message| message.payload["op"] == "put"), "nothing that stays is taken back");
+    rig.stop();
+}
+
+fn each_window_arrives_once_and_right(shape: Shape) {
+    let mut rig = at_a_bed(shape);
 
     // In the middle of a slot everything is killed and comes back.
     let first = next_slot();

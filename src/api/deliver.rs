@@ -14,10 +14,13 @@ use super::Actor;
 use crate::deliver::{DeskError, DeskRequest, RouteStatus, Target};
 use crate::monitor::ListedCondition;
 use crate::reading::{Seq, SubjectKey, Timestamp, UserIndex};
-use crate::ward::Phi;
+use crate::ward::{CensusFormat, MAX_CENSUS, Phi};
 
 /// A little more than the largest identity document.
 const MAX_BODY: usize = 128 << 10;
+
+/// As of any other name.
+const MAX_STATION_NAME: usize = 64;
 
 #[derive(Clone)]
 pub struct DeliverState {
@@ -41,6 +44,9 @@ pub fn router(state: DeliverState) -> Router {
         .route("/v1/held/{route}/{seq}", get(held_run).post(name_held))
         .route("/v1/records/{seq}", get(record))
         .route("/v1/records/named/{id}", get(find_record))
+        .route("/v1/census", post(census).layer(DefaultBodyLimit::max(MAX_CENSUS + 1)))
+        .route("/v1/census/{n}", post(confirm_census))
+        .route("/v1/scans", post(scan))
         .route("/v1/decisions", get(decisions))
         .route("/v1/decisions/{route}/{seq}", post(decide))
         .route("/v1/dead-letters", get(dead_letters))
@@ -232,6 +238,55 @@ async fn name_held(
     Json(NameBody { patient }): Json<NameBody>,
 ) -> Response {
     state.ask(DeskRequest::NameHeld { route, seq: Seq(seq), patient, actor }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CensusQuery {
+    format: Option<String>,
+}
+
+async fn census(State(state): State<DeliverState>, Query(query): Query<CensusQuery>, body: Bytes) -> Response {
+    let format = match query.format.as_deref() {
+        None | Some("csv") => CensusFormat::Csv,
+        Some("ndjson") => CensusFormat::Ndjson,
+        Some(_) => return bad_request("`format` is csv or ndjson"),
+    };
+    state.ask(DeskRequest::Census { file: Phi::new(body.to_vec().into()), format }).await
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct ConfirmBody {
+    #[serde(default)]
+    yes: u64,
+}
+
+async fn confirm_census(
+    State(state): State<DeliverState>,
+    Actor(actor): Actor,
+    Path(n): Path<u64>,
+    Json(ConfirmBody { yes }): Json<ConfirmBody>,
+) -> Response {
+    state.ask(DeskRequest::ConfirmCensus { n, yes, actor }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScanBody {
+    station: String,
+    code: String,
+}
+
+async fn scan(State(state): State<DeliverState>, Actor(actor): Actor, body: Bytes) -> Response {
+    // The parser's own message might quote the code.
+    let Ok(ScanBody { station, code }) = serde_json::from_slice(&body) else {
+        return bad_request("a scan is {\"station\": NAME, \"code\": TEXT}");
+    };
+    if station.is_empty() || station.len() > MAX_STATION_NAME {
+        return bad_request("a station has a name of at most 64 octets");
+    }
+    state.ask(DeskRequest::Scan { station, code: Phi::new(code), actor }).await
 }
 
 async fn decisions(State(state): State<DeliverState>) -> Response {

@@ -2,6 +2,7 @@
 
 mod ask;
 pub mod assign;
+mod census;
 pub mod check;
 pub mod dead_letters;
 pub mod decide;
@@ -16,6 +17,7 @@ pub mod profile;
 pub mod record;
 pub mod route;
 pub mod scan;
+pub mod scan_station;
 pub mod status;
 pub mod store;
 pub mod ward;
@@ -64,8 +66,10 @@ enum Command {
     Assign(assign::AssignArgs),
     /// End an assignment
     Unassign(assign::UnassignArgs),
-    /// Show who is where
+    /// Show who is where, or import a list of it
     Ward(ward::WardArgs),
+    /// Read a scanner on a serial line: a wristband, then the label of a device
+    ScanStation(scan_station::ScanStationArgs),
     /// Say whose a record was taken to be, and by which events
     Why(record::RecordArgs),
     /// Say where a record is and has been
@@ -132,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Assign(args) => assign::assign(args),
         Command::Unassign(args) => assign::unassign(args),
         Command::Ward(args) => ward::run(args),
+        Command::ScanStation(args) => scan_station::run(args),
         Command::Why(args) => record::why(args),
         Command::Trace(args) => record::trace(args),
         Command::Held(command) => held::run(command),

@@ -6,9 +6,13 @@ use serde_json::Value;
 
 use super::ConfigArg;
 use super::ask::{self, Owner};
+use super::census::{self, ImportArgs};
 
 #[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct WardArgs {
+    #[command(subcommand)]
+    command: Option<WardCommand>,
     /// At this time instead of now
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
@@ -19,7 +23,16 @@ pub struct WardArgs {
     config: ConfigArg,
 }
 
+#[derive(Clone, Debug, clap::Subcommand)]
+enum WardCommand {
+    /// Take over a list of who lies in which bed (CSV or NDJSON): shows what it changes, and asks
+    Import(ImportArgs),
+}
+
 pub fn run(args: WardArgs) -> ExitCode {
+    if let Some(WardCommand::Import(args)) = &args.command {
+        return census::import(args);
+    }
     let query = args.at.as_deref().map(|at| format!("?at={}", ask::segment(at))).unwrap_or_default();
     ask::ask(&args.config, Owner::Deliver, "GET", &format!("/v1/assignments{query}"), Vec::new(), |answer| {
         if args.json { println!("{answer:#}") } else { print(answer) }

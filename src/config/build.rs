@@ -5,11 +5,12 @@ use super::document::{Document, Section};
 use super::keys::{self, Key, Status};
 use super::secret::CredentialsDir;
 use super::settings::{
-    BedSettings, ClientCertificate, DeviceSettings, FilterSettings, GatewaySettings, MetricSettings, MonitorSettings,
-    MqttSettings, PatientSettings, ProxySettings, RadioSettings, RouteKind, RouteSettings, SasSettings, Settings, SpotSettings,
-    StoreSettings, Target, TlsSettings, Use, WardSettings,
+    BedSettings, ClientCertificate, DeviceSettings, FilterSettings, GatewaySettings, GuardSettings, MetricSettings,
+    MonitorSettings, MqttSettings, PatientSettings, ProxySettings, RadioSettings, RouteKind, RouteSettings, SasSettings,
+    ScanSettings, Settings, SpotSettings, StoreSettings, Target, TlsSettings, Use, WardSettings,
 };
 use super::typed::{FromValue, WindowLength};
+use super::value::pattern;
 use super::{Env, Explained, Origin};
 use crate::reading::{METRICS, Nameplate};
 
@@ -21,6 +22,7 @@ pub fn settings(document: &Document, env: &Env) -> Settings {
     Settings {
         store: store(document),
         ward: ward(document),
+        scan: scan(document),
         radio: radio(document),
         beds: all("bed[]").map(|section| BedSettings { id: Of(document, section).need("id") }).collect(),
         patients: all("patient[]").map(|section| patient(document, section)).collect(),
@@ -67,7 +69,22 @@ fn store(document: &Document) -> StoreSettings {
 
 fn ward(document: &Document) -> WardSettings {
     let ward = Of(document, document.single("ward"));
-    WardSettings { key: ward.need("key"), back_dating: ward.need("back_dating") }
+    let adt = Of(document, document.single("adt"));
+    let guards = GuardSettings {
+        command: ward.need("guard.command"),
+        scan: ward.need("guard.scan"),
+        import: ward.need("guard.import"),
+        with_event_time: adt.need("guard.with_event_time"),
+        keyed_before: adt.need("guard.keyed_before"),
+        keyed_after: adt.need("guard.keyed_after"),
+    };
+    WardSettings { key: ward.need("key"), back_dating: ward.need("back_dating"), guards }
+}
+
+fn scan(document: &Document) -> ScanSettings {
+    let scan = Of(document, document.single("scan"));
+    let compiled = |key| scan.get::<String>(key).and_then(|text| pattern(&text));
+    ScanSettings { input: scan.get("input"), patterns: compiled("patient").zip(compiled("device")), within: scan.need("within") }
 }
 
 fn monitor(document: &Document) -> MonitorSettings {

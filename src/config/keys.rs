@@ -79,7 +79,6 @@ const DEVICES: &str = "more kinds of devices";
 const FHIR: &str = "the FHIR route";
 const HL7: &str = "the HL7 route";
 const HTTP: &str = "the HTTP route";
-const SCAN: &str = "the scan station";
 
 const ROUTE_KINDS: Kind = Kind::Choice { words: &["mqtt"], later: &[("fhir", FHIR), ("hl7", HL7), ("http", HTTP)] };
 const DEVICE_KINDS: Kind = Kind::Choice {
@@ -142,6 +141,22 @@ pub const KEYS: &[Key] = &[
     // Patients, beds and who may change the past.
     key("ward.key", Secret, r#"{ credential = "ward-key" }"#, "Opens the file with patients and assignments."),
     key("ward.back_dating", duration(0, DAY), r#""2 h""#, "How far back an assignment may begin."),
+    key("ward.guard.command", duration(0, HOUR), r#""0 s""#, "Doubt around a change that somebody gave as a command."),
+    key("ward.guard.scan", duration(0, HOUR), r#""0 s""#, "Doubt around a change by a scan."),
+    key("ward.guard.import", duration(0, HOUR), r#""0 s""#, "Doubt around a change by a census."),
+    // The scan station.
+    may("scan.input", Path, "The scanner's serial line, for `bedrail scan-station`; absent: given there."),
+    may(
+        "scan.patient",
+        Kind::Pattern(&["visit", "key"]),
+        "Pattern of a wristband, with a group `visit` (the number of a visit) or `key` (the patient's key).",
+    ),
+    may(
+        "scan.device",
+        Kind::Pattern(&["asset", "name"]),
+        "Pattern of a device's label, with a group `asset` (device.asset) or `name` (device.name).",
+    ),
+    key("scan.within", duration(5 * S, 5 * MINUTE), r#""30 s""#, "How long a wristband waits for the device scanned after it."),
     // What others may know of the gateway, and when a condition of it is raised.
     key(
         "monitor.topic",
@@ -416,12 +431,9 @@ pub const KEYS: &[Key] = &[
     later("adt.timezone", Zone, ADT, "Zone of times without offset."),
     later("adt.quiet_max", duration(60 * S, 7 * DAY), ADT, "A feed silent for longer is stale."),
     later("adt.units", List(&Text), ADT, "Nursing units that concern this gateway."),
-    later("adt.guard.with_event_time", duration(0, HOUR), ADT, "Doubt around an event with a time of its own."),
-    later("adt.guard.keyed_before", duration(0, DAY), ADT, "Doubt before an event that was keyed later."),
-    later("adt.guard.keyed_after", duration(0, DAY), ADT, "Doubt after an event that was keyed later."),
-    later("scan.input", Path, SCAN, "The scanner's input device."),
-    later("scan.patient", Text, SCAN, "Pattern of a wristband."),
-    later("scan.device", Text, SCAN, "Pattern of a device label."),
+    key("adt.guard.with_event_time", duration(0, HOUR), r#""2 min""#, "Doubt around an event with a time of its own."),
+    key("adt.guard.keyed_before", duration(0, DAY), r#""30 min""#, "Doubt before an event that was keyed later."),
+    key("adt.guard.keyed_after", duration(0, DAY), r#""5 min""#, "Doubt after an event that was keyed later."),
 ];
 
 /// The key a path belongs to.

@@ -28,9 +28,10 @@ pub use recognise::{Recognised, recognise};
 pub use secret::{CredentialsDir, SecretError, SecretRef};
 pub use settings::{
     AdvertName, Agreement, BedSettings, Bind, Bond, Carry, ClientCertificate, Compression, DeviceKind, DeviceSettings,
-    Environment, FilterSettings, GatewaySettings, History, MetricSettings, Mode, MonitorSettings, MqttSettings, Order,
-    PatientSettings, Priority, Protocol, ProxySettings, Questionable, RadioSettings, Retract, RouteKind, RouteSettings,
-    SasSettings, Settings, Settle, SpotSettings, Start, StoreSettings, Target, TlsSettings, Unheard, Use, WardSettings, When,
+    Environment, FilterSettings, GatewaySettings, GuardSettings, History, MetricSettings, Mode, MonitorSettings, MqttSettings,
+    Order, PatientSettings, Priority, Protocol, ProxySettings, Questionable, RadioSettings, Retract, RouteKind, RouteSettings,
+    SasSettings, ScanSettings, Settings, Settle, SpotSettings, Start, StoreSettings, Target, TlsSettings, Unheard, Use,
+    WardSettings, When,
 };
 pub use value::{Kind, TOPIC_FIELDS};
 

@@ -21,9 +21,11 @@ pub fn check(document: &mut Document) {
     unique::<SubjectKey>(document, "patient[]", "key");
     unique::<String>(document, "device[]", "name");
     unique::<DeviceId>(document, "device[]", "address");
+    unique::<String>(document, "device[]", "asset");
     unique::<String>(document, "route[]", "name");
     store(document);
     monitor(document);
+    scan(document);
     for section in sections(document, "device[]") {
         device(document, &section);
     }
@@ -71,6 +73,15 @@ fn store(document: &mut Document) {
     if keep < horizon {
         let message = "it is shorter than store.horizon: what is gone can't be corrected; write at least that";
         document.error(&store, "keep", message);
+    }
+}
+
+fn scan(document: &mut Document) {
+    let scan = document.single("scan").clone();
+    match (document.has(&scan, "patient"), document.has(&scan, "device")) {
+        (true, false) => document.error(&scan, "patient", "a wristband alone ties nothing; write `device` as well, or remove it"),
+        (false, true) => document.error(&scan, "device", "a label alone ties nothing; write `patient` as well, or remove it"),
+        _ => {}
     }
 }
 

@@ -16,6 +16,7 @@ pub struct Settings {
     pub gateway: GatewaySettings,
     pub store: StoreSettings,
     pub ward: WardSettings,
+    pub scan: ScanSettings,
     pub radio: RadioSettings,
     pub monitor: MonitorSettings,
     pub beds: Vec<BedSettings>,
@@ -78,6 +79,26 @@ pub struct StoreSettings {
 pub struct WardSettings {
     pub key: SecretRef,
     pub back_dating: Duration,
+    pub guards: GuardSettings,
+}
+
+/// How far a change of patient may be off in time, by who told it.
+#[derive(Clone, Copy, Debug)]
+pub struct GuardSettings {
+    pub command: Duration,
+    pub scan: Duration,
+    pub import: Duration,
+    pub with_event_time: Duration,
+    pub keyed_before: Duration,
+    pub keyed_after: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct ScanSettings {
+    pub input: Option<PathBuf>,
+    /// Of a wristband, and of a device's label; both or neither.
+    pub patterns: Option<(regex::Regex, regex::Regex)>,
+    pub within: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -162,6 +183,12 @@ pub struct SpotSettings {
     pub max_uncertainty: Option<Duration>,
     /// Absent: every value counts.
     pub stable_for: Option<Duration>,
+}
+
+impl SpotSettings {
+    pub fn lasts_ms(&self) -> i64 {
+        i64::try_from(self.lasts.as_millis()).unwrap_or(i64::MAX)
+    }
 }
 
 /// What a route that binds to patients does with records a device stored before its first assignment.

@@ -15,6 +15,8 @@ pub use crate::words::{did_you_mean, nearest, shown};
 const DAY_S: u64 = 86_400;
 /// A shorter window would cost the log more than the readings it condenses.
 const MIN_WINDOW_S: u64 = 10;
+/// A pattern of a label takes a few kilobytes; this is what a gateway has to spare.
+const PATTERN_OCTETS: usize = 1 << 20;
 
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
@@ -58,6 +60,8 @@ pub enum Kind {
     Patient,
     Metric,
     Carry,
+    /// A regular expression with one of these groups.
+    Pattern(&'static [&'static str]),
     When,
     Agreement,
     /// `later`: words of work not built yet, with the name of that work.
@@ -128,6 +132,10 @@ impl Kind {
             Kind::Patient => "an opaque patient key such as \"p-017\"".to_owned(),
             Kind::Metric => "a metric such as \"spo2\"".to_owned(),
             Kind::Carry => "\"readings\", \"episodic\", \"events\" or \"windows:15m\"".to_owned(),
+            Kind::Pattern(groups) => {
+                let groups: Vec<String> = groups.iter().map(|group| format!("(?<{group}>…)")).collect();
+                format!("a regular expression in single quotes, with a group {}", groups.join(" or "))
+            }
             Kind::When => "\"at-once\", \"every 15 min\" or \"daily 06:00\"".to_owned(),
             Kind::Agreement => "a difference in a unit of the metric, such as \"4 %\" or \"5 /min\"".to_owned(),
             Kind::Choice { words, .. } => words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or "),
@@ -205,6 +213,11 @@ impl Kind {
             Kind::Patient => text.parse::<SubjectKey>().map(drop).map_err(|error| error.to_string()),
             Kind::Metric if Metric::from_name(text).is_none() => Err(unknown_metric(text)),
             Kind::Carry if carry(text).is_none() => wrong("nothing a route can carry"),
+            Kind::Pattern(groups) => match pattern(text) {
+                None => wrong("no regular expression"),
+                Some(found) if !found.capture_names().flatten().any(|name| groups.contains(&name)) => wrong("without its group"),
+                Some(_) => Ok(()),
+            },
             Kind::When if when(text).is_none() => wrong("no time to send"),
             Kind::Agreement if agreement(text).is_none() => wrong("no difference with a unit"),
             Kind::Choice { words, later } => choice(text, words, later).map_err(|hint| {
@@ -214,6 +227,11 @@ impl Kind {
             _ => Ok(()),
         }
     }
+}
+
+/// Of one code; what is compiled is bounded.
+pub fn pattern(text: &str) -> Option<regex::Regex> {
+    regex::RegexBuilder::new(text).size_limit(PATTERN_OCTETS).build().ok()
 }
 
 pub fn unknown_metric(text: &str) -> String {

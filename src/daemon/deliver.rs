@@ -15,14 +15,14 @@ use crate::config::{self, Bind, MqttSettings, Order, Questionable, Settings, Set
 use crate::deliver::mqtt::{BatchOptions, MqttDestination, MqttOptions, TopicTemplate, batch, connect, subscribe};
 use crate::deliver::{
     Announcements, Carry, Desk, DeskInputs, DeskRoute, DeskSettings, DeviceLabel, Route, RouteDevice, RouteInputs, RouteSettings,
-    RouteStatus, Rules, SpotRules, StreamPreference, usual_agreement,
+    RouteStatus, Rules, ScanSettings, SpotRules, StreamPreference, usual_agreement,
 };
 use crate::monitor::home_assistant::{Announced, discovery};
 use crate::monitor::{Absence, Notice, Notices, Topics, offline};
 use crate::radio::BootClock;
 use crate::reading::METRICS;
 use crate::store::{AuditEntry, RouteRow, Store, WARD_FILE, WardStore};
-use crate::ward::{Standing, Wanted, Ward};
+use crate::ward::{CodeFormats, Guards, Standing, Wanted, Ward};
 
 /// Requests of people waiting for the desk.
 const REQUESTS: usize = 16;
@@ -239,7 +239,13 @@ fn desk_settings(settings: &Settings) -> DeskSettings {
             wanted.push(Wanted { standing: Standing::Place { device: device.id, bed: bed.clone() }, from });
         }
     }
+    let scan = settings.scan.patterns.clone().map(|(patient, device)| ScanSettings {
+        formats: CodeFormats { patient, device },
+        within: settings.scan.within,
+        assets: settings.devices.iter().filter_map(|device| Some((device.asset.clone()?, device.name.clone()))).collect(),
+    });
     DeskSettings {
+        scan,
         gateway: settings.gateway.id.clone(),
         devices: settings.devices.iter().map(|device| (device.name.clone(), device.id)).collect(),
         spots: settings.devices.iter().filter_map(|device| Some((device.id, device.spot?))).collect(),
@@ -247,7 +253,20 @@ fn desk_settings(settings: &Settings) -> DeskSettings {
         zones: settings.devices.iter().map(|device| (device.id, device.timezone.clone())).collect(),
         default_zone: settings.gateway.timezone.clone(),
         back_dating: settings.ward.back_dating,
+        guards: guards(&settings.ward.guards),
         wanted,
         patients: settings.patients.iter().map(|patient| (patient.key.clone(), patient.test)).collect(),
+    }
+}
+
+fn guards(settings: &config::GuardSettings) -> Guards {
+    let ms = |span: std::time::Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+    Guards {
+        command_ms: ms(settings.command),
+        scan_ms: ms(settings.scan),
+        import_ms: ms(settings.import),
+        with_event_time_ms: ms(settings.with_event_time),
+        keyed_before_ms: ms(settings.keyed_before),
+        keyed_after_ms: ms(settings.keyed_after),
     }
 }

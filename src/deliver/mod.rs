@@ -29,7 +29,7 @@ pub use announce::Announcements;
 pub use convert::{convert, converts};
 pub use correct::{AUTO_AGE_MS, AUTO_RECORDS, HORIZON_MS, Verdict as Correction, judge, stays};
 pub use decide::{Carry, Decision, Known, Rules, Settled, decide, unless_forgotten};
-pub use desk::{Desk, DeskError, DeskInputs, DeskRequest, DeskRoute, DeskSettings, LetterPlace, Target};
+pub use desk::{Desk, DeskError, DeskInputs, DeskRequest, DeskRoute, DeskSettings, LetterPlace, ScanSettings, Target};
 pub use destination::{Capabilities, Destination, Happened, NotSent, Sent, Verdict};
 pub use fault::{Fault, FaultClass};
 pub use held::Source;

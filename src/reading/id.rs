@@ -219,6 +219,15 @@ impl SiteKey {
         RecordId(self.hash("side").field(&window.0).field(&side_start.0.to_be_bytes()).done())
     }
 
+    /// The key of the patient of a visit: the same on every gateway of the site, and nobody can tell the visit from it. All
+    /// letters, so that it never looks like a number of one's own.
+    pub fn subject_of_visit(&self, visit: &str) -> SubjectKey {
+        let hash = self.hash("visit").field(visit.as_bytes()).done();
+        let letters = hash[..12].iter().flat_map(|octet| [octet >> 4, octet & 15]).map(|half| char::from(b'a' + half));
+        let key: String = "v-".chars().chain(letters).collect();
+        key.parse().expect("a letter first and no digit")
+    }
+
     /// `times` counts how often the record already came to that subject, from 0.
     pub fn placement(&self, subject: Option<&SubjectKey>, times: u32) -> Placement {
         Placement(self.hash("placement").optional(subject.map(|s| s.as_str().as_bytes())).field(&times.to_be_bytes()).done())

@@ -287,9 +287,13 @@ fn turns_of<T>(interval: &Interval<T>) -> impl Iterator<Item = (Timestamp, Event
 }
 
 /// How far the time of an event may be off, by who said it. A person who gives a command or scans a code does it there and
-/// then, and the config and a census say the time they mean.
+/// then, and the config says the time it means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guards {
+    /// Of a command, of a scan and of a census: both ways.
+    pub command_ms: i64,
+    pub scan_ms: i64,
+    pub import_ms: i64,
     /// Of a feed that carries the time of the event: both ways.
     pub with_event_time_ms: i64,
     /// Of one that carries the time of typing: people type late, and sometimes in advance.
@@ -299,15 +303,32 @@ pub struct Guards {
 
 impl Default for Guards {
     fn default() -> Self {
-        Self { with_event_time_ms: 120_000, keyed_before_ms: 30 * 60_000, keyed_after_ms: 5 * 60_000 }
+        Self {
+            command_ms: 0,
+            scan_ms: 0,
+            import_ms: 0,
+            with_event_time_ms: 120_000,
+            keyed_before_ms: 30 * 60_000,
+            keyed_after_ms: 5 * 60_000,
+        }
     }
 }
 
 impl Guards {
+    /// No change is in doubt further away than this.
+    pub fn widest_ms(self) -> i64 {
+        let Self { command_ms, scan_ms, import_ms, with_event_time_ms, keyed_before_ms, keyed_after_ms } = self;
+        let all = [command_ms, scan_ms, import_ms, with_event_time_ms, keyed_before_ms, keyed_after_ms];
+        all.into_iter().max().unwrap_or(0)
+    }
+
     /// How much earlier, and how much later, than it says it may have been.
     const fn of(self, source: EventSource) -> (i64, i64) {
         match source {
-            EventSource::Config | EventSource::Command | EventSource::Import | EventSource::Scan => (0, 0),
+            EventSource::Config => (0, 0),
+            EventSource::Command => (self.command_ms, self.command_ms),
+            EventSource::Scan => (self.scan_ms, self.scan_ms),
+            EventSource::Import => (self.import_ms, self.import_ms),
             EventSource::Adt => (self.with_event_time_ms, self.with_event_time_ms),
             EventSource::AdtKeyed => (self.keyed_before_ms, self.keyed_after_ms),
         }

@@ -109,6 +109,10 @@ impl Ward {
         Ward { guards, ..self }
     }
 
+    pub fn guards(&self) -> Guards {
+        self.guards
+    }
+
     /// A feed that is down or mute since then says nothing of who has left: what rests on it is held from there on.
     #[must_use]
     pub fn with_feed_silent_since(self, since: Option<Timestamp>) -> Ward {
@@ -158,6 +162,12 @@ impl Ward {
 
     pub fn beds(&self) -> impl Iterator<Item = (&str, &Interval<SubjectKey>)> {
         self.beds.iter().flat_map(|(bed, occupants)| occupants.iter().map(move |i| (bed.as_str(), i)))
+    }
+
+    /// The people in a bed at a time, each by the key they are known by.
+    pub fn lying_in(&self, bed: &str, at: Timestamp) -> impl Iterator<Item = &SubjectKey> {
+        let occupants = self.beds.get(bed).into_iter().flatten().filter(move |occupant| occupant.holds(at));
+        occupants.map(|occupant| self.known_as(&occupant.value))
     }
 
     fn apply(&mut self, event: &WardEvent) {

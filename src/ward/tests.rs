@@ -306,11 +306,14 @@ fn a_feed_is_believed_as_far_as_it_says_when_it_happened() {
         [69, 71, 104, 106].map(|m| at(&keyed, m).err()),
         [None, Some(HoldReason::Edge), Some(HoldReason::Edge), Some(HoldReason::NoAssignment)]
     );
-    let sure = said(EventSource::AdtKeyed).with_guards(Guards { keyed_before_ms: 0, keyed_after_ms: 0, with_event_time_ms: 0 });
-    assert_eq!(at(&sure, 99), Ok("anna".into()));
-    for source in [EventSource::Scan, EventSource::Command] {
+    let sure = Guards { keyed_before_ms: 0, keyed_after_ms: 0, with_event_time_ms: 0, ..Guards::default() };
+    assert_eq!(at(&said(EventSource::AdtKeyed).with_guards(sure), 99), Ok("anna".into()));
+    let careful = Guards { command_ms: minutes(2), scan_ms: minutes(2), import_ms: minutes(2), ..Guards::default() };
+    for source in [EventSource::Scan, EventSource::Command, EventSource::Import] {
         assert_eq!([99, 100].map(|m| at(&said(source), m).is_ok()), [true, false]);
+        assert_eq!([97, 99].map(|m| at(&said(source).with_guards(careful), m).is_ok()), [true, false]);
     }
+    assert_eq!((careful.widest_ms(), sure.widest_ms()), (minutes(30), 0));
 }
 
 #[test]

@@ -26,6 +26,7 @@ pub mod radio;
 pub mod receipts;
 pub mod rig;
 pub mod room;
+pub mod scanner;
 pub mod subscriber;
 pub mod timedate;
 pub mod unbatch;

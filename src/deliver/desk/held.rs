@@ -12,16 +12,18 @@ const MAX_NAMED: usize = 1_000;
 
 impl Desk {
     pub(super) fn held(&self) -> Result<Value, DeskError> {
-        let anchors = self.store.anchors()?;
+        let (anchors, ward) = (self.store.anchors()?, self.inputs.ward.borrow().clone());
         let mut rows = Vec::new();
         for route in self.store.routes()? {
             for run in self.store.held(route.n)? {
-                let first = self.store.read(run.first, run.first, 1)?.pop();
-                let since = first.and_then(|(_, record)| self.measured(&anchors, &record));
+                let record = self.store.read(run.first, run.first, 1)?.pop().map(|(_, record)| record);
+                let since = record.as_ref().and_then(|record| self.measured(&anchors, record));
                 let mut row = self.row_of(&route.name, &run);
                 row["since"] = json!(since.map(|at| at.to_string()));
                 row["reason"] = json!(run.reason.name());
-                row["why"] = json!(run.reason.words());
+                let why = record
+                    .map_or_else(|| run.reason.words().to_owned(), |record| self.say_why(&ward, &anchors, &record, run.reason));
+                row["why"] = json!(why);
                 rows.push(row);
             }
         }
@@ -40,7 +42,8 @@ impl Desk {
         answer["since"] = json!(measured(&begins).map(|at| at.to_string()));
         answer["until"] = json!(measured(&ends).map(|at| at.to_string()));
         answer["reason"] = json!(run.reason.name());
-        let why = begins.map_or_else(|| run.reason.words().to_owned(), |record| self.say_why(&ward, &record, run.reason));
+        let why =
+            begins.map_or_else(|| run.reason.words().to_owned(), |record| self.say_why(&ward, &anchors, &record, run.reason));
         answer["why"] = json!(why);
         answer["released_by"] = json!(run.reason.released_by());
         answer["asks_whose"] = json!(run.reason.asks_whose());

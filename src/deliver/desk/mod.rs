@@ -1,12 +1,14 @@
 //! Where people's requests are carried out: who measures whom, who is who, and which route may send. It owns `ward.db`,
 //! keeps the folded ward that all routes follow, and audits what it does.
 
+mod census;
 mod decisions;
 mod held;
 mod letters;
 mod patients;
 mod records;
 mod routes;
+mod scan;
 mod ward;
 mod who;
 
@@ -18,15 +20,17 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 pub use self::letters::LetterPlace;
+pub use self::scan::ScanSettings;
 use super::route::RouteCommand;
 use super::status::RouteStatus;
 use crate::config::{Bind, SpotSettings};
 use crate::radio::BootClock;
 use crate::reading::{DeviceId, RecordId, Seq, SubjectKey, Timestamp, UserIndex};
 use crate::store::{AuditEntry, Store, StoreError, WardStore};
-use crate::ward::{Change, HoldReason, Phi, Wanted, Ward, WardEvent};
+use crate::ward::{CensusError, CensusFormat, Change, Guards, HoldReason, Phi, Station, Wanted, Ward, WardEvent};
 
 /// The ward's config is applied as soon as the clock is known; it is looked at this often until then.
 const TICK: Duration = Duration::from_secs(1);
@@ -41,9 +45,12 @@ pub struct DeskSettings {
     pub zones: BTreeMap<DeviceId, TimeZone>,
     pub default_zone: TimeZone,
     pub back_dating: Duration,
+    pub guards: Guards,
     /// What the config says about who measures whom.
     pub wanted: Vec<Wanted>,
     pub patients: Vec<(SubjectKey, bool)>,
+    /// Absent: no code is known.
+    pub scan: Option<ScanSettings>,
 }
 
 /// A route, as the desk sees it.
@@ -96,6 +103,9 @@ pub enum DeskRequest {
     DeadLetter { route: String, seq: Seq },
     RetryLetters { route: String, seqs: Vec<Seq>, actor: String },
     DropLetters { route: String, seqs: Vec<Seq>, yes: u64, actor: String },
+    Census { file: Phi<Zeroizing<Vec<u8>>>, format: CensusFormat },
+    ConfirmCensus { n: u64, yes: u64, actor: String },
+    Scan { station: String, code: Phi<String>, actor: String },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -156,6 +166,16 @@ pub enum DeskError {
     TooMany(usize),
     #[error("route \"{0}\" is not in the config: it sends nothing; `bedrail route drop` forgets it with its dead letters")]
     NotInConfig(String),
+    #[error("{0}")]
+    Census(#[from] CensusError),
+    #[error("{0} and {1} are one person by now, and the list has them in two beds")]
+    OnePerson(SubjectKey, SubjectKey),
+    #[error("the ward, or the list, is not what was shown any more; nothing was changed: look at the difference again")]
+    NoCensus,
+    #[error("the config does not say how wristbands and labels look; write scan.patient and scan.device")]
+    NoScan,
+    #[error("more stations than a gateway serves are in the middle of a scan; try again in a minute")]
+    TooManyStations,
     #[error("route \"{0}\" does not answer")]
     RouteSilent(String),
     #[error(transparent)]
@@ -175,6 +195,10 @@ pub struct Desk {
     shown: Option<(Change, Timestamp, Timestamp)>,
     /// Whom somebody was about to forget, and how many unsent records that was shown to touch.
     forgetting: Option<(SubjectKey, u64)>,
+    /// Likewise of a census, and how many were read.
+    shown_census: Option<census::PendingCensus>,
+    censuses: u64,
+    stations: BTreeMap<String, Station>,
 }
 
 impl Desk {
@@ -189,7 +213,20 @@ impl Desk {
             ward_store.know_patient(key, *test)?;
         }
         let events = ward_store.events()?;
-        let mut desk = Self { settings, store, ward_store, events, boot, inputs, synced: false, shown: None, forgetting: None };
+        let mut desk = Self {
+            settings,
+            store,
+            ward_store,
+            events,
+            boot,
+            inputs,
+            synced: false,
+            shown: None,
+            forgetting: None,
+            shown_census: None,
+            censuses: 0,
+            stations: BTreeMap::new(),
+        };
         desk.publish()?;
         Ok(desk)
     }
@@ -248,6 +285,9 @@ impl Desk {
             DeskRequest::DeadLetter { route, seq } => self.dead_letter(&route, seq).await,
             DeskRequest::RetryLetters { route, seqs, actor } => self.retry_letters(&route, seqs, &actor).await,
             DeskRequest::DropLetters { route, seqs, yes, actor } => self.drop_letters(&route, seqs, yes, &actor).await,
+            DeskRequest::Census { file, format } => self.census(&file, format),
+            DeskRequest::ConfirmCensus { n, yes, actor } => self.confirm_census(n, yes, &actor),
+            DeskRequest::Scan { station, code, actor } => self.scan(&station, &code, &actor),
         }
     }
 

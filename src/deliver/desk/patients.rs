@@ -19,9 +19,7 @@ impl Desk {
     }
 
     pub(super) fn set_patient(&mut self, key: &SubjectKey, document: &Phi<Vec<u8>>, actor: &str) -> Result<Value, DeskError> {
-        if document.expose().len() > MAX_IDENTITY {
-            return Err(DeskError::IdentityTooLarge(document.expose().len()));
-        }
+        self.check_identity(document)?;
         // The parser's own message would quote the document.
         if !serde_json::from_slice::<Value>(document.expose()).is_ok_and(|value| value.is_object()) {
             return Err(DeskError::IdentityNotJson);
@@ -30,6 +28,11 @@ impl Desk {
         self.ward_store.set_identity(key, document)?;
         self.publish()?;
         Ok(json!({ "patient": key }))
+    }
+
+    pub(super) fn check_identity(&self, document: &Phi<Vec<u8>>) -> Result<(), DeskError> {
+        let octets = document.expose().len();
+        if octets > MAX_IDENTITY { Err(DeskError::IdentityTooLarge(octets)) } else { Ok(()) }
     }
 
     /// Deletes who the patient is. What was sent stays in its chart; what was not waits for somebody who knows.

@@ -47,7 +47,7 @@ impl Desk {
             routes.push(match self.traced(&row.name, seq, &record).await? {
                 Some((bind, traced)) => {
                     moved |= traced.row.as_ref().is_some_and(|row| !row.past.is_empty());
-                    self.on_route(&ward, row, bind, &record, &traced)
+                    self.on_route(&ward, &anchors, row, bind, &record, &traced)
                 }
                 None => json!({ "route": row.name, "state": "orphaned" }),
             });
@@ -107,20 +107,20 @@ impl Desk {
         Ok(Some((route.bind, traced)))
     }
 
-    fn on_route(&self, ward: &Ward, row: &RouteRow, bind: Bind, record: &Record, traced: &Traced) -> Value {
+    fn on_route(&self, ward: &Ward, anchors: &Anchors, row: &RouteRow, bind: Bind, record: &Record, traced: &Traced) -> Value {
         let mut entry = json!({
             "route": row.name,
             "bind": bind.name(),
             "state": word_of(traced.place),
             "paused": row.paused,
-            "by_now": self.decided(ward, record, traced),
+            "by_now": self.decided(ward, anchors, record, traced),
             "deliveries": self.deliveries(record, traced),
         });
         match traced.place {
             RecordPlace::Pending(lane) => entry["lane"] = json!(lane.name()),
             RecordPlace::Held(reason) => {
                 entry["held"] = json!(reason.name());
-                entry["why"] = json!(self.say_why(ward, record, reason));
+                entry["why"] = json!(self.say_why(ward, anchors, record, reason));
                 entry["released_by"] = json!(reason.released_by());
             }
             _ => {}
@@ -140,7 +140,7 @@ impl Desk {
     }
 
     /// What becomes of it by what is known now.
-    fn decided(&self, ward: &Ward, record: &Record, traced: &Traced) -> Value {
+    fn decided(&self, ward: &Ward, anchors: &Anchors, record: &Record, traced: &Traced) -> Value {
         let bound = |binding: &crate::ward::Binding| {
             json!({
                 "patient": ward.known_as(&binding.subject),
@@ -153,17 +153,16 @@ impl Desk {
             Decision::Send { binding: Some(binding), .. } | Decision::Choose(binding) => bound(binding),
             Decision::Send { binding: None, subject } => json!({ "patient": subject }),
             Decision::Settle(settled) => json!({ "settled": settled.name() }),
-            Decision::Hold(reason) => json!({ "held": reason.name(), "why": self.say_why(ward, record, *reason) }),
+            Decision::Hold(reason) => json!({ "held": reason.name(), "why": self.say_why(ward, anchors, record, *reason) }),
             Decision::Cut(_) => json!({ "settled": "cut" }),
             Decision::Backlog => json!({}),
         }
     }
 
-    pub(super) fn say_why(&self, ward: &Ward, record: &Record, reason: HoldReason) -> String {
-        let Ok(anchors) = self.store.anchors() else { return reason.words().to_owned() };
+    pub(super) fn say_why(&self, ward: &Ward, anchors: &Anchors, record: &Record, reason: HoldReason) -> String {
         let at = match &record.body {
             Body::Window(window) => Some(window.from),
-            _ => self.measured(&anchors, record),
+            _ => self.measured(anchors, record),
         };
         let user = record.stream.and_then(|stream| stream.user);
         let called = self.name_of(record.device);

@@ -10,10 +10,10 @@ use crate::config::Bind;
 use crate::deliver::RouteCommand;
 use crate::reading::{Anchors, Body, DeviceId, Instant, Record, Seq, SubjectKey, Timestamp};
 use crate::store::{OPEN, READ_LIMIT, StoreError};
-use crate::ward::{Change, EventSource, Ward, WardEvent, sync};
+use crate::ward::{Change, EventSource, Ward, sync, with};
 
 /// A request for a moment this close to now is one for now: people's and the gateway's clocks differ.
-const NOW_MS: i64 = 5_000;
+pub(super) const NOW_MS: i64 = 5_000;
 
 impl Desk {
     /// A key nobody has spoken of is a slip of the pen, not a new patient.
@@ -33,8 +33,7 @@ impl Desk {
     pub(super) fn spot(&self, name: &str, patient: &SubjectKey) -> Result<Change, DeskError> {
         let device = self.device(name)?;
         let spot = self.settings.spots.get(&device).ok_or_else(|| DeskError::NotShared(name.to_owned()))?;
-        let for_ms = i64::try_from(spot.lasts.as_millis()).unwrap_or(i64::MAX);
-        Ok(Change::Spot { device, subject: patient.clone(), for_ms, readings: spot.readings })
+        Ok(Change::Spot { device, subject: patient.clone(), for_ms: spot.lasts_ms(), readings: spot.readings })
     }
 
     pub(super) fn known(&self, patient: &SubjectKey) -> Result<(), DeskError> {
@@ -106,7 +105,7 @@ impl Desk {
     }
 
     /// How many of `records` are readings measured before `until`: windows and events follow their readings.
-    fn readings(&self, records: &[(Seq, Record)], until: Timestamp) -> Result<u64, StoreError> {
+    pub(super) fn readings(&self, records: &[(Seq, Record)], until: Timestamp) -> Result<u64, StoreError> {
         let anchors = self.store.anchors()?;
         let counts = |record: &Record| {
             matches!(record.body, Body::Reading(_)) && self.measured(&anchors, record).is_some_and(|at| at < until)
@@ -116,11 +115,13 @@ impl Desk {
 
     /// The records whose binding the change would alter.
     fn touched(&self, change: &Change, at: Timestamp, now: Timestamp) -> Result<Vec<(Seq, Record)>, StoreError> {
-        let event =
-            |n| WardEvent { n, at, learned: now, source: EventSource::Command, operator: String::new(), change: change.clone() };
-        let mut events = self.events.clone();
-        events.push(event(self.events.last().map_or(1, |event| event.n + 1)));
-        let affected = Ward::changes(&Ward::fold(&self.events), &Ward::fold(&events));
+        self.touched_by(&[(at, change.clone())], now)
+    }
+
+    pub(super) fn touched_by(&self, changes: &[(Timestamp, Change)], now: Timestamp) -> Result<Vec<(Seq, Record)>, StoreError> {
+        let before = Ward::fold(&self.events);
+        let affected = Ward::changes(&before, &with(&before, changes));
+        let at = changes.iter().map(|(at, _)| *at).min().unwrap_or(now);
         let anchors = self.store.anchors()?;
         // Nothing arrives before it was measured.
         let before = |boot, arrived| anchors.wall(boot, arrived).is_some_and(|wall| wall.at < at);
@@ -199,11 +200,12 @@ impl Desk {
     /// All routes follow the ward that is known now.
     pub(super) fn publish(&mut self) -> Result<(), StoreError> {
         let forgotten = self.ward_store.patients()?.into_iter().filter(|row| row.forgotten).map(|row| row.key).collect();
-        self.inputs.ward.send_replace(Arc::new(Ward::fold(&self.events).with_forgotten(forgotten)));
+        let ward = Ward::fold(&self.events).with_guards(self.settings.guards).with_forgotten(forgotten);
+        self.inputs.ward.send_replace(Arc::new(ward));
         Ok(())
     }
 
-    fn device(&self, name: &str) -> Result<DeviceId, DeskError> {
+    pub(super) fn device(&self, name: &str) -> Result<DeviceId, DeskError> {
         self.settings.devices.get(name).copied().ok_or_else(|| DeskError::UnknownDevice(name.to_owned()))
     }
 

@@ -13,8 +13,8 @@ use std::sync::Arc;
 /// The ward's last event that this route has followed.
 pub(super) const WARD: &str = "ward";
 
-/// Readings are looked at this far around what changed: the widest guard of a feed, and the uncertainty of a device's clock.
-const AROUND_MS: i64 = 45 * 60_000;
+/// Readings are looked at this far around what changed, beyond the widest guard: the uncertainty of a device's clock.
+const CLOCKS_MS: i64 = 15 * 60_000;
 
 impl<D: Destination> Route<D> {
     /// The ward says something new: what was sent is looked at, then what is held.
@@ -60,41 +60,72 @@ impl<D: Destination> Route<D> {
         if spans.is_empty() {
             return Ok(());
         }
-        let (mut count, mut oldest) = (0, Timestamp(i64::MAX));
-        self.each_moved(&spans, |_, _, _, moved| {
-            if let Some(at) = moved {
-                (count, oldest) = (count + 1, oldest.min(at));
-            }
-            Ok(())
-        })?;
-        if count == 0 {
-            return Ok(());
+        // As long as they are few each is kept here; more, or older ones, or any on a route that asks, wait for a person.
+        let (mut wrong, mut oldest, now) = (Vec::new(), Timestamp(i64::MAX), self.now());
+        let verdict = |count, oldest, retract| judge(retract, count, oldest, now.unwrap_or(oldest));
+        let retract = self.settings.retract;
+        if verdict(0, oldest, retract) == Correction::Now {
+            self.each_moved(&spans, |route, seq, record, moved| {
+                let Some(at) = moved else { return route.cut_anew(seq, record).map(|()| true) };
+                wrong.push((seq, record.clone()));
+                oldest = oldest.min(at);
+                Ok(verdict(wrong.len(), oldest, retract) == Correction::Now)
+            })?;
         }
-        let now = self.now().unwrap_or(oldest);
-        let verdict = judge(self.settings.retract, count, oldest, now);
-        tracing::warn!(route = %self.settings.name, count, ?verdict, "records stand in a chart they do not belong to");
-        self.each_moved(&spans, |route, seq, record, moved| match (moved, verdict) {
-            (None, _) => {
-                route.held.passed(Lane::Backlog, record);
-                Ok(())
+        if verdict(wrong.len(), oldest, retract) == Correction::Now {
+            for (seq, record) in &wrong {
+                self.take_back(*seq, record)?;
+                self.planner.owe(*seq, *seq);
             }
-            (Some(_), Correction::Now) => route.take_back(seq, record).map(|()| route.planner.owe(seq, seq)),
-            (Some(_), Correction::Ask) => {
+            self.said_of_wrong_charts(wrong.len(), "they are taken back");
+            return self.write();
+        }
+        let mut count = 0;
+        self.each_moved(&spans, |route, seq, record, moved| {
+            if moved.is_some() {
+                count += 1;
                 route.held.hold(Lane::Backlog, seq, record, HoldReason::AwaitingDecision);
-                Ok(())
+            } else {
+                route.held.passed(Lane::Backlog, record);
+                route.cut_anew(seq, record)?;
             }
+            Ok(true)
         })?;
+        self.said_of_wrong_charts(count, "they wait for a decision");
         self.write()
     }
 
-    /// Gives every record that may be affected, with its time where it stands in a chart it does not belong to.
+    fn said_of_wrong_charts(&self, count: usize, what: &str) {
+        if count > 0 {
+            tracing::warn!(route = %self.settings.name, count, "records stand in a chart they do not belong to: {what}");
+        }
+    }
+
+    /// A window that went out as a whole, or as a side, and is cut elsewhere by now: its sides go instead, the first of them
+    /// as the next version of what stands.
+    fn cut_anew(&mut self, seq: Seq, record: &Record) -> Result<(), StoreError> {
+        let Body::Window(window) = &record.body else { return Ok(()) };
+        let lanes = self.planner.lanes();
+        let waits = lanes.live.contains(seq) || lanes.backlog.contains(seq) || self.held.covers(seq, record);
+        if waits || window.from != window.start || !carries(record, &self.settings.rules) {
+            return Ok(());
+        }
+        if self.stands_with(seq, record).is_some() && matches!(self.decide(record, Lane::Backlog)?, Decision::Cut(_)) {
+            self.planner.owe(seq, seq);
+        }
+        Ok(())
+    }
+
+    /// Gives every record that may be affected, with its time where it stands in a chart it does not belong to, until `give`
+    /// says no.
     fn each_moved(
         &mut self,
         spans: &BTreeMap<DeviceId, (Timestamp, Timestamp)>,
-        mut give: impl FnMut(&mut Self, Seq, &Record, Option<Timestamp>) -> Result<(), StoreError>,
+        mut give: impl FnMut(&mut Self, Seq, &Record, Option<Timestamp>) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
         let horizon = self.now().map_or(i64::MIN, |now| now.0 - HORIZON_MS);
-        let first = spans.values().map(|(from, _)| from.0).min().unwrap_or(i64::MAX).saturating_sub(AROUND_MS).max(horizon);
+        let around = self.inputs.ward.borrow().guards().widest_ms() + CLOCKS_MS;
+        let first = spans.values().map(|(from, _)| from.0).min().unwrap_or(i64::MAX).saturating_sub(around).max(horizon);
         let before = |boot, arrived| self.anchors.wall(boot, arrived).is_some_and(|wall| wall.at.0 < first);
         let mut next = self.store.first_after(before)?;
         let head = self.head;
@@ -106,13 +137,15 @@ impl<D: Destination> Route<D> {
             for (seq, record) in &records {
                 let Some((from, to)) = spans.get(&record.device) else { continue };
                 let at = self.time_of(record).filter(|at| at.0 >= first);
-                let near = |at: &Timestamp| from.0.saturating_sub(AROUND_MS) <= at.0 && at.0 <= to.0.saturating_add(AROUND_MS);
+                let near = |at: &Timestamp| from.0.saturating_sub(around) <= at.0 && at.0 <= to.0.saturating_add(around);
                 let moved = at.filter(near).filter(|_| !dead.contains(seq));
                 if moved.is_some() && self.was_passed_over(*seq, record) {
                     self.planner.owe(*seq, *seq);
                 }
                 let moved = if moved.is_some() && self.stands_wrongly(*seq, record)? { moved } else { None };
-                give(self, *seq, record, moved)?;
+                if !give(self, *seq, record, moved)? {
+                    return Ok(());
+                }
             }
         }
     }
