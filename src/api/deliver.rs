@@ -31,6 +31,9 @@ pub fn router(state: DeliverState) -> Router {
         .route("/v1/assignments", get(assignments).post(assign).delete(unassign))
         .route("/v1/patients", get(patients))
         .route("/v1/patients/{key}", put(set_patient).delete(forget_patient))
+        .route("/v1/devices/{name}/replace", post(replace_device))
+        .route("/v1/devices/{name}/retire", post(retire_device))
+        .route("/v1/devices/{name}/clean", post(clean_device))
         .route("/v1/conditions", get(conditions))
         .route("/v1/routes", get(routes))
         .route("/v1/routes/{name}", axum::routing::delete(drop_route))
@@ -209,6 +212,29 @@ async fn name_held(
     Json(NameBody { patient }): Json<NameBody>,
 ) -> Response {
     state.ask(DeskRequest::NameHeld { route, seq: Seq(seq), patient, actor }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplaceBody {
+    by: String,
+}
+
+async fn replace_device(
+    State(state): State<DeliverState>,
+    Actor(actor): Actor,
+    Path(old): Path<String>,
+    Json(ReplaceBody { by }): Json<ReplaceBody>,
+) -> Response {
+    state.ask(DeskRequest::Replace { old, new: by, actor }).await
+}
+
+async fn retire_device(State(state): State<DeliverState>, Actor(actor): Actor, Path(device): Path<String>) -> Response {
+    state.ask(DeskRequest::Retire { device, actor }).await
+}
+
+async fn clean_device(State(state): State<DeliverState>, Actor(actor): Actor, Path(device): Path<String>) -> Response {
+    state.ask(DeskRequest::Clean { device, actor }).await
 }
 
 async fn decisions(State(state): State<DeliverState>) -> Response {

@@ -46,7 +46,7 @@ enum Command {
     Profile(profile::ProfileCommand),
     /// Show the gateway, its devices and its routes
     Status(status::StatusArgs),
-    /// Show the configured devices: state, bond, battery, last reading
+    /// Show the configured devices: state, bond, battery, last reading; replace, retire, clean one
     Devices(devices::DevicesArgs),
     /// Show all gateways of a broker, the worst first
     Fleet(fleet::FleetArgs),

@@ -2,6 +2,7 @@
 //! keeps the folded ward that all routes follow, and audits what it does.
 
 mod decisions;
+mod devices;
 mod held;
 mod letters;
 mod patients;
@@ -78,6 +79,9 @@ pub enum DeskRequest {
     Patients,
     SetPatient { key: SubjectKey, document: Phi<Vec<u8>>, actor: String },
     ForgetPatient { key: SubjectKey, yes: Option<u64>, actor: String },
+    Replace { old: String, new: String, actor: String },
+    Retire { device: String, actor: String },
+    Clean { device: String, actor: String },
     Held,
     NameHeld { route: String, seq: Seq, patient: Option<SubjectKey>, actor: String },
     Decisions,
@@ -103,6 +107,10 @@ pub enum DeskError {
         "device \"{0}\" is not shared, so no scan ties its readings; write use = \"shared\" in its section, or assign it without --spot"
     )]
     NotShared(String),
+    #[error("device \"{0}\" is retired; `bedrail devices clean {0}` takes it back into service")]
+    Retired(String),
+    #[error("device \"{0}\" is somebody's already; end that first, or name a device that is free")]
+    NotFree(String),
     #[error("no bed is called \"{0}\"; beds are named in the config as [[bed]]")]
     UnknownBed(String),
     #[error("no route is called \"{0}\"; `bedrail route list` lists them")]
@@ -225,6 +233,9 @@ impl Desk {
             DeskRequest::Patients => self.patients(),
             DeskRequest::SetPatient { key, document, actor } => self.set_patient(&key, &document, &actor),
             DeskRequest::ForgetPatient { key, yes, actor } => self.forget_patient(&key, yes, &actor).await,
+            DeskRequest::Replace { old, new, actor } => self.replace(&old, &new, &actor).await,
+            DeskRequest::Retire { device, actor } => self.retire(&device, &actor).await,
+            DeskRequest::Clean { device, actor } => self.clean(&device, &actor).await,
             DeskRequest::Held => self.held(),
             DeskRequest::NameHeld { route, seq, patient, actor } => self.name_held(&route, seq, patient, &actor),
             DeskRequest::Decisions => self.decisions(),

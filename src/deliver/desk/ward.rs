@@ -19,6 +19,9 @@ impl Desk {
     /// A key nobody has spoken of is a slip of the pen, not a new patient.
     pub(super) fn assignment(&self, target: &Target, patient: &SubjectKey) -> Result<Change, DeskError> {
         self.known(patient)?;
+        if let Target::Device { name, .. } | Target::Spot(name) = target {
+            self.in_service(name)?;
+        }
         Ok(match target {
             Target::Device { name, .. } if self.settings.spots.contains_key(&self.device(name)?) => {
                 return Err(DeskError::Shared(name.clone()));
@@ -235,7 +238,7 @@ impl Desk {
         }))
     }
 
-    fn device(&self, name: &str) -> Result<DeviceId, DeskError> {
+    pub(super) fn device(&self, name: &str) -> Result<DeviceId, DeskError> {
         self.settings.devices.get(name).copied().ok_or_else(|| DeskError::UnknownDevice(name.to_owned()))
     }
 
