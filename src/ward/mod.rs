@@ -5,6 +5,7 @@ mod bind;
 mod config_sync;
 mod event;
 mod fold;
+mod identity;
 mod phi;
 #[cfg(test)]
 mod tests;
@@ -13,4 +14,5 @@ pub use bind::{Affected, Binding, Guards, Rule};
 pub use config_sync::{Standing, Wanted, sync};
 pub use event::{Change, EventSource, HoldReason, Movement, WardEvent};
 pub use fold::{Evidence, Interval, Spot, Ward};
+pub use identity::{Identity, IdentityError, SecondIdentifier};
 pub use phi::Phi;

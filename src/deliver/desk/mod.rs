@@ -25,7 +25,7 @@ use crate::config::{Bind, SpotSettings};
 use crate::radio::BootClock;
 use crate::reading::{DeviceId, Seq, SubjectKey, Timestamp, UserIndex};
 use crate::store::{AuditEntry, Store, StoreError, WardStore};
-use crate::ward::{Change, HoldReason, Phi, Wanted, Ward, WardEvent};
+use crate::ward::{Change, HoldReason, IdentityError, Phi, Wanted, Ward, WardEvent};
 
 /// The ward's config is applied as soon as the clock is known; it is looked at this often until then.
 const TICK: Duration = Duration::from_secs(1);
@@ -145,8 +145,8 @@ pub enum DeskError {
     NothingToDecide { route: String, seq: Seq },
     #[error("the identifiers are {0} octets; a document of at most 65,536 octets is kept")]
     IdentityTooLarge(usize),
-    #[error("the identifiers are not a JSON object")]
-    IdentityNotJson,
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     #[error("route \"{0}\" is in the config; take it out and restart before dropping it")]
     RouteInUse(String),
     #[error("record {seq} is no dead letter of route \"{route}\"; `bedrail dead-letters list` shows which are")]

@@ -7,7 +7,7 @@ use super::{Desk, DeskError, ask};
 use crate::config::Bind;
 use crate::deliver::RouteCommand;
 use crate::reading::SubjectKey;
-use crate::ward::Phi;
+use crate::ward::{Identity, Phi};
 
 /// Identifiers of one patient, as a document.
 const MAX_IDENTITY: usize = 64 << 10;
@@ -22,10 +22,7 @@ impl Desk {
         if document.expose().len() > MAX_IDENTITY {
             return Err(DeskError::IdentityTooLarge(document.expose().len()));
         }
-        // The parser's own message would quote the document.
-        if !serde_json::from_slice::<Value>(document.expose()).is_ok_and(|value| value.is_object()) {
-            return Err(DeskError::IdentityNotJson);
-        }
+        Identity::parse(document)?;
         self.audit(actor, "patient set", key.as_str(), "")?;
         self.ward_store.set_identity(key, document)?;
         self.publish()?;
