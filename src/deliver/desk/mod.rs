@@ -30,6 +30,11 @@ use crate::ward::{Change, HoldReason, IdentityError, Phi, Wanted, Ward, WardEven
 /// The ward's config is applied as soon as the clock is known; it is looked at this often until then.
 const TICK: Duration = Duration::from_secs(1);
 
+/// The longest name an answer repeats; a name written out in another notation is longer.
+const MAX_QUOTED: usize = 24;
+/// Beds are numbered, and no date of birth is so short.
+const MAX_BED_NUMBER: usize = 7;
+
 #[derive(Clone, Debug)]
 pub struct DeskSettings {
     pub gateway: String,
@@ -99,7 +104,7 @@ pub enum DeskRequest {
 
 #[derive(Debug, thiserror::Error)]
 pub enum DeskError {
-    #[error("no device is called \"{0}\"; `bedrail status` lists them")]
+    #[error("no device is called {}; `bedrail status` lists them", named(.0))]
     UnknownDevice(String),
     #[error("device \"{0}\" is shared: nobody keeps it; `bedrail assign --device {0} PATIENT --spot` ties its next readings")]
     Shared(String),
@@ -111,12 +116,13 @@ pub enum DeskError {
     Retired(String),
     #[error("device \"{0}\" is somebody's already; end that first, or name a device that is free")]
     NotFree(String),
-    #[error("no bed is called \"{0}\"; beds are named in the config as [[bed]]")]
+    #[error("no bed is called {}; beds are named in the config as [[bed]]", named(.0))]
     UnknownBed(String),
-    #[error("no route is called \"{0}\"; `bedrail route list` lists them")]
+    #[error("no route is called {}; `bedrail route list` lists them", named(.0))]
     UnknownRoute(String),
     #[error(
-        "nobody is known as \"{0}\"; `bedrail patient list` lists the keys; a new one enters by [[patient]] or `bedrail patient set`"
+        "nobody is known as {}; `bedrail patient list` lists the keys; a new one enters by [[patient]] or `bedrail patient set`",
+        named(.0.as_str())
     )]
     UnknownPatient(SubjectKey),
     #[error("the gateway does not know the time yet, so it cannot say from when; try again when `bedrail status` shows a clock")]
@@ -272,6 +278,19 @@ impl Desk {
             object: object.to_owned(),
             detail: detail.to_owned(),
         }
+    }
+}
+
+/// What somebody asked for, quoted where it is shaped like a name of the config: who typed a patient's name or number finds it
+/// in no answer.
+fn named(asked: &str) -> String {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let number = asked.as_bytes().windows(5).any(|five| five.iter().all(u8::is_ascii_digit));
+    let shaped = asked.starts_with(|first: char| first.is_ascii_alphabetic()) || asked.len() <= MAX_BED_NUMBER;
+    if shaped && !number && asked.len() <= MAX_QUOTED && asked.bytes().all(allowed) {
+        format!("\"{asked}\"")
+    } else {
+        "that".to_owned()
     }
 }
 
