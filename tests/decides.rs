@@ -357,6 +357,18 @@ fn a_shared_device_is_nobodys_but_by_a_scan_and_its_windows_are_nobodys_at_all()
 }
 
 #[test]
+fn what_a_device_kept_when_it_was_cleaned_is_nobodys_and_what_it_had_told_stays() {
+    let cleaned = [(0, pair("p-1")), (50, Change::Clean { device: DEVICE }), (50, pair("p-2"))];
+    let mut ask = Ask::of(Bind::Patient, &cleaned);
+    ask.history = History::All;
+    assert_eq!(ask.about(&stored(20)), Decision::Settle(Settled::History), "measured at 40, told at 60");
+    assert_eq!(ask.subject(&stored(5)), Some("p-2".into()), "measured since");
+    assert_eq!(ask.subject(&reading_at(40)), Some("p-1".into()), "told when it was measured");
+    ask.rules = rules(Bind::Device);
+    assert_eq!(ask.subject(&stored(20)), Some("p-1".into()), "a route that charts nothing sends all");
+}
+
+#[test]
 fn who_is_forgotten_is_named_no_more_and_what_stands_stays() {
     let ward = ward(&[(0, pair("p-1"))]).with_forgotten([key("p-1")].into());
     let mut ask = Ask { ward, ..Ask::of(Bind::Patient, &[]) };

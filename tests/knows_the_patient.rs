@@ -1,12 +1,10 @@
 //! A value goes to a chart only under the patient it was measured on, and waits for a person where that is not known.
-//! Identifiers are kept and never seen again.
 
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
@@ -349,69 +347,4 @@ fn what_nobody_knows_is_refused_by_name() {
     assert!(said.contains("no route is called \"chert\""), "{said}");
     assert_eq!(rig.ask_json(&["ward"])["devices"], json!([]));
     rig.stop();
-}
-
-#[test]
-fn identifiers_leave_no_trace() {
-    const CANARY: &str = "Zebulon-Quastenflosser-19471103";
-    let document = json!({ "name": CANARY, "mrn": CANARY }).to_string();
-    let mut rig = rig(&[strap()], PATIENTS);
-    rig.log_filter = "info,bedrail=trace";
-    rig.start(Shape::TwoProcesses);
-    rig.wait_until_heard(SOON);
-    let set = |rig: &Rig, input: &str| {
-        rig.bedrail_with_input(&["patient", "set", "p-anna", "--identifiers-file", "-"], input.as_bytes())
-    };
-    let mut seen = Vec::new();
-    let bad = set(&rig, &format!("{CANARY} is no JSON"));
-    assert!(bad.status == Some(1) && bad.stderr.contains("not a JSON object"), "{bad:?}");
-    let kept = set(&rig, &document);
-    assert_eq!(kept.status, Some(0), "{kept:?}");
-    seen.extend([bad.stdout, bad.stderr, kept.stdout, kept.stderr]);
-    rig.ask(&["assign", "--device", "strap", "p-anna"]);
-    std::thread::sleep(CLEAR_OF_THE_EDGE);
-    let annas = measure(&mut rig, "strap", 3);
-    rig.wait_for_records(CHART, SOON, |chart| chart.len() == annas);
-    let listed = rig.ask_json(&["patient", "list"]);
-    let row = |listed: &Value| listed.as_array().unwrap().iter().find(|row| row["key"] == "p-anna").cloned().unwrap();
-    assert_eq!((&row(&listed)["identified"], &row(&listed)["forgotten"]), (&json!(true), &json!(false)));
-    seen.extend([listed.to_string(), rig.ask(&["patient", "list"]), rig.ask(&["status", "--json"]), rig.ask(&["status"])]);
-    seen.extend([rig.ask(&["ward", "--json"]), rig.ask(&["route", "list", "--json"])]);
-    assert_no_trace(&rig, &seen, CANARY);
-
-    rig.ask(&["patient", "forget", "p-anna", "--yes", "0"]);
-    let listed = row(&rig.ask_json(&["patient", "list"]));
-    assert_eq!((&listed["identified"], &listed["forgotten"]), (&json!(false), &json!(true)));
-    seen.push(rig.bedrail_with_input(&["patient", "set", "p-anna", "--identifiers-file", "-"], document.as_bytes()).stdout);
-    let trail = rig.audit_trail();
-    for row in [("patient set", "p-anna"), ("patient forget", "p-anna"), ("assign", "device strap")] {
-        assert!(trail.contains(&(row.0.to_owned(), row.1.to_owned())), "{row:?} is not in {trail:?}");
-    }
-    rig.stop();
-    assert_no_trace(&rig, &seen, CANARY);
-}
-
-/// In nothing that was printed or sent, and in no octet of any file of the gateway.
-fn assert_no_trace(rig: &Rig, printed: &[String], canary: &str) {
-    for message in rig.subscriber.messages() {
-        assert!(!message.topic.contains(canary) && !message.raw.contains(canary), "sent: {message:?}");
-    }
-    assert!(printed.iter().all(|text| !text.contains(canary)), "printed: {printed:?}");
-    let mut files = 0;
-    search(&rig.site.path(""), canary.as_bytes(), &mut files);
-    assert!(files >= 8, "only {files} files were searched: databases, envelopes, keys, logs and config are more");
-    assert!(!rig.broker.log().contains(canary));
-}
-
-fn search(directory: &Path, canary: &[u8], files: &mut usize) {
-    for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
-        let kind = entry.file_type().unwrap();
-        if kind.is_dir() {
-            search(&entry.path(), canary, files);
-        } else if kind.is_file() {
-            let octets = std::fs::read(entry.path()).unwrap();
-            assert!(!octets.windows(canary.len()).any(|part| part == canary), "it stands in {}", entry.path().display());
-            *files += 1;
-        }
-    }
 }

@@ -34,6 +34,9 @@ pub fn router(state: DeliverState) -> Router {
         .route("/v1/assignments", get(who_is_where).post(assign).delete(unassign))
         .route("/v1/patients", get(patients))
         .route("/v1/patients/{key}", put(set_patient).delete(forget_patient))
+        .route("/v1/devices/{name}/replace", post(replace_device))
+        .route("/v1/devices/{name}/retire", post(retire_device))
+        .route("/v1/devices/{name}/clean", post(clean_device))
         .route("/v1/conditions", get(conditions))
         .route("/v1/routes", get(routes))
         .route("/v1/routes/{name}", axum::routing::delete(drop_route))
@@ -289,6 +292,29 @@ async fn scan(State(state): State<DeliverState>, Actor(actor): Actor, body: Byte
     state.ask(DeskRequest::Scan { station, code: Phi::new(code), actor }).await
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplaceBody {
+    by: String,
+}
+
+async fn replace_device(
+    State(state): State<DeliverState>,
+    Actor(actor): Actor,
+    Path(old): Path<String>,
+    Json(ReplaceBody { by }): Json<ReplaceBody>,
+) -> Response {
+    state.ask(DeskRequest::Replace { old, new: by, actor }).await
+}
+
+async fn retire_device(State(state): State<DeliverState>, Actor(actor): Actor, Path(device): Path<String>) -> Response {
+    state.ask(DeskRequest::Retire { device, actor }).await
+}
+
+async fn clean_device(State(state): State<DeliverState>, Actor(actor): Actor, Path(device): Path<String>) -> Response {
+    state.ask(DeskRequest::Clean { device, actor }).await
+}
+
 async fn decisions(State(state): State<DeliverState>) -> Response {
     state.ask(DeskRequest::Decisions).await
 }
@@ -371,7 +397,8 @@ fn time(text: Option<&str>) -> Result<Option<Timestamp>, Response> {
     let Some(text) = text else { return Ok(None) };
     match text.parse::<jiff::Timestamp>() {
         Ok(at) => Ok(Some(Timestamp(at.as_millisecond()))),
-        Err(_) => Err(bad_request(&format!("`{text}` is not a time with an offset such as 2026-11-23T10:30:00+01:00"))),
+        // It is not repeated: whatever somebody put in the place of a time may be anything.
+        Err(_) => Err(bad_request("what stands for the time is not a time with an offset such as 2026-11-23T10:30:00+01:00")),
     }
 }
 

@@ -4,11 +4,15 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use axum::Router;
 use axum::extract::FromRequestParts;
 use axum::extract::connect_info::{ConnectInfo, Connected};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
+use axum::response::{IntoResponse as _, Response};
 use axum::serve::IncomingStream;
+use axum::{Json, Router};
+use serde_json::json;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
@@ -52,12 +56,28 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 }
 
 pub async fn serve(listener: UnixListener, router: Router, stop: CancellationToken) -> io::Result<()> {
-    let service = router.into_make_service_with_connect_info::<Peer>();
+    let service = router.layer(axum::middleware::map_response(without_quotes)).into_make_service_with_connect_info::<Peer>();
     // Connections are not waited for: a command line that hangs must not hold up the end.
     tokio::select! {
         result = axum::serve(listener, service) => result,
         () = stop.cancelled() => Ok(()),
     }
+}
+
+/// What the framework says of a request it does not understand quotes it, and somebody may have sent a patient's name. Our own
+/// answers are JSON.
+async fn without_quotes(response: Response) -> Response {
+    let status = response.status();
+    let ours = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    if status.is_success() || ours {
+        return response;
+    }
+    let error = match status {
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => "there is no such request",
+        StatusCode::PAYLOAD_TOO_LARGE => "the body is too large",
+        _ => "path, query or body of the request are not of the form this takes",
+    };
+    (status, Json(json!({ "error": error }))).into_response()
 }
 
 fn user_name(uid: u32) -> String {

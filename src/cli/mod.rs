@@ -25,6 +25,7 @@ pub mod ward;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use crate::config::DEFAULT_PATH;
@@ -52,7 +53,7 @@ enum Command {
     Profile(profile::ProfileCommand),
     /// Show the gateway, its devices and its routes
     Status(status::StatusArgs),
-    /// Show the configured devices: state, bond, battery, last reading
+    /// Show the configured devices: state, bond, battery, last reading; replace, retire, clean one
     Devices(devices::DevicesArgs),
     /// Pair a device, while you stand by it
     Pair(pair::PairArgs),
@@ -121,7 +122,7 @@ pub struct ConfigArg {
 }
 
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| without_quotes(error).exit());
     match cli.command {
         Command::Run(args) => run(args),
         Command::Check(args) => check::run(args),
@@ -147,6 +148,19 @@ pub fn main() -> ExitCode {
         Command::Store(command) => store::run(command),
         Command::Key(command) => key::run(command),
     }
+}
+
+/// A value that is refused may be a patient's name or number, and what a command prints is often kept.
+fn without_quotes(mut error: clap::Error) -> clap::Error {
+    let unsaid = || ContextValue::String("…".to_owned());
+    let free = matches!(error.get(ContextKind::InvalidArg), Some(ContextValue::String(arg)) if !arg.starts_with(['-', '<']));
+    if error.kind() == ErrorKind::ValueValidation {
+        error.insert(ContextKind::InvalidValue, unsaid());
+    }
+    if error.kind() == ErrorKind::UnknownArgument && free {
+        error.insert(ContextKind::InvalidArg, unsaid());
+    }
+    error
 }
 
 fn run(args: RunArgs) -> ExitCode {

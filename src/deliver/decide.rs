@@ -76,7 +76,7 @@ pub enum Settled {
     Filtered,
     /// A newer version is in the log.
     Superseded,
-    /// A device had stored it before its first patient here.
+    /// A device had stored it before its first patient here, or before it was cleaned for the next.
     History,
     /// A window that was cut: its sides go instead.
     Cut,
@@ -206,7 +206,11 @@ fn bind_to_patient(record: &Record, rules: &Rules, known: &Known<'_>) -> Decisio
             return Decision::Cut(edges);
         }
     }
-    match known.ward.named(&record.id) {
+    let named = known.ward.named(&record.id);
+    if named.is_none() && was_left_over(record, known) {
+        return Decision::Settle(Settled::History);
+    }
+    match named {
         None => {}
         Some(None) => return Decision::Settle(Settled::Discarded),
         Some(Some(binding)) => return Decision::Send { subject: Some(binding.subject.clone()), binding: Some(binding) },
@@ -253,6 +257,15 @@ fn brought_along(record: &Record, known: &Known<'_>) -> Option<WallTime> {
     let first = known.ward.first_assignment(record.device, user_of(record))?;
     let before = record.stamp.stored && device_time(record, known).is_some_and(|measured| measured < first);
     before.then_some(WallTime { at: first, quality: ClockQuality::Ntp, uncertainty_ms: 0 })
+}
+
+/// The device was cleaned between measuring it and telling it.
+fn was_left_over(record: &Record, known: &Known<'_>) -> bool {
+    let heard = known.anchors.wall(record.stamp.boot, record.stamp.arrived).map(|wall| wall.at);
+    match (device_time(record, known), heard) {
+        (Some(measured), Some(heard)) => known.ward.was_cleaned(record.device, measured, heard),
+        _ => false,
+    }
 }
 
 /// By the device's own clock; a time of arrival says nothing about a stored value.

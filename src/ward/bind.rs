@@ -146,11 +146,14 @@ impl Ward {
             Change::Name { device, .. } => Some(device),
             _ => None,
         });
-        paired.chain(self.places.keys().copied()).chain(named)
+        paired.chain(self.places.keys().copied()).chain(self.retired.keys().copied()).chain(named)
     }
 
     /// An explicit pairing, else the bed. A pairing that the bed contradicts, or two people in the bed, is for a person.
     fn resolve(&self, device: DeviceId, user: Option<UserIndex>, at: Timestamp) -> Result<Binding, Unbound> {
+        if self.is_retired(device, at) {
+            return Err(Unbound::Nobody);
+        }
         let pairing = match self.by_spot(device, at) {
             Some(spot) => Some(spot),
             None => self.by_pairing(device, user, at)?,
@@ -272,6 +275,7 @@ impl Ward {
     fn turns(&self, device: DeviceId) -> Vec<(Timestamp, EventSource)> {
         let pairings = self.pairings.range((device, None)..=(device, Some(UserIndex::MAX)));
         let mut turns: Vec<_> = pairings.flat_map(|(_, timeline)| timeline.iter()).flat_map(turns_of).collect();
+        turns.extend(self.retired.get(&device).into_iter().flat_map(Timeline::iter).flat_map(turns_of));
         turns.extend(self.spots.get(&device).into_iter().flat_map(Timeline::iter).flat_map(turns_of));
         let Some(places) = self.places.get(&device) else { return turns };
         turns.extend(places.iter().flat_map(turns_of));

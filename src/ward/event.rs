@@ -98,6 +98,19 @@ pub enum Change {
         for_ms: i64,
         readings: u16,
     },
+    /// From now on this device measures whom the other one measured and stands where it stood; the other is retired.
+    Replace {
+        old: DeviceId,
+        new: DeviceId,
+    },
+    /// The device is out of service: nothing it says is anybody's until it is cleaned.
+    Retire {
+        device: DeviceId,
+    },
+    /// The device is between two patients, and what it measured until now and still keeps is nobody's.
+    Clean {
+        device: DeviceId,
+    },
     /// A person says whose these records are, or that they are nobody's. `from` and `to`: between which times the device
     /// measured them, both included.
     Name {
@@ -133,6 +146,7 @@ impl Change {
             Change::Merge { from, into } => vec![from, into],
             Change::Name { subject, .. } => subject.iter().collect(),
             Change::Unpair { .. } | Change::Place { .. } | Change::Unplace { .. } | Change::Vacate { .. } => Vec::new(),
+            Change::Replace { .. } | Change::Retire { .. } | Change::Clean { .. } => Vec::new(),
         }
     }
 }

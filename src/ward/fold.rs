@@ -50,6 +50,9 @@ pub struct Ward {
     pub(super) pairings: BTreeMap<(DeviceId, Option<UserIndex>), Timeline<SubjectKey>>,
     pub(super) spots: BTreeMap<DeviceId, Timeline<Spot>>,
     pub(super) places: BTreeMap<DeviceId, Timeline<String>>,
+    /// Devices out of service.
+    pub(super) retired: BTreeMap<DeviceId, Timeline<()>>,
+    cleaned: BTreeMap<DeviceId, Vec<Timestamp>>,
     /// Who lies where: a patient in one bed at a time, a bed with more than one where nobody said that the first had left.
     lies: BTreeMap<SubjectKey, Timeline<String>>,
     /// The same by bed, in order of beginning.
@@ -160,6 +163,15 @@ impl Ward {
         self.places.iter().flat_map(|(device, timeline)| timeline.iter().map(|i| (*device, i)))
     }
 
+    pub fn is_retired(&self, device: DeviceId, at: Timestamp) -> bool {
+        self.retired.get(&device).is_some_and(|retired| retired.at(at).is_some())
+    }
+
+    /// Whether the device was cleaned after it had measured something and before that was heard.
+    pub fn was_cleaned(&self, device: DeviceId, measured: Timestamp, heard: Timestamp) -> bool {
+        self.cleaned.get(&device).is_some_and(|times| times.iter().any(|at| measured < *at && *at <= heard))
+    }
+
     pub fn beds(&self) -> impl Iterator<Item = (&str, &Interval<SubjectKey>)> {
         self.beds.iter().flat_map(|(bed, occupants)| occupants.iter().map(move |i| (bed.as_str(), i)))
     }
@@ -205,6 +217,13 @@ impl Ward {
                     self.merged.insert(from, into);
                 }
             }
+            Change::Replace { old, new } => self.replace(*old, *new, at, evidence),
+            Change::Retire { device } => self.retire(*device, at, evidence),
+            Change::Clean { device } => {
+                self.end_pairings(*device, at, evidence);
+                self.retired.entry(*device).or_default().end(at, evidence);
+                self.cleaned.entry(*device).or_default().push(at);
+            }
             Change::Name { records, subject, .. } => {
                 self.named.extend(records.iter().map(|record| (*record, (subject.clone(), evidence))));
             }
@@ -215,6 +234,35 @@ impl Ward {
             let said = self.configured.entry(topic).or_default();
             said.insert(event.n, (event.at, event.change.clone()));
         }
+    }
+
+    fn replace(&mut self, old: DeviceId, new: DeviceId, at: Timestamp, evidence: Evidence) {
+        let of_old = self.pairings.range((old, None)..=(old, Some(UserIndex::MAX)));
+        let now = of_old.filter_map(|((_, user), timeline)| Some((*user, timeline.at(at)?.value.clone())));
+        let now: Vec<(Option<UserIndex>, SubjectKey)> = now.collect();
+        let place = self.places.get(&old).and_then(|places| places.at(at)).map(|place| place.value.clone());
+        self.retire(old, at, evidence);
+        for (user, subject) in now {
+            self.pairings.entry((new, user)).or_default().begin(subject, at, evidence);
+        }
+        if let Some(bed) = place {
+            self.places.entry(old).or_default().end(at, evidence);
+            self.places.entry(new).or_default().begin(bed, at, evidence);
+        }
+    }
+
+    fn retire(&mut self, device: DeviceId, at: Timestamp, evidence: Evidence) {
+        self.end_pairings(device, at, evidence);
+        let retired = self.retired.entry(device).or_default();
+        if retired.at(at).is_none() {
+            retired.begin((), at, evidence);
+        }
+    }
+
+    fn end_pairings(&mut self, device: DeviceId, at: Timestamp, evidence: Evidence) {
+        self.end_spot(device, at, evidence);
+        let of_device = self.pairings.range_mut((device, None)..=(device, Some(UserIndex::MAX)));
+        of_device.for_each(|(_, timeline)| timeline.end(at, evidence));
     }
 
     fn end_spot(&mut self, device: DeviceId, at: Timestamp, evidence: Evidence) {

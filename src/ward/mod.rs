@@ -6,6 +6,7 @@ mod census;
 mod config_sync;
 mod event;
 mod fold;
+mod identity;
 mod phi;
 mod scan;
 #[cfg(test)]
@@ -17,5 +18,6 @@ pub use census::{CensusError, CensusFormat, CensusRow, MAX_CENSUS, difference, o
 pub use config_sync::{Standing, Wanted, sync};
 pub use event::{Change, EventSource, HoldReason, Movement, WardEvent};
 pub use fold::{Evidence, Interval, Spot, Ward};
+pub use identity::{Identity, IdentityError, SecondIdentifier};
 pub use phi::Phi;
 pub use scan::{Code, CodeFormats, CodeReader, MAX_CODE, Scanned, Station, Step};

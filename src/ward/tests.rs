@@ -286,6 +286,41 @@ fn a_scan_ties_a_device_to_a_patient_until_its_time_is_over_or_the_next_scan() {
 }
 
 #[test]
+fn a_replaced_device_hands_on_what_it_was_for_and_what_is_learned_late_of_it_too() {
+    let replace = Change::Replace { old: CUFF, new: OXIMETER };
+    let known = [(0, place(CUFF, "B")), (10, occupy("B", "anna")), (10, pair(CUFF, Some(1), "anna")), (50, replace)];
+    let ward_of = |more: &[(i64, Change)]| ward(&[&known[..], more].concat());
+    let now = ward_of(&[]);
+    assert_eq!((bound(&now, CUFF, Some(1), 49), bound(&now, OXIMETER, Some(1), 49)).0, Ok("anna".into()));
+    assert_eq!(bound(&now, OXIMETER, Some(1), 49), Err(HoldReason::BeforeAssignment));
+    assert_eq!(bound(&now, CUFF, Some(1), 50), Err(HoldReason::NoAssignment));
+    let binding = now.bind(OXIMETER, Some(1), around(50, 0)).expect("bound");
+    assert_eq!((binding.subject, binding.rule, binding.evidence), (subject("anna"), Rule::UserPairing, vec![4]));
+    assert_eq!(now.places().find(|(device, _)| *device == OXIMETER).map(|(_, place)| place.value.as_str()), Some("B"));
+    let late = ward_of(&[(40, occupy("B", "ben")), (40, pair(CUFF, Some(1), "ben"))]);
+    assert_eq!(bound(&late, OXIMETER, Some(1), 60), Ok("ben".into()), "whom the old one turned out to be for");
+}
+
+#[test]
+fn a_device_out_of_service_is_nobodys_whatever_bed_it_stands_at() {
+    let events = [
+        (0, place(OXIMETER, "B")),
+        (0, occupy("B", "anna")),
+        (10, Change::Retire { device: OXIMETER }),
+        (20, pair(OXIMETER, None, "anna")),
+        (30, Change::Clean { device: OXIMETER }),
+    ];
+    let ward = ward(&events);
+    let at = |at| bound(&ward, OXIMETER, None, at);
+    assert_eq!([9, 10, 25].map(|t| at(t).err()), [None, Some(HoldReason::NoAssignment), Some(HoldReason::NoAssignment)]);
+    assert_eq!(ward.bind(OXIMETER, None, around(30, 0)).map(|binding| binding.rule), Ok(Rule::Bed), "cleaning ended the pairing");
+    assert_eq!(ward.edges(OXIMETER, None, Timestamp(0), Timestamp(99)), [Timestamp(10), Timestamp(30)]);
+    let before = Ward::fold(&[event(1, 0, place(OXIMETER, "B")), event(2, 0, occupy("B", "anna"))]);
+    let affected = Affected { device: OXIMETER, from: Timestamp(10), to: Timestamp(30) };
+    assert_eq!(Ward::changes(&before, &ward), [affected]);
+}
+
+#[test]
 fn a_feed_is_believed_as_far_as_it_says_when_it_happened() {
     let minutes = |n: i64| n * 60_000;
     let said = |source| {

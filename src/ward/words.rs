@@ -107,6 +107,9 @@ impl Change {
             Change::Spot { device, subject, for_ms, readings } => {
                 format!("{} measures {subject} for {} s, {readings} readings at most", called(*device), for_ms / 1_000)
             }
+            Change::Replace { old, new } => format!("{} takes the place of {}", called(*new), called(*old)),
+            Change::Retire { device } => format!("{} is out of service", called(*device)),
+            Change::Clean { device } => format!("{} was cleaned, and what it keeps is nobody's", called(*device)),
             Change::Name { records, subject: Some(subject), .. } => format!("{} records are of {subject}", records.len()),
             Change::Name { records, subject: None, .. } => format!("{} records are nobody's", records.len()),
         }

@@ -33,7 +33,7 @@ pub fn cuff() -> VirtualDevice {
 
 /// A gateway whose values go live to whoever listens, and to a chart under their patient.
 pub fn with_a_chart(binary: &str, devices: &[VirtualDevice], rest: &str) -> Rig {
-    let rig = Rig::new(binary, devices, "", "");
+    let rig = Rig::new(binary, devices, "", rest);
     rig.configure(&both_routes(&rig), rest);
     rig
 }

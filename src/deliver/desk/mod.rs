@@ -3,6 +3,7 @@
 
 mod census;
 mod decisions;
+mod devices;
 mod held;
 mod letters;
 mod patients;
@@ -30,10 +31,15 @@ use crate::config::{Bind, SpotSettings};
 use crate::radio::BootClock;
 use crate::reading::{DeviceId, RecordId, Seq, SubjectKey, Timestamp, UserIndex};
 use crate::store::{AuditEntry, Store, StoreError, WardStore};
-use crate::ward::{CensusError, CensusFormat, Change, Guards, HoldReason, Phi, Station, Wanted, Ward, WardEvent};
+use crate::ward::{CensusError, CensusFormat, Change, Guards, HoldReason, IdentityError, Phi, Station, Wanted, Ward, WardEvent};
 
 /// The ward's config is applied as soon as the clock is known; it is looked at this often until then.
 const TICK: Duration = Duration::from_secs(1);
+
+/// The longest name an answer repeats; a name written out in another notation is longer.
+const MAX_QUOTED: usize = 24;
+/// Beds are numbered, and no date of birth is so short.
+const MAX_BED_NUMBER: usize = 7;
 
 #[derive(Clone, Debug)]
 pub struct DeskSettings {
@@ -89,6 +95,9 @@ pub enum DeskRequest {
     ForgetPatient { key: SubjectKey, yes: Option<u64>, actor: String },
     FindRecord { id: RecordId, below: Option<Seq> },
     Record { seq: Seq },
+    Replace { old: String, new: String, actor: String },
+    Retire { device: String, actor: String },
+    Clean { device: String, actor: String },
     Held,
     HeldRun { route: String, seq: Seq },
     NameHeld { route: String, seq: Seq, patient: Option<SubjectKey>, actor: String },
@@ -110,7 +119,7 @@ pub enum DeskRequest {
 
 #[derive(Debug, thiserror::Error)]
 pub enum DeskError {
-    #[error("no device is called \"{0}\"; `bedrail status` lists them")]
+    #[error("no device is called {}; `bedrail status` lists them", named(.0))]
     UnknownDevice(String),
     #[error("device \"{0}\" is shared: nobody keeps it; `bedrail assign --device {0} PATIENT --spot` ties its next readings")]
     Shared(String),
@@ -118,12 +127,17 @@ pub enum DeskError {
         "device \"{0}\" is not shared, so no scan ties its readings; write use = \"shared\" in its section, or assign it without --spot"
     )]
     NotShared(String),
-    #[error("no bed is called \"{0}\"; beds are named in the config as [[bed]]")]
+    #[error("device \"{0}\" is retired; `bedrail devices clean {0}` takes it back into service")]
+    Retired(String),
+    #[error("device \"{0}\" is somebody's already; end that first, or name a device that is free")]
+    NotFree(String),
+    #[error("no bed is called {}; beds are named in the config as [[bed]]", named(.0))]
     UnknownBed(String),
-    #[error("no route is called \"{0}\"; `bedrail route list` lists them")]
+    #[error("no route is called {}; `bedrail route list` lists them", named(.0))]
     UnknownRoute(String),
     #[error(
-        "nobody is known as \"{0}\"; `bedrail patient list` lists the keys; a new one enters by [[patient]] or `bedrail patient set`"
+        "nobody is known as {}; `bedrail patient list` lists the keys; a new one enters by [[patient]] or `bedrail patient set`",
+        named(.0.as_str())
     )]
     UnknownPatient(SubjectKey),
     #[error("the gateway does not know the time yet, so it cannot say from when; try again when `bedrail status` shows a clock")]
@@ -154,8 +168,8 @@ pub enum DeskError {
     NothingToDecide { route: String, seq: Seq },
     #[error("the identifiers are {0} octets; a document of at most 65,536 octets is kept")]
     IdentityTooLarge(usize),
-    #[error("the identifiers are not a JSON object")]
-    IdentityNotJson,
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     #[error("route \"{0}\" is in the config; take it out and restart before dropping it")]
     RouteInUse(String),
     #[error("record {seq} is no dead letter of route \"{route}\"; `bedrail dead-letters list` shows which are")]
@@ -271,6 +285,9 @@ impl Desk {
             DeskRequest::ForgetPatient { key, yes, actor } => self.forget_patient(&key, yes, &actor).await,
             DeskRequest::FindRecord { id, below } => self.find_record(id, below),
             DeskRequest::Record { seq } => self.record(seq).await,
+            DeskRequest::Replace { old, new, actor } => self.replace(&old, &new, &actor).await,
+            DeskRequest::Retire { device, actor } => self.retire(&device, &actor).await,
+            DeskRequest::Clean { device, actor } => self.clean(&device, &actor).await,
             DeskRequest::Held => self.held(),
             DeskRequest::HeldRun { route, seq } => self.held_run(&route, seq),
             DeskRequest::NameHeld { route, seq, patient, actor } => self.name_held(&route, seq, patient, &actor),
@@ -311,6 +328,19 @@ impl Desk {
             object: object.to_owned(),
             detail: detail.to_owned(),
         }
+    }
+}
+
+/// What somebody asked for, quoted where it is shaped like a name of the config: who typed a patient's name or number finds it
+/// in no answer.
+fn named(asked: &str) -> String {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let number = asked.as_bytes().windows(5).any(|five| five.iter().all(u8::is_ascii_digit));
+    let shaped = asked.starts_with(|first: char| first.is_ascii_alphabetic()) || asked.len() <= MAX_BED_NUMBER;
+    if shaped && !number && asked.len() <= MAX_QUOTED && asked.bytes().all(allowed) {
+        format!("\"{asked}\"")
+    } else {
+        "that".to_owned()
     }
 }
 

@@ -7,7 +7,7 @@ use super::{Desk, DeskError, ask};
 use crate::config::Bind;
 use crate::deliver::RouteCommand;
 use crate::reading::SubjectKey;
-use crate::ward::Phi;
+use crate::ward::{Identity, Phi};
 
 /// Identifiers of one patient, as a document.
 const MAX_IDENTITY: usize = 64 << 10;
@@ -20,10 +20,6 @@ impl Desk {
 
     pub(super) fn set_patient(&mut self, key: &SubjectKey, document: &Phi<Vec<u8>>, actor: &str) -> Result<Value, DeskError> {
         self.check_identity(document)?;
-        // The parser's own message would quote the document.
-        if !serde_json::from_slice::<Value>(document.expose()).is_ok_and(|value| value.is_object()) {
-            return Err(DeskError::IdentityNotJson);
-        }
         self.audit(actor, "patient set", key.as_str(), "")?;
         self.ward_store.set_identity(key, document)?;
         self.publish()?;
@@ -32,7 +28,11 @@ impl Desk {
 
     pub(super) fn check_identity(&self, document: &Phi<Vec<u8>>) -> Result<(), DeskError> {
         let octets = document.expose().len();
-        if octets > MAX_IDENTITY { Err(DeskError::IdentityTooLarge(octets)) } else { Ok(()) }
+        if octets > MAX_IDENTITY {
+            return Err(DeskError::IdentityTooLarge(octets));
+        }
+        Identity::parse(document)?;
+        Ok(())
     }
 
     /// Deletes who the patient is. What was sent stays in its chart; what was not waits for somebody who knows.

@@ -19,6 +19,9 @@ impl Desk {
     /// A key nobody has spoken of is a slip of the pen, not a new patient.
     pub(super) fn assignment(&self, target: &Target, patient: &SubjectKey) -> Result<Change, DeskError> {
         self.known(patient)?;
+        if let Target::Device { name, .. } | Target::Spot(name) = target {
+            self.in_service(name)?;
+        }
         Ok(match target {
             Target::Device { name, .. } if self.settings.spots.contains_key(&self.device(name)?) => {
                 return Err(DeskError::Shared(name.clone()));

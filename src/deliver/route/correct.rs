@@ -198,7 +198,8 @@ impl<D: Destination> Route<D> {
         record: &Record,
         decision: &Decision,
     ) -> Result<Option<HoldReason>, StoreError> {
-        if !self.attempted.contains(&seq) {
+        // A retraction says nothing wrong however often it comes.
+        if !self.attempted.contains(&seq) || matches!(record.body, Body::Retraction(_)) {
             return Ok(None);
         }
         let Some(subject) = self.stands_with(seq, record) else { return Ok(None) };
