@@ -15,7 +15,7 @@ use super::render::{DeviceSaid, NotCharted, References, Revision, Shape, render}
 use super::request::{Create, Entry, Form, Request};
 use super::{device, resource};
 use crate::deliver::{Fault, FaultClass, Item, Token, Why};
-use crate::reading::{DeviceId, Op, SubjectKey};
+use crate::reading::{Body, DeviceId, Op, SubjectKey};
 use crate::ward::HoldReason;
 
 /// Records under way at most: what waits beyond them waits in the log.
@@ -328,7 +328,7 @@ impl Flow {
         let most = if single { 1 } else { waiting.pieces.front().copied().unwrap_or(self.max_entries).max(1) };
         let mut pieces: Vec<Piece> = Vec::new();
         let mut refused = Vec::new();
-        let mut together = 0;
+        let (mut together, mut ends_group, mut full) = (0, true, false);
         for (index, (token, item)) in waiting.queue.iter().enumerate() {
             if item.record.version > 1 || is_retraction(item) {
                 break;
@@ -344,22 +344,23 @@ impl Flow {
                     let piece = |one| Piece { token: *token, entry: Entry::new(one), last: false };
                     let mut of_item: Vec<Piece> = of_item.map(piece).collect();
                     of_item.iter_mut().last().into_iter().for_each(|piece| piece.last = true);
-                    if pieces.len() + of_item.len() > most {
-                        // What was measured together goes together, unless it is too much for one bundle.
-                        if pieces.is_empty() {
-                            of_item.truncate(most);
-                            pieces = of_item;
-                        } else if together > 0 && !starts_group(item) {
-                            pieces.truncate(together);
-                        }
+                    if pieces.len() + of_item.len() > most && !pieces.is_empty() {
+                        full = true;
                         break;
                     }
+                    of_item.truncate(most);
                     pieces.extend(of_item);
+                    ends_group = ends_its_group(item);
                 }
             }
             if pieces.len() >= most {
+                full = true;
                 break;
             }
+        }
+        // What was measured together goes together, unless it is too much for one bundle.
+        if full && !ends_group && together > 0 {
+            pieces.truncate(together);
         }
         waiting.pieces.pop_front();
         refused.into_iter().for_each(|said| self.done(line, said));
@@ -792,12 +793,16 @@ impl Flow {
 const BESIDE: [&str; 2] = ["status", "meal"];
 
 fn is_retraction(item: &Item) -> bool {
-    item.op == Op::Retract || matches!(item.record.body, crate::reading::Body::Retraction(_))
+    item.op == Op::Retract || matches!(item.record.body, Body::Retraction(_))
 }
 
 /// The first of what one value of a device says.
 fn starts_group(item: &Item) -> bool {
-    !matches!(&item.record.body, crate::reading::Body::Reading(reading) if reading.parts > 1 && reading.part > 0)
+    !matches!(&item.record.body, Body::Reading(reading) if reading.parts > 1 && reading.part > 0)
+}
+
+fn ends_its_group(item: &Item) -> bool {
+    !matches!(&item.record.body, Body::Reading(reading) if reading.part + 1 < reading.parts)
 }
 
 fn not_charted(token: Token, error: NotCharted) -> Said {
