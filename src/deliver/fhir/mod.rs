@@ -1,6 +1,7 @@
 //! The FHIR route: Observations a chart keeps. `chart`, `render`, `beside`, `device`, `answer` and `outcome` are pure.
 
 mod answer;
+mod auth;
 mod beside;
 mod chart;
 mod device;
@@ -13,6 +14,7 @@ mod request;
 mod resource;
 
 pub use answer::{Answer, Content, Details, Head, Issue, LONGEST_WAIT};
+pub use auth::{Algorithm, Auth, AuthError, ClientSecret, SmartClient, Token as AccessToken, token_endpoint};
 pub use chart::{Category, ChartMap, ChartRow, Charted, chart_row, label};
 pub use device::{BLUETOOTH, address, clock, gateway, sensor};
 pub use flow::{Amend, AskId, DeviceMode, Flow, Persons, Said, UNDER_WAY, Wishes};

@@ -1,14 +1,12 @@
 //! What is asked of a server, as plain values: pure.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::resource::Observation;
+use crate::net::UNRESERVED;
 use crate::ward::Phi;
-
-/// Everything else is encoded (RFC 3986, 2.3): a `+` in an identifier would be read as a space, and match nothing.
-const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// AWS HealthLake's header for a key of our own.
 const IDEMPOTENCY_KEY: &str = "x-amz-fhir-idempotency-key";
@@ -133,7 +131,7 @@ impl Request {
 }
 
 fn identifiers<'a>(system: &str, values: impl Iterator<Item = &'a str>) -> String {
-    // A comma means "or" and stands outside what is encoded.
+    // A `+` in an identifier would be read as a space, and match nothing; a comma means "or".
     let token = |value| utf8_percent_encode(&format!("{system}|{value}"), &UNRESERVED).to_string();
     format!("identifier={}", values.map(token).collect::<Vec<_>>().join(","))
 }
