@@ -199,6 +199,32 @@ impl Flow {
         self.doubled
     }
 
+    /// Where it would go and as what. What is found on the server stands as `…`: it would name the patient.
+    pub fn preview(&self, item: &Item) -> (String, String) {
+        let device = match self.wishes.device {
+            DeviceMode::Resolve | DeviceMode::Create => DeviceSaid::Resource("Device/…".to_owned()),
+            DeviceMode::Contained => DeviceSaid::Contained,
+            DeviceMode::Display => DeviceSaid::Display,
+            DeviceMode::Omit => DeviceSaid::Omitted,
+        };
+        let found = matches!(device, DeviceSaid::Resource(_)).then(|| "Device/…".to_owned());
+        let to = References { patient: "Patient/…".to_owned(), encounter: None, device, gateway: found, clock: None };
+        let revision = if item.record.version > 1 { Revision::Later } else { Revision::First };
+        match render(item, &self.wishes.shape, &to, revision) {
+            Err(error) => ("nothing is sent".to_owned(), error.to_string()),
+            Ok(rendered) => {
+                let observation = serde_json::to_string(&rendered.observation).expect("text and digits always serialise");
+                let target = match self.wishes.create {
+                    Create::Put => format!("PUT Observation/{}", item.chart),
+                    Create::IfNoneExist => format!("POST Observation, only if none has {}", item.chart),
+                    Create::SearchFirst => format!("POST Observation, after a look for {}", item.chart),
+                    Create::IdempotencyHeader => format!("POST Observation, with the key {}", item.chart),
+                };
+                (target, observation)
+            }
+        }
+    }
+
     pub fn add(&mut self, token: Token, item: Item) {
         let line = Line { subject: item.subject.clone(), device: item.record.device };
         self.lines.entry(line).or_default().queue.push_back((token, item));
