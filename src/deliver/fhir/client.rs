@@ -113,16 +113,18 @@ impl FhirClient {
 
     /// The server answers and takes us for who we are.
     pub async fn open(&self) -> Result<(), Fault> {
-        self.login(false).await?;
+        self.login(None).await?;
         self.http.open().await.map_err(fault)
     }
 
     /// Asks once, and once more with a new token where the old one is refused.
     pub async fn ask(&self, request: &Request) -> Result<(Head, Bytes), Fault> {
-        let answer = self.ask_as(request, false).await?;
-        let renewable = matches!(self.auth, Auth::Secret(_) | Auth::Smart(_));
-        let answer =
-            if answer.status == StatusCode::UNAUTHORIZED && renewable { self.ask_as(request, true).await? } else { answer };
+        let login = self.login(None).await?;
+        let mut answer = self.ask_as(request, login.as_ref()).await?;
+        if answer.status == StatusCode::UNAUTHORIZED && matches!(self.auth, Auth::Secret(_) | Auth::Smart(_)) {
+            let login = self.login(login.as_ref()).await?;
+            answer = self.ask_as(request, login.as_ref()).await?;
+        }
         let header = |name: HeaderName| answer.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let head = Head {
             status: answer.status.as_u16(),
@@ -133,8 +135,7 @@ impl FhirClient {
         Ok((head, answer.body))
     }
 
-    async fn ask_as(&self, request: &Request, renew: bool) -> Result<HttpAnswer, Fault> {
-        let login = self.login(renew).await?;
+    async fn ask_as(&self, request: &Request, login: Option<&Zeroizing<String>>) -> Result<HttpAnswer, Fault> {
         let method = match request.method {
             Method::Get => HttpMethod::GET,
             Method::Post => HttpMethod::POST,
@@ -148,7 +149,7 @@ impl FhirClient {
             .header(header::ACCEPT, FHIR_JSON)
             .header(header::ACCEPT_ENCODING, "identity");
         if let Some(login) = login {
-            asked = asked.header(header::AUTHORIZATION, secret(&login)?);
+            asked = asked.header(header::AUTHORIZATION, secret(login)?);
         }
         for (name, value) in &request.headers {
             asked = asked.header(*name, value);
@@ -161,16 +162,17 @@ impl FhirClient {
         self.http.ask(asked).await.map_err(fault)
     }
 
-    /// The value of the authorization header.
-    async fn login(&self, renew: bool) -> Result<Option<Zeroizing<String>>, Fault> {
+    /// The value of the authorization header, and not the one that was refused.
+    async fn login(&self, refused: Option<&Zeroizing<String>>) -> Result<Option<Zeroizing<String>>, Fault> {
         match &self.auth {
             Auth::None => return Ok(None),
             Auth::Bearer(token) => return Ok(Some(Zeroizing::new(format!("Bearer {}", token.trim())))),
             Auth::Secret(_) | Auth::Smart(_) => {}
         }
+        let header = |token: &Token| Zeroizing::new(format!("Bearer {}", *token.value));
         // Whoever comes second finds what the first was given.
         let mut kept = self.token.lock().await;
-        let good = kept.as_ref().filter(|(_, until)| !renew && Instant::now() < *until);
+        let good = kept.as_ref().filter(|(token, until)| Instant::now() < *until && refused != Some(&header(token)));
         if good.is_none() {
             *kept = None;
             let token = self.token().await?;
@@ -184,7 +186,7 @@ impl FhirClient {
             let until = Instant::now() + token.renew_after;
             *kept = Some((token, until));
         }
-        Ok(kept.as_ref().map(|(token, _)| Zeroizing::new(format!("Bearer {}", *token.value))))
+        Ok(kept.as_ref().map(|(token, _)| header(token)))
     }
 
     async fn token(&self) -> Result<Token, Fault> {

@@ -723,6 +723,9 @@ impl Flow {
             Outcome::Stop(class) => {
                 let remedy = match class {
                     FaultClass::Moved => "it leads elsewhere, which is not followed; write the address it names into url",
+                    FaultClass::Broken => {
+                        "that is no FHIR: check that url is the base of a FHIR R4 server, and what stands before it"
+                    }
                     _ => "check that url is the base of a FHIR R4 server and that it takes what the route sends",
                 };
                 self.down(class, &format!("{detail}; {remedy}"));
