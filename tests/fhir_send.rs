@@ -3,6 +3,8 @@
 mod items;
 #[path = "fhir/line.rs"]
 mod line;
+#[path = "fhir/route.rs"]
+mod route;
 #[path = "fhir/rules.rs"]
 mod rules;
 #[path = "fhir/server.rs"]
@@ -11,32 +13,23 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bedrail::deliver::fhir::{
-    Algorithm, Amend, Auth, Base, Charted, ClientSecret, Create, DeviceMode, FhirClient, FhirDestination, Form, Person, Persons,
-    Shape, SmartClient, Way, Wishes, chart_row,
-};
-use bedrail::deliver::{Destination, Fault, FaultClass, Happened, Item, Lane, Token, Verdict};
-use bedrail::net::{ClientIdentity, TlsSettings, client_config};
+use bedrail::deliver::fhir::{Algorithm, Auth, ClientSecret, Create, FhirDestination, Form, SmartClient};
+use bedrail::deliver::{FaultClass, Item};
+use bedrail::net::{ClientIdentity, TlsSettings};
 use bedrail::reading::*;
-use bedrail::ward::Phi;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value as Json;
-use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use items::{item, reading, stream};
 use line::{Endpoint, Raw};
+use route::{Everybody, MRN, Route, wishes};
 use server::{Reply, Server, Trouble};
 use support::pki::{Identity, Pki};
-
-const MRN: &str = "urn:oid:2.999.1.2.3";
-/// No answer here takes longer; only a test that fails waits so long.
-const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn records_are_in_their_charts_once_through_lost_answers_and_cut_lines() {
@@ -300,92 +293,8 @@ fn json(status: u16, body: Json) -> Reply {
     }
 }
 
-/// What a route does with a destination, as far as it matters here.
-struct Route {
-    destination: FhirDestination<Everybody>,
-    settled: Vec<Token>,
-    dead: Vec<String>,
-    downs: Vec<Fault>,
-}
-
-impl Route {
-    fn new(destination: FhirDestination<Everybody>) -> Self {
-        Self { destination, settled: vec![], dead: vec![], downs: vec![] }
-    }
-
-    /// Until all are settled, whatever breaks.
-    async fn carry(&mut self, items: &[Item]) {
-        let mut owed: Vec<Token> = (0..items.len() as Token).collect();
-        for _ in 0..60 {
-            if owed.is_empty() {
-                return;
-            }
-            if let Some(fault) = self.attempt(items, &mut owed).await {
-                self.downs.push(fault);
-            }
-        }
-        panic!("it goes on for ever: {:?}", self.downs);
-    }
-
-    /// The fault that ends the first connection.
-    async fn fails(&mut self, items: &[Item]) -> Fault {
-        let mut owed: Vec<Token> = (0..items.len() as Token).collect();
-        self.attempt(items, &mut owed).await.expect("a connection that ends")
-    }
-
-    async fn attempt(&mut self, items: &[Item], owed: &mut Vec<Token>) -> Option<Fault> {
-        self.destination.connect();
-        let mut waiting: Vec<Token> = owed.clone();
-        waiting.reverse();
-        loop {
-            if owed.is_empty() {
-                self.destination.close(None).await;
-                return None;
-            }
-            while self.destination.room_for(Lane::Live) > 0 && !waiting.is_empty() {
-                let token = waiting.pop().expect("one");
-                self.destination.send(token, &items[token as usize]).expect("room");
-            }
-            self.destination.flush();
-            match timeout(SOON, self.destination.event()).await.expect("something happens") {
-                Happened::Up => {}
-                Happened::Down(fault) => return Some(fault),
-                Happened::Answered { token, verdict } => match verdict {
-                    Verdict::Settled => {
-                        owed.retain(|of| *of != token);
-                        self.settled.push(token);
-                    }
-                    Verdict::Dead { detail, .. } => {
-                        owed.retain(|of| *of != token);
-                        self.dead.push(detail);
-                    }
-                    // A moment later, all of it again.
-                    Verdict::Waits { .. } => {
-                        self.destination.close(None).await;
-                        return None;
-                    }
-                    other => panic!("{other:?}"),
-                },
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-}
-
-struct Everybody;
-
-impl Persons for Everybody {
-    fn person(&mut self, subject: &SubjectKey) -> Option<Person> {
-        let number = subject.as_str().trim_start_matches("p-");
-        Some(Person { system: MRN.to_owned(), value: Phi::new(format!("MRN-{number}")), birth_date: None })
-    }
-}
-
 fn destination(url: &str, tls: Option<&TlsSettings>, auth: Auth, create: Create) -> FhirDestination<Everybody> {
-    let clock = || Some(Timestamp(jiff::Timestamp::now().as_millisecond()));
-    let way = Way { tls: tls.map(|tls| client_config(tls).expect("a configuration")), server_name: None, proxy: None };
-    let client = FhirClient::new(Base::parse(url).expect("an address"), way, auth, None, clock);
-    FhirDestination::new(client, wishes(create), Everybody, clock)
+    route::destination(url, tls, auth, wishes(create, Form::Transaction))
 }
 
 fn server() -> Server {
@@ -425,30 +334,4 @@ fn readings(count: usize) -> Vec<Item> {
             item
         })
         .collect()
-}
-
-fn wishes(create: Create) -> Wishes {
-    let map = METRICS.iter().filter(|row| chart_row(row.metric).is_some()).map(|row| (row.metric, Charted::default()));
-    Wishes {
-        shape: Shape {
-            identifier_system: "urn:oid:2.999.9.1".to_owned(),
-            preliminary: false,
-            map: map.collect(),
-            us_core: true,
-            phd: true,
-            periods: false,
-            test: false,
-            waveforms: false,
-            beside: false,
-            own_ids: create == Create::Put,
-        },
-        create,
-        form: Form::Transaction,
-        max_entries: 8,
-        device: DeviceMode::Create,
-        encounter: false,
-        amend: Amend::Send,
-        parallel: 4,
-        gateway: "3w-gw-01".to_owned(),
-    }
 }
