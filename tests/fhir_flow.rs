@@ -82,7 +82,7 @@ fn one_that_is_refused_is_found_among_others_and_holds_up_none() {
     for (create, form) in WAYS {
         let mut rig = Rig::new(wishes(create, form));
         // Of the eight of a bundle, the one with this value.
-        rig.server.refuses = Some("83".to_owned());
+        rig.server.refuses = Some(83);
         rig.carry(readings(24, 1));
         let dead: Vec<_> = rig.dead.values().cloned().collect();
         assert_eq!(dead, ["refused: the server answered 422; business-rule: value … of …"], "{create:?} {form:?}");

@@ -8,7 +8,7 @@ mod support;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant as Moment};
 
@@ -32,14 +32,9 @@ const WAYS: [(Create, Form); 6] = [
 
 #[tokio::test]
 async fn what_somebody_elses_server_keeps_is_one_observation_a_record_valid_by_r4() {
-    let Some(directory) = std::env::var_os("BEDRAIL_MEDPLUM") else {
-        println!(
-            "SKIPPED what_somebody_elses_server_keeps_is_one_observation_a_record_valid_by_r4: BEDRAIL_MEDPLUM is not set; make test-fhir"
-        );
-        return;
-    };
+    let Some(directory) = directory("what_somebody_elses_server_keeps_is_one_observation_a_record_valid_by_r4") else { return };
     for (create, form) in WAYS {
-        let server = Medplum::start(Path::new(&directory));
+        let server = Medplum::start(&directory);
         // All of it once; of the other ways a part, since each Observation takes its validator a while.
         let all = (create, form) == WAYS[0];
         let items: Vec<Item> =
@@ -61,11 +56,8 @@ async fn what_somebody_elses_server_keeps_is_one_observation_a_record_valid_by_r
 
 #[tokio::test]
 async fn somebody_elses_limit_of_eight_entries_is_found_by_halves() {
-    let Some(directory) = std::env::var_os("BEDRAIL_MEDPLUM") else {
-        println!("SKIPPED somebody_elses_limit_of_eight_entries_is_found_by_halves: BEDRAIL_MEDPLUM is not set; make test-fhir");
-        return;
-    };
-    let server = Medplum::start(Path::new(&directory));
+    let Some(directory) = directory("somebody_elses_limit_of_eight_entries_is_found_by_halves") else { return };
+    let server = Medplum::start(&directory);
     let items = everything();
     let wishes = Wishes { max_entries: 40, ..wishes(Create::IfNoneExist, Form::Transaction) };
     let mut route = Route::new(destination(&server.url(), None, Auth::None, wishes));
@@ -77,13 +69,8 @@ async fn somebody_elses_limit_of_eight_entries_is_found_by_halves() {
 /// What the validator is worth: it refuses these, and the record is a dead letter that names no patient.
 #[tokio::test]
 async fn somebody_elses_validator_refuses_what_is_wrong_with_a_vital_sign() {
-    let Some(directory) = std::env::var_os("BEDRAIL_MEDPLUM") else {
-        println!(
-            "SKIPPED somebody_elses_validator_refuses_what_is_wrong_with_a_vital_sign: BEDRAIL_MEDPLUM is not set; make test-fhir"
-        );
-        return;
-    };
-    let server = Medplum::start(Path::new(&directory));
+    let Some(directory) = directory("somebody_elses_validator_refuses_what_is_wrong_with_a_vital_sign") else { return };
+    let server = Medplum::start(&directory);
     let pulse = serde_json::json!({
         "resourceType": "Observation", "status": "final", "subject": { "reference": "Patient/1" },
         "category": [{ "coding": [{ "system": "http://terminology.hl7.org/CodeSystem/observation-category", "code": "vital-signs" }] }],
@@ -112,6 +99,15 @@ async fn somebody_elses_validator_refuses_what_is_wrong_with_a_vital_sign() {
         change(&mut changed);
         assert_eq!(ask(&changed), 400, "{name}");
     }
+}
+
+/// Where npm put the server; `None`: it did not.
+fn directory(test: &str) -> Option<PathBuf> {
+    let found = std::env::var_os("BEDRAIL_MEDPLUM").map(PathBuf::from);
+    if found.is_none() {
+        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: the server is fetched by make test-fhir");
+    }
+    found
 }
 
 /// Every metric that a chart takes, as a value, a doubted one, one without a number, and a window.

@@ -67,7 +67,8 @@ async fn an_answer_without_an_end_or_compressed_is_refused_and_a_redirect_leads_
     let elsewhere = Endpoint::start(server(), None);
     let head = |rest: &str| format!("HTTP/1.1 200 OK\r\ncontent-type: application/fhir+json\r\n{rest}\r\n").into_bytes();
     let moved = Reply { status: 307, headers: vec![("location".to_owned(), elsewhere.url("http"))], body: vec![] };
-    let answers: [(&str, FaultClass, Box<dyn Fn() -> Raw + Send>); 5] = [
+    type Answer = (&'static str, FaultClass, Box<dyn Fn() -> Raw + Send>);
+    let answers: [Answer; 5] = [
         ("larger than 4 MiB", FaultClass::Broken, Box::new(move || Raw::Endless(head("content-length: 1073741824\r\n")))),
         (
             "compressed",

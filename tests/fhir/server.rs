@@ -49,7 +49,7 @@ pub struct Server {
     /// Of the next requests, in turn; then all goes well.
     pub troubles: VecDeque<Option<Trouble>>,
     /// Observations with this value in them are refused.
-    pub refuses: Option<String>,
+    pub refuses: Option<i64>,
     /// Entries a bundle may have.
     pub most_entries: usize,
     /// A transaction that fails leaves what came before the failure, as one real server does.
@@ -221,7 +221,7 @@ impl Server {
                 &format!("HAPI-1094: Resource {subject} not found, specified in path: Observation.subject"),
             ));
         }
-        let poison = self.refuses.as_ref().is_some_and(|poison| observation["valueQuantity"]["value"].to_string() == *poison);
+        let poison = self.refuses.is_some() && observation["valueQuantity"]["value"].as_i64() == self.refuses;
         poison.then(|| outcome(422, "business-rule", "value out of range"))
     }
 
