@@ -340,3 +340,20 @@ async fn what_a_destination_has_no_place_for_is_counted_as_that_and_not_as_sent(
     assert_eq!((status.live, status.backlog, status.dead, status.held.len()), (0, 0, 0, 0));
     play.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_forbidden_and_then_has_no_patient_is_held_once_and_comes_in_the_end() {
+    let mut play = Play::new(4);
+    play.append(25);
+    play.answer(|sent| if sent.device == 1 { waits(Why::Forbidden) } else { Verdict::Settled });
+    play.start();
+    play.until(|status| status.held.get("forbidden") == Some(&25)).await;
+    let unknown = Verdict::Held(HoldReason::PatientUnknown);
+    play.answer(move |sent| if sent.device == 1 { unknown.clone() } else { Verdict::Settled });
+    play.until(|status| status.held.get("patient_unknown") == Some(&25)).await;
+    assert_eq!(play.status().held.values().sum::<u64>(), 25);
+    play.answer(|_| Verdict::Settled);
+    play.until(|status| status.tally.get("sent") == Some(&100)).await;
+    assert!(play.status().held.is_empty());
+    play.stop().await;
+}

@@ -46,7 +46,12 @@ impl<D: Destination> Route<D> {
                 self.planner.refused(token);
                 self.attempted.remove(&seq);
                 self.stand.gone(seq);
-                self.keep_held(Lane::Backlog, seq, record, reason)?;
+                if self.held.covers(seq, &record) {
+                    // The probe of a parked source: it is allowed again, and each of it finds its own answer.
+                    self.unpark(&from)?;
+                } else {
+                    self.keep_held(Lane::Backlog, seq, record, reason)?;
+                }
                 self.recheck_due.get_or_insert(Moment::now() + RECHECK_REFUSED);
             }
             Verdict::Again => {
