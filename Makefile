@@ -19,8 +19,10 @@ HA_PACKAGES := python3-venv
 FUZZ_PACKAGES := g++
 # A guest with a real bluetoothd: the machine, what unpacks and packs its image, and the Python of the devices around it.
 VM_PACKAGES := qemu-system-x86 binutils kmod cpio e2fsprogs xz-utils python3 python3-venv
+# Another's FHIR server and validator.
+FHIR_PACKAGES := nodejs npm
 
-.PHONY: help need test test-vm test-vm-smoke vm-need long-powercut long-kill long-damage long-ha long-backlog long-link long-outage long-radio long-ward long-fuzz demo bench fmt-check clippy fuzz-smoke
+.PHONY: help need test test-fhir test-vm test-vm-smoke vm-need long-powercut long-kill long-damage long-ha long-backlog long-link long-outage long-radio long-ward long-fuzz demo bench fmt-check clippy fuzz-smoke
 
 help: ## This list
 	@echo "bedrail: make TARGET"
@@ -31,6 +33,10 @@ need: ## Install the Debian packages that are missing to build and test (says wh
 
 test: need ## Run all tests; fails on a skipped one that tests/skips.allowed does not name
 	@scripts/test.sh
+
+test-fhir: need ## The FHIR route against another's server and validator, which npm fetches (a minute)
+	@scripts/need.sh $(FHIR_PACKAGES)
+	@scripts/test-fhir.sh
 
 vm-need: need
 	@scripts/need.sh $(VM_PACKAGES)

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bedrail::config::When;
 use bedrail::deliver::{Fault, FaultClass, Lane, RouteCommand, RouteState, Verdict, Why};
 use bedrail::reading::Timestamp;
+use bedrail::ward::HoldReason;
 use played::{Play, device_of, waits};
 use tokio::sync::oneshot;
 
@@ -296,5 +297,63 @@ async fn a_version_is_never_sent_after_a_higher_one() {
     assert_eq!(answer.await.unwrap(), 2);
     play.until(|status| status.tally.get("superseded") == Some(&2) && status.backlog == 0).await;
     assert_eq!(play.taken(), [2, 2]);
+    play.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_destination_has_no_patient_for_is_held_offered_again_and_holds_up_no_other() {
+    let mut play = Play::new(4);
+    play.append(25);
+    let unknown = Verdict::Held(HoldReason::PatientUnknown);
+    play.answer(move |sent| if sent.device == 1 { unknown.clone() } else { Verdict::Settled });
+    play.start();
+    play.until(|status| status.held.get("patient_unknown") == Some(&25)).await;
+    play.until(|status| status.tally.get("sent") == Some(&75)).await;
+    assert_eq!(play.status().state, RouteState::Up);
+    // Now and then all of them are offered once more, and not all the time.
+    let before = play.sent().len();
+    tokio::time::sleep(10 * MINUTE).await;
+    let offered = play.sent().len() - before;
+    assert!((25 * 5..=25 * 11).contains(&offered), "{offered} in ten minutes");
+    // A restart forgets none of it.
+    play.stop().await;
+    play.start();
+    play.until(|status| status.held.get("patient_unknown") == Some(&25)).await;
+    // Somebody is admitted there.
+    play.answer(|_| Verdict::Settled);
+    play.until(|status| status.tally.get("sent") == Some(&100)).await;
+    assert!(play.status().held.is_empty());
+    let taken = play.taken();
+    assert_eq!((taken.len(), taken.iter().collect::<BTreeSet<_>>().len()), (100, 100));
+    play.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_destination_has_no_place_for_is_counted_as_that_and_not_as_sent() {
+    let mut play = Play::new(2);
+    play.append(10);
+    play.answer(|sent| if sent.device == 1 { Verdict::NotCharted } else { Verdict::Settled });
+    play.start();
+    play.until(|status| status.tally.get("not_charted") == Some(&10)).await;
+    play.until(|status| status.tally.get("sent") == Some(&10)).await;
+    let status = play.status();
+    assert_eq!((status.live, status.backlog, status.dead, status.held.len()), (0, 0, 0, 0));
+    play.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_forbidden_and_then_has_no_patient_is_held_once_and_comes_in_the_end() {
+    let mut play = Play::new(4);
+    play.append(25);
+    play.answer(|sent| if sent.device == 1 { waits(Why::Forbidden) } else { Verdict::Settled });
+    play.start();
+    play.until(|status| status.held.get("forbidden") == Some(&25)).await;
+    let unknown = Verdict::Held(HoldReason::PatientUnknown);
+    play.answer(move |sent| if sent.device == 1 { unknown.clone() } else { Verdict::Settled });
+    play.until(|status| status.held.get("patient_unknown") == Some(&25)).await;
+    assert_eq!(play.status().held.values().sum::<u64>(), 25);
+    play.answer(|_| Verdict::Settled);
+    play.until(|status| status.tally.get("sent") == Some(&100)).await;
+    assert!(play.status().held.is_empty());
     play.stop().await;
 }

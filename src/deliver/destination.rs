@@ -6,6 +6,7 @@ use std::future::Future;
 use super::{Fault, Item, Lane, Token, Why};
 use crate::monitor::Notice;
 use crate::reading::DeliveryId;
+use crate::ward::HoldReason;
 
 /// What a kind can do with what it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +114,10 @@ pub enum Verdict {
         why: Why,
         detail: String,
     },
+    /// The destination has no place for it, and that is as it should be.
+    NotCharted,
+    /// It may not go before something is found or put right there; it is looked at again now and then.
+    Held(HoldReason),
     /// It stays owed and goes again at once, in another way.
     Again,
     /// It stays owed, and the connection is of no more use.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::net::TlsFault;
+
 /// The end of a connection, or why there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -95,6 +97,20 @@ impl FaultClass {
         Self::Ended,
         Self::Broken,
     ];
+
+    /// Why a TLS handshake failed.
+    pub const fn of_tls(fault: TlsFault) -> Self {
+        match fault {
+            TlsFault::NotYetValid => Self::Clock,
+            TlsFault::Expired => Self::TlsExpired,
+            TlsFault::WrongHost => Self::TlsName,
+            TlsFault::UnknownIssuer => Self::TlsUntrusted,
+            TlsFault::ClientCertificateRequired | TlsFault::ClientCertificateRefused => Self::TlsClientCertificate,
+            TlsFault::ProtocolVersion => Self::TlsVersion,
+            TlsFault::NothingInCommon => Self::TlsCipher,
+            TlsFault::Other => Self::Tls,
+        }
+    }
 
     pub const fn name(self) -> &'static str {
         match self {

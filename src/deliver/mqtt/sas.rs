@@ -6,14 +6,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use ring::hmac;
 use zeroize::Zeroizing;
 
 use super::link::{Login, LostReason};
+use crate::net::UNRESERVED;
 
-/// What a URL need not encode (RFC 3986, 2.3).
-pub const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// This version was made after it: a clock that shows less was never set.
 const NOT_BEFORE: Timestamp = Timestamp::constant(1_767_225_600, 0);
 

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use percent_encoding::utf8_percent_encode;
 
-use super::sas::UNRESERVED;
 use crate::deliver::Item;
+use crate::net::UNRESERVED;
 use crate::reading::DeviceId;
 
 /// Room for any sensible tree, far from the 65,535 octets MQTT allows once names are filled in.

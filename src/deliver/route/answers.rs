@@ -1,13 +1,17 @@
 //! What the destination, or the receiver behind it, said of a record: settled, not taken for now, refused for good.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use super::Route;
 use super::work::source;
+use super::{Moment, Route};
 use crate::deliver::stand::Refused;
-use crate::deliver::{Destination, Fault, FaultClass, Source, Token, Verdict, Why};
+use crate::deliver::{Destination, Fault, FaultClass, Lane, Source, Token, Verdict, Why};
 use crate::reading::{DeliveryId, Record, Seq};
 use crate::store::{DeadRow, StoreError};
+
+/// What a destination could not place is offered again this long after: somebody has to be admitted there first.
+const RECHECK_REFUSED: Duration = Duration::from_secs(60);
 
 impl<D: Destination> Route<D> {
     /// What an answer means for the record. A text is returned when the connection is of no more use.
@@ -33,6 +37,23 @@ impl<D: Destination> Route<D> {
                 self.probe_ended(from, seq, true)?;
             }
             Verdict::Waits { why, detail } => self.not_taken(token, seq, record, why, detail)?,
+            Verdict::NotCharted => {
+                self.taken(token, seq, "not_charted");
+                self.stand.gone(seq);
+                self.probe_ended(from, seq, true)?;
+            }
+            Verdict::Held(reason) => {
+                self.planner.refused(token);
+                self.attempted.remove(&seq);
+                self.stand.gone(seq);
+                if self.held.covers(seq, &record) {
+                    // The probe of a parked source: it is allowed again, and each of it finds its own answer.
+                    self.unpark(&from)?;
+                } else {
+                    self.keep_held(Lane::Backlog, seq, record, reason)?;
+                }
+                self.recheck_due.get_or_insert(Moment::now() + RECHECK_REFUSED);
+            }
             Verdict::Again => {
                 self.receipts.iter_mut().for_each(|receipts| receipts.forget(seq));
                 self.planner.again(token);

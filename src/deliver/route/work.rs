@@ -332,6 +332,11 @@ impl<D: Destination> Route<D> {
 
     fn hold(&mut self, lane: Lane, seq: Seq, record: Record, reason: HoldReason) -> Result<(), StoreError> {
         self.planner.settled(lane, seq);
+        self.keep_held(lane, seq, record, reason)
+    }
+
+    /// What is no longer owed is held.
+    pub(super) fn keep_held(&mut self, lane: Lane, seq: Seq, record: Record, reason: HoldReason) -> Result<(), StoreError> {
         if !self.retried.contains(&seq) {
             self.held.hold(lane, seq, &record, reason);
         } else if self.store.next_present(seq)? == Some(seq) {
