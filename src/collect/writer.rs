@@ -204,7 +204,7 @@ impl Collector {
             detail: action.detail,
         };
         let outcome = self.store.audit(&entry);
-        let _ = written.send(outcome.as_ref().map(|()| ()).map_err(|error| NotAudited::Store(error.to_string())));
+        let _ = written.send(outcome.as_ref().copied().map_err(|error| NotAudited::Store(error.to_string())));
         match outcome {
             Err(error) if decide(&error) == Reaction::End => Err(error.into()),
             _ => Ok(()),
