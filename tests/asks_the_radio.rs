@@ -11,19 +11,22 @@ use std::time::Duration;
 use bedrail::store::AuditEntry;
 use serde_json::Value as Json;
 
-use support::bluez::uuid16;
+use support::bluez::{Forgot, uuid16};
 use support::devices::{Kind, Security, VirtualDevice};
+use support::faults::Tracer;
 use support::process::wait_until;
 use support::rig::{Rig, Shape};
 
 const SOON: Duration = Duration::from_secs(20);
+/// For a bond to be taken for lost: three links in a row, with pauses between.
+const LONG: Duration = Duration::from_secs(60);
 const CUFF: &str = "C0:FF:EE:00:00:41";
 const STRAP: &str = "C0:FF:EE:00:00:42";
 const OXIMETER: &str = "C0:FF:EE:00:00:43";
 const PHONE: &str = "48:FF:EE:00:00:44";
 
 fn rig(devices: &[VirtualDevice]) -> Rig {
-    Rig::new(env!("CARGO_BIN_EXE_bedrail"), devices, "", "")
+    Rig::new(env!("CARGO_BIN_EXE_bedrail"), devices, "carry = [\"readings\", \"events\"]", "")
 }
 
 fn strap() -> VirtualDevice {
@@ -217,5 +220,44 @@ fn without_bluetoothd_everybody_is_told_what_to_start_and_sending_goes_on() {
     rig.empty_devices(SOON);
     let report = rig.settle(SOON);
     assert!(report.missing_seqs(rig.head()).is_empty());
+    rig.stop();
+}
+
+#[test]
+fn what_cant_be_audited_is_not_done() {
+    let mut rig = rig(&[strap()]);
+    rig.start(Shape::OneProcess);
+    rig.wait_until_heard(SOON);
+    let full = Tracer::attach(rig.daemons[0].pid(), "pwrite64", "ENOSPC");
+    let refused = rig.refused(&["pair", "strap"], 1);
+    assert!(refused.contains("it can't be audited, so it was not done") && refused.contains("full"), "{refused}");
+    assert!(!rig.bluez.is_paired(STRAP) && rig.bluez.count(STRAP, "Disconnect") == 0, "it goes on as it was");
+    drop(full);
+    assert!(wait_until(SOON, || rig.bedrail(&["pair", "strap"]).status == Some(0)), "{}", rig.logs());
+    rig.stop();
+}
+
+#[test]
+fn a_lost_bond_reaches_the_broker_as_an_event_and_ends_with_the_device_paired_anew() {
+    let mut rig = rig(&[strap().with_security(Security::JustWorks)]);
+    rig.start(Shape::OneProcess);
+    rig.wait_until_heard(SOON);
+    assert!(wait_until(SOON, || bond(&rig, "strap") == "bonded"), "{}", rig.logs());
+    rig.bluez.with_behaviour(STRAP, |behaviour| behaviour.forgot_bond = Some(Forgot::Drops));
+    rig.bluez.drop_link(STRAP);
+    let told = |raised: bool| {
+        let records = rig.records_under("bedrail/gw-test/").into_iter().map(|message| message.payload);
+        let mut events = records.map(|payload| payload["event"].clone()).filter(|event| event["name"] == "bond_lost");
+        events.any(|event| event["raised"] == raised)
+    };
+    assert!(wait_until(LONG, || told(true)), "{}", rig.logs());
+    let devices = rig.ask(&["devices"]);
+    assert!(devices.contains("`bedrail forget strap`, then `bedrail pair strap`"), "{devices}");
+    assert!(!told(false));
+
+    rig.ask(&["forget", "strap", "--yes"]);
+    rig.ask(&["pair", "strap"]);
+    assert!(wait_until(LONG, || told(false)), "{}", rig.logs());
+    rig.wait_until_heard(SOON);
     rig.stop();
 }

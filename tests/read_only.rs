@@ -176,8 +176,10 @@ fn waits(rig: &mut Rig, what: &str, state: &str) -> String {
     assert!(told.contains(&format!("degraded: the disk of {directory} {what}")), "{told}");
     let route = rig.route_status("live");
     assert!(route["state"] == "down" && route["detail"].as_str().unwrap().contains(what), "{route}");
-    let refused = rig.refused(&["route", "pause", "live"], 1);
-    assert!(refused.contains(what), "{refused}");
+    for command in [&["route", "pause", "live"][..], &["pair", "strap"], &["scan"]] {
+        let refused = rig.refused(command, 1);
+        assert!(refused.contains(what), "{refused}");
+    }
     rig.measure(|_| true);
     assert!(rig.made().iter().rev().take(2).all(|value| !value.sent), "somebody listens to a device");
     // It has looked again meanwhile.
