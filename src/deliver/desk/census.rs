@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
+use super::ward::{MAX_IDENTITY, NOW_MS};
 use super::{Desk, DeskError};
 use crate::reading::{SubjectKey, Timestamp};
 use crate::ward::{CensusFormat, CensusRow, Change, EventSource, Phi, Ward, difference, one_person, parse_census};
@@ -32,7 +33,7 @@ impl Desk {
         if let Some((one, other)) = one_person(&ward, &rows) {
             return Err(DeskError::OnePerson(one.clone(), other.clone()));
         }
-        if let Some(row) = rows.iter().find(|row| row.since.is_some_and(|since| since > now.plus_ms(super::ward::NOW_MS))) {
+        if let Some(row) = rows.iter().find(|row| row.since.is_some_and(|since| since > now.plus_ms(NOW_MS))) {
             return Err(DeskError::Future(row.since.unwrap_or(now)));
         }
         let identities = self.new_identities(&rows)?;
@@ -75,6 +76,9 @@ impl Desk {
         let said = shown.changes.into_iter().map(|(at, change)| (at, EventSource::Import, actor.to_owned(), change));
         if events > 0 {
             self.append(said.collect(), now)?;
+        } else {
+            // Who somebody is may be what a route waited for.
+            self.publish()?;
         }
         Ok(json!({ "events": events, "identities": identities, "readings": yes }))
     }
@@ -89,9 +93,11 @@ impl Desk {
             let mut document = on_file.clone().unwrap_or_default();
             document.extend(row.identifiers.expose().clone());
             if on_file.as_ref() != Some(&document) {
-                let document = Phi::new(serde_json::to_vec(&document).expect("a JSON object"));
-                self.check_identity(&document)?;
-                new.push((key.clone(), document));
+                let document = serde_json::to_vec(&document).expect("a JSON object");
+                if document.len() > MAX_IDENTITY {
+                    return Err(DeskError::IdentityTooLarge(document.len()));
+                }
+                new.push((key.clone(), Phi::new(document)));
             }
         }
         Ok(new)

@@ -191,8 +191,7 @@ impl Desk {
             ward_store.know_patient(key, *test)?;
         }
         let events = ward_store.events()?;
-        inputs.ward.send_replace(Arc::new(Ward::fold(&events).with_guards(settings.guards)));
-        Ok(Self {
+        let mut desk = Self {
             settings,
             store,
             ward_store,
@@ -204,7 +203,9 @@ impl Desk {
             shown_census: None,
             censuses: 0,
             stations: BTreeMap::new(),
-        })
+        };
+        desk.publish()?;
+        Ok(desk)
     }
 
     /// Runs until told to stop. Only a store that fails ends it with an error.

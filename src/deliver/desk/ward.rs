@@ -15,7 +15,7 @@ use crate::ward::{Change, EventSource, Phi, Ward, sync, with};
 /// A request for a moment this close to now is one for now: people's and the gateway's clocks differ.
 pub(super) const NOW_MS: i64 = 5_000;
 /// Identifiers of one patient, as a document.
-const MAX_IDENTITY: usize = 64 << 10;
+pub(super) const MAX_IDENTITY: usize = 64 << 10;
 
 impl Desk {
     /// A key nobody has spoken of is a slip of the pen, not a new patient.
@@ -179,8 +179,14 @@ impl Desk {
         let appended = self.ward_store.append(events)?;
         let n = appended.last().map_or(0, |event| event.n);
         self.events.extend(appended);
-        self.inputs.ward.send_replace(Arc::new(Ward::fold(&self.events).with_guards(self.settings.guards)));
+        self.publish()?;
         Ok(n)
+    }
+
+    /// All routes follow the ward that is known now.
+    pub(super) fn publish(&mut self) -> Result<(), StoreError> {
+        self.inputs.ward.send_replace(Arc::new(Ward::fold(&self.events).with_guards(self.settings.guards)));
+        Ok(())
     }
 
     pub(super) fn patients(&self) -> Result<Value, DeskError> {
@@ -189,7 +195,9 @@ impl Desk {
     }
 
     pub(super) fn set_patient(&mut self, key: &SubjectKey, document: &Phi<Vec<u8>>, actor: &str) -> Result<Value, DeskError> {
-        self.check_identity(document)?;
+        if document.expose().len() > MAX_IDENTITY {
+            return Err(DeskError::IdentityTooLarge(document.expose().len()));
+        }
         // The parser's own message would quote the document.
         if !serde_json::from_slice::<Value>(document.expose()).is_ok_and(|value| value.is_object()) {
             return Err(DeskError::IdentityNotJson);
@@ -197,11 +205,6 @@ impl Desk {
         self.audit(actor, "patient set", key.as_str(), "")?;
         self.ward_store.set_identity(key, document)?;
         Ok(json!({ "patient": key }))
-    }
-
-    pub(super) fn check_identity(&self, document: &Phi<Vec<u8>>) -> Result<(), DeskError> {
-        let octets = document.expose().len();
-        if octets > MAX_IDENTITY { Err(DeskError::IdentityTooLarge(octets)) } else { Ok(()) }
     }
 
     pub(super) fn forget_patient(&mut self, key: &SubjectKey, actor: &str) -> Result<Value, DeskError> {
