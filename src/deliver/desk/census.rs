@@ -11,6 +11,9 @@ use crate::ward::{CensusFormat, CensusRow, Change, EventSource, Phi, Ward, diffe
 /// How long what was shown may be confirmed: the time to read it.
 const CONFIRM_WITHIN_MS: i64 = 15 * 60_000;
 
+/// A patient's key, and the document to keep under it.
+type Identified = (SubjectKey, Phi<Vec<u8>>);
+
 /// What was shown and not made yet.
 pub(super) struct PendingCensus {
     n: u64,
@@ -19,7 +22,7 @@ pub(super) struct PendingCensus {
     /// The ward it was compared with.
     last_event: u64,
     changes: Vec<(Timestamp, Change)>,
-    identities: Vec<(SubjectKey, Phi<Vec<u8>>)>,
+    identities: Vec<Identified>,
     readings: u64,
 }
 
@@ -84,7 +87,7 @@ impl Desk {
     }
 
     /// Documents that the list adds to. What is on file and not in the list stays.
-    fn new_identities(&self, rows: &[CensusRow]) -> Result<Vec<(SubjectKey, Phi<Vec<u8>>)>, DeskError> {
+    fn new_identities(&self, rows: &[CensusRow]) -> Result<Vec<Identified>, DeskError> {
         let mut new = Vec::new();
         for row in rows.iter().filter(|row| !row.identifiers.expose().is_empty()) {
             let Some(key) = &row.patient else { continue };
