@@ -62,6 +62,7 @@ pub struct Ward {
     pub(super) configured: BTreeMap<Topic, BTreeMap<u64, (Timestamp, Change)>>,
     pub(super) guards: Guards,
     pub(super) feed_silent_since: Option<Timestamp>,
+    pub(super) census_until: Option<Timestamp>,
 }
 
 /// What a change is about.
@@ -98,7 +99,8 @@ impl Ward {
     /// The ward by the events up to number `n` of the log: what was known then.
     pub fn known_at(&self, n: u64) -> Ward {
         let known: Vec<WardEvent> = self.events.iter().filter(|event| event.n <= n).cloned().collect();
-        Ward { guards: self.guards, feed_silent_since: self.feed_silent_since, ..Ward::fold(&known) }
+        let Ward { guards, feed_silent_since, census_until, .. } = *self;
+        Ward { guards, feed_silent_since, census_until, ..Ward::fold(&known) }
     }
 
     #[must_use]
@@ -114,6 +116,12 @@ impl Ward {
     #[must_use]
     pub fn with_feed_silent_since(self, since: Option<Timestamp>) -> Ward {
         Ward { feed_silent_since: since, ..self }
+    }
+
+    /// The last census speaks up to then: what rests on one is held from there on, until the next is read.
+    #[must_use]
+    pub fn with_census_until(self, until: Option<Timestamp>) -> Ward {
+        Ward { census_until: until, ..self }
     }
 
     /// In the order they happened.

@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 use super::ward::{MAX_IDENTITY, NOW_MS};
 use super::{Desk, DeskError};
 use crate::reading::{SubjectKey, Timestamp};
+use crate::store::StoreError;
 use crate::ward::{CensusFormat, CensusRow, Change, EventSource, Phi, Ward, difference, one_person, parse_census};
 
 /// How long what was shown may be confirmed: the time to read it.
@@ -24,6 +25,7 @@ pub(super) struct PendingCensus {
     changes: Vec<(Timestamp, Change)>,
     identities: Vec<Identified>,
     readings: u64,
+    of_all_beds: bool,
 }
 
 impl Desk {
@@ -45,17 +47,23 @@ impl Desk {
             let same = |rows: &[CensusRow]| difference(&ward, rows, shown.at, shown.at.plus_ms(-limit)) == shown.changes;
             same(&rows) && identities == shown.identities
         });
+        let of_all_beds = self.settings.beds.iter().all(|bed| rows.iter().any(|row| row.bed == *bed));
         let pending = match shown {
-            Some(shown) => shown,
+            Some(shown) => PendingCensus { of_all_beds, ..shown },
             None => {
                 let changes = difference(&ward, &rows, now, now.plus_ms(-limit));
                 let readings = self.readings(&self.touched_by(&changes, now)?, now)?;
-                self.censuses += 1;
-                PendingCensus { n: self.censuses, at: now, last_event: ward.last_event(), changes, identities, readings }
+                let (n, last_event) = (self.censuses + 1, ward.last_event());
+                PendingCensus { n, at: now, last_event, changes, identities, readings, of_all_beds }
             }
         };
+        self.censuses = pending.n;
         let answer = self.describe_census(&ward, &rows, &pending)?;
-        self.shown_census = Some(pending);
+        if pending.changes.is_empty() && pending.identities.is_empty() {
+            self.census_was_read(&pending)?;
+        } else {
+            self.shown_census = Some(pending);
+        }
         Ok(answer)
     }
 
@@ -76,14 +84,29 @@ impl Desk {
         for (key, document) in &shown.identities {
             self.ward_store.set_identity(key, document)?;
         }
+        self.census_was_read(&shown)?;
         let said = shown.changes.into_iter().map(|(at, change)| (at, EventSource::Import, actor.to_owned(), change));
         if events > 0 {
             self.append(said.collect(), now)?;
-        } else {
-            // Who somebody is may be what a route waited for.
-            self.publish()?;
         }
         Ok(json!({ "events": events, "identities": identities, "readings": yes }))
+    }
+
+    /// A list of all beds is news even where it changes nothing; one of a few says nothing of the others.
+    fn census_was_read(&mut self, census: &PendingCensus) -> Result<(), StoreError> {
+        if census.of_all_beds {
+            self.ward_store.census_was_read(census.at)?;
+        }
+        self.publish()
+    }
+
+    /// Up to when the last list of all beds speaks.
+    pub(super) fn census_until(&self) -> Result<Option<Timestamp>, StoreError> {
+        let Some(stale_after) = self.settings.stale_after else { return Ok(None) };
+        let imported = || self.events.iter().filter(|event| event.source == EventSource::Import).map(|event| event.learned).min();
+        let last = self.ward_store.last_census()?.or_else(imported);
+        let lasts = i64::try_from(stale_after.as_millis()).unwrap_or(i64::MAX);
+        Ok(last.map(|last| last.plus_ms(lasts)))
     }
 
     /// Documents that the list adds to. What is on file and not in the list stays.

@@ -185,7 +185,8 @@ impl Desk {
 
     /// All routes follow the ward that is known now.
     pub(super) fn publish(&mut self) -> Result<(), StoreError> {
-        self.inputs.ward.send_replace(Arc::new(Ward::fold(&self.events).with_guards(self.settings.guards)));
+        let ward = Ward::fold(&self.events).with_guards(self.settings.guards).with_census_until(self.census_until()?);
+        self.inputs.ward.send_replace(Arc::new(ward));
         Ok(())
     }
 
