@@ -285,3 +285,32 @@ fn what_is_measured_within_the_guard_of_a_command_waits_for_a_person() {
     assert_eq!(rig.records_under(CHART).len(), 0);
     rig.stop();
 }
+
+#[test]
+fn what_rests_on_a_census_waits_when_none_comes_any_more_and_goes_with_the_next() {
+    let mut rig = Rig::new(env!("CARGO_BIN_EXE_bedrail"), &[strap("bed = \"301-B\"")], "", WARD);
+    rig.configure(&rig.route("chart", CHART_KEYS), &format!("{WARD}[ward]\nstale_after = \"10 s\"\n"));
+    rig.start(Shape::OneProcess);
+    rig.wait_until_heard(SOON);
+    assert!(wait_until(SOON, || rig.ask_json(&["ward"])["measures"][0]["bed"] == "301-B"));
+    let import = |rig: &Rig, list: &str| {
+        let ran = rig.bedrail_with_input(&["ward", "import", "-", "--yes"], list.as_bytes());
+        assert_eq!(ran.status, Some(0), "{ran:?}");
+    };
+    let all = "bed,patient\n301-A,\n301-B,p-anna\n";
+    import(&rig, all);
+    std::thread::sleep(CLEAR_OF_THE_EDGE);
+    let fresh = measure(&mut rig, "strap", 1);
+    rig.wait_for_records(CHART, SOON, |chart| chart.len() == fresh);
+    std::thread::sleep(Duration::from_secs(10));
+    let stale = measure(&mut rig, "strap", 1);
+    let held = |rig: &Rig| rig.route_status("chart")["held"].clone();
+    assert!(wait_until(SOON, || held(&rig) == json!({ "stale_feed": stale })), "{}", held(&rig));
+    assert_eq!(rig.ask_json(&["ward"])["measures"][0]["held"], "stale_feed");
+    import(&rig, "bed,patient\n301-B,p-anna\n");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(held(&rig), json!({ "stale_feed": stale }), "a list of a few beds is no news of the ward");
+    import(&rig, all);
+    rig.wait_for_records(CHART, SOON, |chart| chart.len() == fresh + stale);
+    rig.stop();
+}

@@ -78,7 +78,7 @@ fn ward(document: &Document) -> WardSettings {
         keyed_before: adt.need("guard.keyed_before"),
         keyed_after: adt.need("guard.keyed_after"),
     };
-    WardSettings { key: ward.need("key"), back_dating: ward.need("back_dating"), guards }
+    WardSettings { key: ward.need("key"), back_dating: ward.need("back_dating"), guards, stale_after: ward.get("stale_after") }
 }
 
 fn scan(document: &Document) -> ScanSettings {

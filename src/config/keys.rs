@@ -144,6 +144,11 @@ pub const KEYS: &[Key] = &[
     key("ward.guard.command", duration(0, HOUR), r#""0 s""#, "Doubt around a change that somebody gave as a command."),
     key("ward.guard.scan", duration(0, HOUR), r#""0 s""#, "Doubt around a change by a scan."),
     key("ward.guard.import", duration(0, HOUR), r#""0 s""#, "Doubt around a change by a census."),
+    may(
+        "ward.stale_after",
+        duration(10 * S, 7 * DAY),
+        "Without a census of all beds for so long, what rests on one waits; absent: a census speaks until it is contradicted.",
+    ),
     // The scan station.
     may("scan.input", Path, "The scanner's serial line, for `bedrail scan-station`; absent: given there."),
     may(

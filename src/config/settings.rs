@@ -80,6 +80,7 @@ pub struct WardSettings {
     pub key: SecretRef,
     pub back_dating: Duration,
     pub guards: GuardSettings,
+    pub stale_after: Option<Duration>,
 }
 
 /// How far a change of patient may be off in time, by who told it.

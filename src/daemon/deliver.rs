@@ -254,6 +254,7 @@ fn desk_settings(settings: &Settings) -> DeskSettings {
         default_zone: settings.gateway.timezone.clone(),
         back_dating: settings.ward.back_dating,
         guards: guards(&settings.ward.guards),
+        stale_after: settings.ward.stale_after,
         wanted,
         patients: settings.patients.iter().map(|patient| (patient.key.clone(), patient.test)).collect(),
     }

@@ -99,6 +99,18 @@ impl WardStore {
         Ok(numbered)
     }
 
+    /// When a list of the whole ward was last read.
+    pub fn last_census(&self) -> Result<Option<Timestamp>, StoreError> {
+        let mut statement = self.connection.prepare_cached("SELECT value FROM meta WHERE name = 'census'")?;
+        let value: Option<[u8; 8]> = statement.query_row([], |row| row.get(0)).optional()?;
+        Ok(value.map(|octets| Timestamp(i64::from_be_bytes(octets))))
+    }
+
+    pub fn census_was_read(&mut self, at: Timestamp) -> Result<(), StoreError> {
+        self.connection.execute("INSERT OR REPLACE INTO meta VALUES('census', ?)", [at.0.to_be_bytes()])?;
+        Ok(())
+    }
+
     pub fn patients(&self) -> Result<Vec<PatientRow>, StoreError> {
         let mut statement = self.connection.prepare_cached(
             "SELECT patient.key, test, identity.key IS NOT NULL, forgotten FROM patient LEFT JOIN identity USING(key) ORDER BY 1",

@@ -256,11 +256,13 @@ impl Ward {
 
     /// A bed that a silent feed filled may have another in it by now.
     fn is_stale(&self, binding: &Binding, at: Timestamp) -> bool {
-        let by_feed = |event: &super::WardEvent| matches!(event.source, EventSource::Adt | EventSource::AdtKeyed);
+        let by_feed = |event: &super::WardEvent| match event.source {
+            EventSource::Adt | EventSource::AdtKeyed => self.feed_silent_since.is_some_and(|since| since <= at),
+            EventSource::Import => self.census_until.is_some_and(|until| until <= at),
+            EventSource::Config | EventSource::Command | EventSource::Scan => false,
+        };
         let rests_on = |event: &super::WardEvent| binding.evidence.contains(&event.n);
-        binding.rule == Rule::Bed
-            && self.feed_silent_since.is_some_and(|since| since <= at)
-            && self.events().iter().any(|event| rests_on(event) && by_feed(event))
+        binding.rule == Rule::Bed && self.events().iter().any(|event| rests_on(event) && by_feed(event))
     }
 
     fn who(&self, device: DeviceId, user: Option<UserIndex>, at: Timestamp) -> Who {

@@ -67,6 +67,7 @@ pub struct Ward {
     pub(super) feed_silent_since: Option<Timestamp>,
     /// Whose identity was deleted.
     forgotten: BTreeSet<SubjectKey>,
+    pub(super) census_until: Option<Timestamp>,
 }
 
 /// What a change is about.
@@ -103,8 +104,9 @@ impl Ward {
     /// The ward by the events up to number `n` of the log: what was known then.
     pub fn known_at(&self, n: u64) -> Ward {
         let known: Vec<WardEvent> = self.events.iter().filter(|event| event.n <= n).cloned().collect();
+        let Ward { guards, feed_silent_since, census_until, .. } = *self;
         let forgotten = self.forgotten.clone();
-        Ward { guards: self.guards, feed_silent_since: self.feed_silent_since, forgotten, ..Ward::fold(&known) }
+        Ward { guards, feed_silent_since, census_until, forgotten, ..Ward::fold(&known) }
     }
 
     #[must_use]
@@ -130,6 +132,12 @@ impl Ward {
     /// Whether nobody is to know any more who this is. Whose a reading is stays the same.
     pub fn is_forgotten(&self, subject: &SubjectKey) -> bool {
         self.forgotten.contains(subject)
+    }
+
+    /// The last census speaks up to then: what rests on one is held from there on, until the next is read.
+    #[must_use]
+    pub fn with_census_until(self, until: Option<Timestamp>) -> Ward {
+        Ward { census_until: until, ..self }
     }
 
     /// In the order they happened.

@@ -3,12 +3,17 @@
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
+use super::ward::NOW_MS;
 use super::{Desk, DeskError};
 use crate::reading::{SubjectKey, Timestamp};
+use crate::store::StoreError;
 use crate::ward::{CensusFormat, CensusRow, Change, EventSource, Phi, Ward, difference, one_person, parse_census};
 
 /// How long what was shown may be confirmed: the time to read it.
 const CONFIRM_WITHIN_MS: i64 = 15 * 60_000;
+
+/// A patient's key, and the document to keep under it.
+type Identified = (SubjectKey, Phi<Vec<u8>>);
 
 /// What was shown and not made yet.
 pub(super) struct PendingCensus {
@@ -18,8 +23,9 @@ pub(super) struct PendingCensus {
     /// The ward it was compared with.
     last_event: u64,
     changes: Vec<(Timestamp, Change)>,
-    identities: Vec<(SubjectKey, Phi<Vec<u8>>)>,
+    identities: Vec<Identified>,
     readings: u64,
+    of_all_beds: bool,
 }
 
 impl Desk {
@@ -32,7 +38,7 @@ impl Desk {
         if let Some((one, other)) = one_person(&ward, &rows) {
             return Err(DeskError::OnePerson(one.clone(), other.clone()));
         }
-        if let Some(row) = rows.iter().find(|row| row.since.is_some_and(|since| since > now.plus_ms(super::ward::NOW_MS))) {
+        if let Some(row) = rows.iter().find(|row| row.since.is_some_and(|since| since > now.plus_ms(NOW_MS))) {
             return Err(DeskError::Future(row.since.unwrap_or(now)));
         }
         let identities = self.new_identities(&rows)?;
@@ -41,17 +47,23 @@ impl Desk {
             let same = |rows: &[CensusRow]| difference(&ward, rows, shown.at, shown.at.plus_ms(-limit)) == shown.changes;
             same(&rows) && identities == shown.identities
         });
+        let of_all_beds = self.settings.beds.iter().all(|bed| rows.iter().any(|row| row.bed == *bed));
         let pending = match shown {
-            Some(shown) => shown,
+            Some(shown) => PendingCensus { of_all_beds, ..shown },
             None => {
                 let changes = difference(&ward, &rows, now, now.plus_ms(-limit));
                 let readings = self.readings(&self.touched_by(&changes, now)?, now)?;
-                self.censuses += 1;
-                PendingCensus { n: self.censuses, at: now, last_event: ward.last_event(), changes, identities, readings }
+                let (n, last_event) = (self.censuses + 1, ward.last_event());
+                PendingCensus { n, at: now, last_event, changes, identities, readings, of_all_beds }
             }
         };
+        self.censuses = pending.n;
         let answer = self.describe_census(&ward, &rows, &pending)?;
-        self.shown_census = Some(pending);
+        if pending.changes.is_empty() && pending.identities.is_empty() {
+            self.census_was_read(&pending)?;
+        } else {
+            self.shown_census = Some(pending);
+        }
         Ok(answer)
     }
 
@@ -72,6 +84,7 @@ impl Desk {
         for (key, document) in &shown.identities {
             self.ward_store.set_identity(key, document)?;
         }
+        self.census_was_read(&shown)?;
         let said = shown.changes.into_iter().map(|(at, change)| (at, EventSource::Import, actor.to_owned(), change));
         if events > 0 {
             self.append(said.collect(), now)?;
@@ -79,8 +92,25 @@ impl Desk {
         Ok(json!({ "events": events, "identities": identities, "readings": yes }))
     }
 
+    /// A list of all beds is news even where it changes nothing; one of a few says nothing of the others.
+    fn census_was_read(&mut self, census: &PendingCensus) -> Result<(), StoreError> {
+        if census.of_all_beds {
+            self.ward_store.census_was_read(census.at)?;
+        }
+        self.publish()
+    }
+
+    /// Up to when the last list of all beds speaks.
+    pub(super) fn census_until(&self) -> Result<Option<Timestamp>, StoreError> {
+        let Some(stale_after) = self.settings.stale_after else { return Ok(None) };
+        let imported = || self.events.iter().filter(|event| event.source == EventSource::Import).map(|event| event.learned).min();
+        let last = self.ward_store.last_census()?.or_else(imported);
+        let lasts = i64::try_from(stale_after.as_millis()).unwrap_or(i64::MAX);
+        Ok(last.map(|last| last.plus_ms(lasts)))
+    }
+
     /// Documents that the list adds to. What is on file and not in the list stays.
-    fn new_identities(&self, rows: &[CensusRow]) -> Result<Vec<(SubjectKey, Phi<Vec<u8>>)>, DeskError> {
+    fn new_identities(&self, rows: &[CensusRow]) -> Result<Vec<Identified>, DeskError> {
         let mut new = Vec::new();
         for row in rows.iter().filter(|row| !row.identifiers.expose().is_empty()) {
             let Some(key) = &row.patient else { continue };

@@ -52,6 +52,8 @@ pub struct DeskSettings {
     pub default_zone: TimeZone,
     pub back_dating: Duration,
     pub guards: Guards,
+    /// How long a census speaks for the beds it filled; absent: until it is contradicted.
+    pub stale_after: Option<Duration>,
     /// What the config says about who measures whom.
     pub wanted: Vec<Wanted>,
     pub patients: Vec<(SubjectKey, bool)>,

@@ -204,6 +204,7 @@ impl Desk {
     pub(super) fn publish(&mut self) -> Result<(), StoreError> {
         let forgotten = self.ward_store.patients()?.into_iter().filter(|row| row.forgotten).map(|row| row.key).collect();
         let ward = Ward::fold(&self.events).with_guards(self.settings.guards).with_forgotten(forgotten);
+        let ward = ward.with_census_until(self.census_until()?);
         self.inputs.ward.send_replace(Arc::new(ward));
         Ok(())
     }
