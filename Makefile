@@ -66,8 +66,8 @@ long-link: need ## Twenty thousand records through kills, resets, black holes, l
 long-outage: need ## Three days without a link in simulated time, for a full ward of 64 devices (two minutes)
 	BEDRAIL_LONG=1 cargo test --locked --test outage -- --nocapture
 
-long-ward: ## Twenty thousand random histories of a ward against a second implementation (minutes)
-	BEDRAIL_LONG=1 cargo test --locked --test ward_histories -- --nocapture
+long-ward: need ## Twenty thousand random histories of a ward against a second implementation, four thousand on a real route with kills and lost answers, and a million readings corrected at once (minutes)
+	BEDRAIL_LONG=1 cargo test --locked --test ward_histories --test ward_route --test ward_correction -- --nocapture
 
 long-radio: need ## Fifteen hundred reconnects, every trouble ten times, 64 devices on ten links, and 64 devices for ten minutes (a quarter of an hour)
 	BEDRAIL_LONG=1 cargo test --locked --test radio_years -- --nocapture

@@ -76,6 +76,12 @@ impl Placements {
         }
     }
 
+    /// Forgets rows that speak only of records below `seq`, which are not in the log any more.
+    pub fn forget_below(&mut self, seq: Seq) {
+        let past: Vec<Place> = self.rows.iter().filter(|(_, row)| row.last < seq).map(|(place, _)| *place).collect();
+        past.into_iter().for_each(|place| self.remove(place));
+    }
+
     /// Rows to delete and rows to write since the last call.
     pub fn take_changes(&mut self) -> (Vec<Place>, Vec<BoundRow>) {
         let written = std::mem::take(&mut self.changed).into_iter().filter_map(|place| self.rows.get(&place).cloned()).collect();

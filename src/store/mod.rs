@@ -258,6 +258,11 @@ impl Store {
         routes::bound(&self.connection, route)
     }
 
+    /// Records that may have been under way when the process ended, settled ones among them.
+    pub fn under_way(&self, route: i64) -> Result<Runs, StoreError> {
+        routes::under_way(&self.connection, route)
+    }
+
     pub fn tally(&self, route: i64) -> Result<BTreeMap<String, u64>, StoreError> {
         routes::tally(&self.connection, route)
     }

@@ -59,6 +59,8 @@ pub struct RouteChange {
     /// Rows of bindings that are gone; applied before `bind`.
     pub unbind: Vec<(StreamKey, Seq)>,
     pub bind: Vec<BoundRow>,
+    /// What may be under way to the destination from now on, where that changed.
+    pub under_way: Option<Runs>,
     /// Records that come into being with it: retractions.
     pub append: Vec<Draft>,
     /// Dead letters that are pending again.
@@ -77,7 +79,7 @@ pub struct RouteChange {
 impl RouteChange {
     /// Whether nothing but the lanes may have changed.
     pub fn is_empty(&self) -> bool {
-        let Self { lanes: _, release, hold, unbind, bind, append, retry, forget, dead, tally, audit, marks } = self;
+        let Self { lanes: _, release, hold, unbind, bind, under_way, append, retry, forget, dead, tally, audit, marks } = self;
         let rows = release.is_empty() && hold.is_empty() && unbind.is_empty() && bind.is_empty() && append.is_empty();
         rows && retry.is_empty()
             && forget.is_empty()
@@ -85,6 +87,7 @@ impl RouteChange {
             && tally.is_empty()
             && audit.is_empty()
             && marks.is_empty()
+            && under_way.is_none()
     }
 
     /// Adds what became of held runs since; what was to be written and is gone again is not written.
@@ -216,6 +219,12 @@ pub(super) fn apply(tx: &Transaction<'_>, streams: &mut Streams, route: i64, cha
     for bound in &change.bind {
         write_bound(tx, streams, route, bound)?;
     }
+    if let Some(runs) = &change.under_way {
+        let runs: Vec<(Seq, Seq)> = runs.iter().collect();
+        let runs = postcard::to_stdvec(&runs).expect("numbers encode");
+        tx.prepare_cached("INSERT OR REPLACE INTO attempt VALUES(?, ?, ?, x'', 0, 0)")?
+            .execute(params![route, UNDER_WAY, runs])?;
+    }
     for seq in &change.retry {
         letters::mark_retried(tx, route, *seq)?;
     }
@@ -233,6 +242,19 @@ pub(super) fn apply(tx: &Transaction<'_>, streams: &mut Streams, route: i64, cha
         write_mark(tx, &mark_name(route, name), *value)?;
     }
     Ok(())
+}
+
+/// The one row of a route whose messages have no identity of their own.
+const UNDER_WAY: &str = "under way";
+
+/// What may have been under way when the process ended.
+pub(super) fn under_way(connection: &Connection, route: i64) -> Result<Runs, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT runs FROM attempt WHERE route = ? AND message = ?")?;
+    let runs: Option<Vec<u8>> = statement.query_row(params![route, UNDER_WAY], |row| row.get(0)).optional()?;
+    let Some(runs) = runs else { return Ok(Runs::default()) };
+    let runs: Vec<(Seq, Seq)> =
+        postcard::from_bytes(&runs).map_err(|_| StoreError::Refused("what was under way does not decode".into()))?;
+    Ok(runs.into_iter().collect())
 }
 
 /// A route's own marks stand among those of other readers of the log.

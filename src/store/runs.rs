@@ -74,6 +74,15 @@ impl Runs {
     }
 }
 
+impl Runs {
+    /// What is in both.
+    #[must_use]
+    pub fn and(&self, other: &Runs) -> Runs {
+        let pairs = self.iter().flat_map(|(a, b)| other.iter().map(move |(c, d)| (a.max(c), b.min(d))));
+        pairs.filter(|(first, last)| first <= last).collect()
+    }
+}
+
 impl FromIterator<(Seq, Seq)> for Runs {
     fn from_iter<I: IntoIterator<Item = (Seq, Seq)>>(runs: I) -> Self {
         let mut all = Self::default();
@@ -110,6 +119,8 @@ mod tests {
                     prop_assert_eq!(runs.next_from(Seq(seq)).map(|s| s.0), set.range(seq..).next().copied());
                 }
                 prop_assert_eq!(runs.count_to(Seq(30)), set.range(..=30).count() as u64);
+                let some: Runs = [(Seq(10), Seq(20)), (Seq(30), Seq(31))].into_iter().collect();
+                prop_assert!((0..80).map(Seq).all(|seq| runs.and(&some).contains(seq) == (runs.contains(seq) && some.contains(seq))));
             }
         }
     }

@@ -96,7 +96,7 @@ impl<D: Destination> Route<D> {
             if self.planner.acknowledged(token).is_some() {
                 self.tally(what);
             }
-            self.attempted.remove(&seq);
+            self.attempted.remove(seq, seq);
             self.not_retried(seq);
             return true;
         };
@@ -105,7 +105,7 @@ impl<D: Destination> Route<D> {
             return false;
         }
         // Its receipt came first.
-        self.attempted.remove(&seq);
+        self.attempted.remove(seq, seq);
         self.planner.acknowledged(token);
         self.not_retried(seq);
         true
@@ -122,7 +122,7 @@ impl<D: Destination> Route<D> {
             match confirmed {
                 Some((seq, taken)) => {
                     self.planner.confirmed(seq, taken);
-                    self.attempted.remove(&seq);
+                    self.attempted.remove(seq, seq);
                     self.not_retried(seq);
                     settled += 1;
                 }
@@ -171,7 +171,7 @@ impl<D: Destination> Route<D> {
         tracing::warn!(route = %self.settings.name, %seq, reason, %detail, "dead letter");
         let since = Some((self.boot.id(), self.boot.now()));
         self.change.dead.push(DeadRow { seq, record, reason: reason.to_owned(), detail, since });
-        self.attempted.remove(&seq);
+        self.attempted.remove(seq, seq);
         // The row that lent the record is written over.
         self.retried.remove(&seq);
         self.status.dead += 1;

@@ -7,7 +7,7 @@ use crate::deliver::{Correction, Decision, Destination, HORIZON_MS, Lane, judge,
 use crate::reading::{Body, DeviceId, Instant, Record, Retraction, Seq, Stamp, SubjectKey, Timestamp};
 use crate::store::{Draft, Identity, READ_LIMIT, StoreError};
 use crate::ward::{HoldReason, Ward};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The ward's last event that this route has followed.
@@ -199,7 +199,7 @@ impl<D: Destination> Route<D> {
         decision: &Decision,
     ) -> Result<Option<HoldReason>, StoreError> {
         // A retraction says nothing wrong however often it comes.
-        if !self.attempted.contains(&seq) || matches!(record.body, Body::Retraction(_)) {
+        if !self.attempted.contains(seq) || matches!(record.body, Body::Retraction(_)) {
             return Ok(None);
         }
         let Some(subject) = self.stands_with(seq, record) else { return Ok(None) };
@@ -224,7 +224,7 @@ impl<D: Destination> Route<D> {
             return Ok(());
         };
         self.placements.take_back(&stream, seq);
-        self.attempted.remove(&seq);
+        self.attempted.remove(seq, seq);
         if self.settings.retract != Retract::Never {
             let of = Retraction { of: record.id, version: record.version, placement, route: self.settings.name.clone() };
             let stamp =
@@ -264,16 +264,5 @@ impl<D: Destination> Route<D> {
         self.held.replace(&run, &crate::deliver::held::Recheck::default());
         self.write()?;
         Ok(Some(count))
-    }
-
-    /// After a start it is not known what was under way when the process ended: the first of each lane, a window full.
-    pub(super) fn doubt_what_was_under_way(&mut self) {
-        let lanes = self.planner.lanes();
-        let first = |runs: &crate::store::Runs| -> BTreeSet<Seq> {
-            let each = runs.iter().flat_map(|(first, last)| (first.0..=last.0.min(self.head.0)).map(Seq));
-            each.take(self.settings.window).collect()
-        };
-        let doubted = [first(&lanes.live), first(&lanes.backlog)];
-        self.attempted.extend(doubted.into_iter().flatten());
     }
 }

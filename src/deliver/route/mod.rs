@@ -37,7 +37,7 @@ use crate::radio::BootClock;
 use crate::reading::{
     Anchors, Decimal, DeviceId, Metric, Nameplate, Placement, Record, RecordId, Seq, StreamKey, SubjectKey, Timestamp, Unit,
 };
-use crate::store::{EVICTIONS, RouteChange, RouteRow, Store, StoreError};
+use crate::store::{EVICTIONS, RouteChange, RouteRow, Runs, Store, StoreError};
 use crate::ward::Ward;
 
 /// The log's head is looked at this often even if no bell rings: a datagram is only a hint.
@@ -151,7 +151,9 @@ pub struct Route<D: Destination> {
     retried: BTreeSet<Seq>,
     placements: Placements,
     /// Sent, and not known to be settled: they may stand at the destination.
-    attempted: BTreeSet<Seq>,
+    attempted: Runs,
+    /// The same as it is on the card, with some that go next: what a crash leaves in doubt.
+    under_way: Runs,
     /// The last event of the ward that what was sent agrees with.
     followed: Option<u64>,
     correction_due: bool,
@@ -216,6 +218,11 @@ impl<D: Destination> Route<D> {
         let planner = Planner::new(settings.order, settings.window, store.lanes(row.n)?);
         let held = HeldRuns::new(store.held(row.n)?);
         let placements = Placements::new(store.bound(row.n)?);
+        let under_way = store.under_way(row.n)?;
+        // What is no longer owed was answered.
+        let lanes = planner.lanes();
+        let attempted =
+            [&lanes.live, &lanes.backlog].iter().flat_map(|owed| under_way.and(owed).iter().collect::<Vec<_>>()).collect();
         let followed = store.route_mark(row.n, correct::WARD)?;
         let retried = store.retried(row.n)?;
         let evictions = store.mark(EVICTIONS)?.unwrap_or(0);
@@ -249,7 +256,8 @@ impl<D: Destination> Route<D> {
             held,
             retried,
             placements,
-            attempted: BTreeSet::new(),
+            attempted,
+            under_way,
             followed,
             correction_due: false,
             shares: BTreeMap::new(),
@@ -278,10 +286,8 @@ impl<D: Destination> Route<D> {
     pub async fn run(mut self) -> Result<(), StoreError> {
         let mut backoff = Backoff::default();
         // The ward may have changed while nobody was here.
-        if self.followed.is_some_and(|n| n < self.inputs.ward.borrow().last_event()) {
-            self.doubt_what_was_under_way();
-        }
         self.ward_changed()?;
+        self.forget_bindings()?;
         loop {
             if self.row.paused.is_some() && !self.tells_while_paused() {
                 self.state(RouteState::Paused, self.row.paused.clone());

@@ -78,6 +78,8 @@ impl<D: Destination> Route<D> {
             }
             RouteCommand::Replay { from, to, done } => {
                 let count = self.replay(from, to)?;
+                self.under_way = self.attempted.clone();
+                self.change.under_way = Some(self.under_way.clone());
                 self.write()?;
                 let _ = done.send(count);
             }
@@ -148,6 +150,9 @@ impl<D: Destination> Route<D> {
                 let arrived = self.anchors.wall(record.stamp.boot, record.stamp.arrived).map(|wall| wall.at);
                 let kept_back = self.held.covers(*seq, record) || dead.contains(seq);
                 if arrived.is_some_and(|at| from <= at && at < to) && !kept_back {
+                    if self.was_sent(*seq, record) {
+                        self.attempted.insert(*seq, *seq);
+                    }
                     self.planner.owe(*seq, *seq);
                     count += 1;
                 }
@@ -233,10 +238,23 @@ impl<D: Destination> Route<D> {
         }
         self.evictions = evictions;
         self.recheck_due.get_or_insert(Moment::now() + RECHECK_EVICTED);
+        self.forget_bindings()?;
         for first in self.planner.lowest().into_iter().flatten() {
             if first <= self.head && self.next_to_have(first)? != Some(first) {
                 self.settle_evicted(first)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Where a record stands is known as long as the log, or a dead letter, has it.
+    pub(super) fn forget_bindings(&mut self) -> Result<(), StoreError> {
+        let kept = self.store.next_present(Seq(0))?.unwrap_or(Seq(0));
+        let dead = self.store.dead_letters(self.row.n, Seq(0), 1)?.first().map(|dead| dead.seq);
+        let lent = [dead, self.retried.first().copied()].into_iter().flatten().min().unwrap_or(kept);
+        self.placements.forget_below(kept.min(lent));
+        if self.placements.is_changed() {
+            self.due();
         }
         Ok(())
     }

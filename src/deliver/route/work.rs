@@ -10,6 +10,9 @@ use crate::reading::{Body, ChartId, DeviceId, Op, Placement, Record, Seq, Subjec
 use crate::store::{OPEN, StoreError};
 use crate::ward::{Binding, HoldReason};
 
+/// One write for so many records to a chart; after a crash so many that never went may be taken for such that did.
+const AHEAD: u64 = 64;
+
 /// Records fetched ahead in each lane: a few windows' worth.
 const READ_AHEAD: usize = 256;
 
@@ -189,7 +192,8 @@ impl<D: Destination> Route<D> {
     fn send(&mut self, outgoing: Outgoing) -> Result<bool, StoreError> {
         let Outgoing { lane, seq, record, binding, subject, choice, probe } = outgoing;
         let placement = self.place(lane, seq, &record, binding.as_ref())?;
-        if self.placements.is_changed() || !self.change.bind.is_empty() || !self.change.append.is_empty() {
+        let unwritten = self.placements.is_changed() || self.change.under_way.is_some();
+        if unwritten || !self.change.bind.is_empty() || !self.change.append.is_empty() {
             // Who it is for could not be written yet: it goes when that is on the card.
             return Ok(false);
         }
@@ -201,7 +205,7 @@ impl<D: Destination> Route<D> {
                 self.outbox.record_sent();
                 self.receipts.iter_mut().for_each(|receipts| receipts.sent(seq, item.delivery()));
                 if self.settings.rules.bind == Bind::Patient {
-                    self.attempted.insert(seq);
+                    self.attempted.insert(seq, seq);
                 }
                 self.flying.insert(token, (seq, item.record));
                 self.stand.sent();
@@ -260,20 +264,31 @@ impl<D: Destination> Route<D> {
         let (Some(binding), Some(stream)) = (binding, record.stream) else {
             return Ok(self.nowhere);
         };
-        if self.attempted.contains(&seq)
+        self.note_under_way(lane, seq);
+        if self.attempted.contains(seq)
             && let Some(row) = self.placements.of(&stream, seq).filter(|row| row.subject.is_some())
         {
             // The same person, maybe under a key that was merged since: the same delivery again.
             return Ok(row.placement);
         }
         // What follows is owed as well, so nothing of it was sent, up to what may have been.
-        let doubted = self.attempted.range(seq.next()..).next().map_or(OPEN, |doubted| Seq(doubted.0 - 1));
+        let doubted = self.attempted.next_from(seq.next()).map_or(OPEN, |doubted| Seq(doubted.0 - 1));
         let until = self.planner.run_end(lane, seq).min(doubted);
         let placement = self.placements.place(self.store.site_key(), &stream, seq, until, binding);
-        if self.placements.is_changed() {
+        if self.placements.is_changed() || self.change.under_way.is_some() {
             self.write()?;
         }
         Ok(placement)
+    }
+
+    /// Before a record goes to a chart it is on the card that it may stand there, for it and the next few at once.
+    fn note_under_way(&mut self, lane: Lane, seq: Seq) {
+        if self.under_way.contains(seq) {
+            return;
+        }
+        self.under_way = self.attempted.clone();
+        self.under_way.insert(seq, self.planner.run_end(lane, seq).min(Seq(seq.0 + AHEAD)));
+        self.change.under_way = Some(self.under_way.clone());
     }
 
     pub(super) fn decide(&mut self, record: &Record, lane: Lane) -> Result<Decision, StoreError> {
