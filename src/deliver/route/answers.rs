@@ -44,7 +44,7 @@ impl<D: Destination> Route<D> {
             }
             Verdict::Held(reason) => {
                 self.planner.refused(token);
-                self.attempted.remove(&seq);
+                self.attempted.remove(seq, seq);
                 self.stand.gone(seq);
                 if self.held.covers(seq, &record) {
                     // The probe of a parked source: it is allowed again, and each of it finds its own answer.

@@ -39,7 +39,7 @@ impl<D: Destination> Route<D> {
         };
         let place = self.place_of(seq, record)?;
         let may_stand = match place {
-            RecordPlace::Pending(_) => self.attempted.contains(&seq),
+            RecordPlace::Pending(_) => self.attempted.contains(seq),
             RecordPlace::Held(reason) => reason == HoldReason::AwaitingDecision,
             RecordPlace::UnderWay | RecordPlace::Settled => {
                 !not_chosen && !matches!(decision, Decision::Settle(_) | Decision::Cut(_))
