@@ -268,7 +268,13 @@ impl World {
         for run in waiting {
             let accept = leave_one_in == 0 || !random.one_in(leave_one_in);
             let (done, answer) = oneshot::channel();
-            self.running.as_ref().unwrap().commands.send(RouteCommand::Decide { first: run.first, accept, done }).await.unwrap();
+            self.running
+                .as_ref()
+                .unwrap()
+                .commands
+                .send(RouteCommand::Decide { first: run.first, last: run.last, accept, done })
+                .await
+                .unwrap();
             if let Some(count) = answer.await.unwrap() {
                 self.decided += count;
             }

@@ -123,3 +123,30 @@ impl Placements {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reading::{DeviceId, Metric, Modality};
+    use crate::ward::Rule;
+
+    #[test]
+    fn bindings_go_with_the_records_they_speak_of_and_no_sooner() {
+        let device = DeviceId::new([1; 6]);
+        let stream = StreamKey { device, user: None, metric: Metric::Spo2, site: None, modality: Modality::Spot };
+        let key = SiteKey::new(&[7; 32]);
+        let to = |who: &str| Binding { subject: who.parse().expect("a key"), rule: Rule::DevicePairing, evidence: vec![1] };
+        let mut placements = Placements::default();
+        placements.place(&key, &stream, Seq(1), Seq(9), &to("p-anna"));
+        placements.place(&key, &stream, Seq(10), OPEN, &to("p-bert"));
+        placements.take_changes();
+        placements.forget_below(Seq(9));
+        assert!(!placements.is_changed(), "record 9 is still there");
+        placements.forget_below(Seq(10));
+        let (gone, written) = placements.take_changes();
+        assert_eq!((gone, written), (vec![(stream, Seq(1))], vec![]));
+        assert!(placements.of(&stream, Seq(9)).is_none());
+        placements.forget_below(Seq(1_000));
+        assert_eq!(placements.of(&stream, Seq(2_000)).map(|row| row.first), Some(Seq(10)), "it goes on");
+    }
+}

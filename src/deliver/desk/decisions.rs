@@ -31,14 +31,13 @@ impl Desk {
         let route = self.inputs.routes.get(name).ok_or_else(unknown)?;
         let waits = |run: &crate::store::Held| run.first == first && run.reason == HoldReason::AwaitingDecision;
         let row = self.store.route(name)?.ok_or_else(unknown)?;
-        if !self.store.held(row.n)?.iter().any(waits) {
-            return Err(nothing());
-        }
+        // What has come to wait since it was listed is another question.
+        let last = self.store.held(row.n)?.iter().find(|run| waits(run)).ok_or_else(nothing)?.last;
         let (done, answer) = oneshot::channel();
         let word = if accept { "decide accept" } else { "decide refuse" };
         let entry = self.entry(actor, word, name, &format!("from record {first}"));
         self.store.audit(&entry)?;
-        ask(name, route, RouteCommand::Decide { first, accept, done }).await?;
+        ask(name, route, RouteCommand::Decide { first, last, accept, done }).await?;
         let count = answer.await.map_err(|_| DeskError::RouteSilent(name.to_owned()))?.ok_or_else(nothing)?;
         Ok(json!({ "route": name, "records": count }))
     }

@@ -3,6 +3,7 @@
 use super::Route;
 use crate::config::{Bind, Retract};
 use crate::deliver::decide::carries;
+use crate::deliver::held::Recheck;
 use crate::deliver::{Correction, Decision, Destination, HORIZON_MS, Lane, judge, stays};
 use crate::reading::{Body, DeviceId, Instant, Record, Retraction, Seq, Stamp, SubjectKey, Timestamp};
 use crate::store::{Draft, Identity, READ_LIMIT, StoreError};
@@ -243,25 +244,32 @@ impl<D: Destination> Route<D> {
         Ok(())
     }
 
-    /// A person's word about what waits for it: from this record on, what belongs to the same stream.
-    pub(super) fn decide_for(&mut self, first: Seq, accept: bool) -> Result<Option<u64>, StoreError> {
+    /// A person's word about what waits for it from `first` to `last`, of one stream. What has come to wait since waits on.
+    pub(super) fn decide_for(&mut self, first: Seq, last: Seq, accept: bool) -> Result<Option<u64>, StoreError> {
         let entry = self.held.iter().find(|run| run.first == first && run.reason == HoldReason::AwaitingDecision).copied();
         let Some(run) = entry else { return Ok(None) };
-        let source = (run.device, run.stream);
-        let (mut next, mut count) = (run.first, 0);
+        let (mut next, mut count, mut later) = (run.first, 0, Recheck::default());
         while next <= run.last {
             let records = self.store.read(next, run.last, READ_LIMIT)?;
-            let Some((last, _)) = records.last() else { break };
-            next = last.next();
-            for (seq, record) in records.iter().filter(|(_, record)| (record.device, record.stream) == source) {
+            let Some((end, _)) = records.last() else { break };
+            next = end.next();
+            for (seq, record) in records {
+                let of_run = (record.device, record.stream) == (run.device, run.stream);
+                if !of_run || matches!(record.body, Body::Retraction(_)) {
+                    continue;
+                }
+                if seq > last {
+                    later.still_held(seq, HoldReason::AwaitingDecision);
+                    continue;
+                }
                 count += 1;
                 if accept {
-                    self.take_back(*seq, record)?;
-                    self.planner.owe(*seq, *seq);
+                    self.take_back(seq, &record)?;
+                    self.planner.owe(seq, seq);
                 }
             }
         }
-        self.held.replace(&run, &crate::deliver::held::Recheck::default());
+        self.held.replace(&run, &later);
         self.write()?;
         Ok(Some(count))
     }

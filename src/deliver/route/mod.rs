@@ -104,10 +104,11 @@ pub enum RouteCommand {
         to: Timestamp,
         done: oneshot::Sender<u64>,
     },
-    /// A person's word about what waits for it since this record: taken back and sent where it belongs, or left. Answers how
-    /// many that were; `None` where nothing waits.
+    /// A person's word about what waits for it from this record to that one: taken back and sent where it belongs, or left.
+    /// Answers how many that were; `None` where nothing waits.
     Decide {
         first: Seq,
+        last: Seq,
         accept: bool,
         done: oneshot::Sender<Option<u64>>,
     },

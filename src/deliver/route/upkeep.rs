@@ -83,8 +83,8 @@ impl<D: Destination> Route<D> {
                 self.write()?;
                 let _ = done.send(count);
             }
-            RouteCommand::Decide { first, accept, done } => {
-                let count = self.decide_for(first, accept)?;
+            RouteCommand::Decide { first, last, accept, done } => {
+                let count = self.decide_for(first, last, accept)?;
                 let _ = done.send(count);
             }
             RouteCommand::Sent { records, done } => {
