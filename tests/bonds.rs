@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bedrail::radio::{
     Bond, BondState, Deadlines, Durable, EVENT_QUEUE, Pace, Priority, RadioDevice, RadioError, RadioEvent, RadioSettings,
-    RequestError, Requests, Sharing, What, run,
+    RequestError, Requests, Sharing, Visits, What, run,
 };
 use bedrail::reading::{DeviceId, SecurityLevel};
 use tokio::sync::mpsc;
@@ -54,7 +54,7 @@ fn wanted(device: &VirtualDevice, bond: Bond) -> RadioDevice {
         clock: vec![],
         bond,
         adapter: None,
-        retrieve: None,
+        visit: Visits::default(),
         expect_every: None,
         priority: Priority::Normal,
         streams: false,

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use bedrail::collect::{ClockReport, CollectSettings, CollectStatus, CollectedDevice, Collector, RetainSettings, Windows};
 use bedrail::gatt::sig_uuid;
-use bedrail::radio::{BootClock, Durable, Heard, RadioEvent};
+use bedrail::radio::{BootClock, Durable, Heard, RadioEvent, TrueTime};
 use bedrail::reading::{Anchors, Body, BootMillis, ClockQuality, DeviceId, Record, SecurityLevel, Seq, SiteKey, Timestamp};
 use bedrail::store::key::DataKey;
 use bedrail::store::{OPEN, READ_LIMIT, Store, prepare};
@@ -115,6 +115,7 @@ impl Bench {
                 longest_window: Duration::ZERO,
             },
             durable: Durable::default(),
+            time: TrueTime::default(),
         };
         let windows = Windows::new(
             "gw-test".to_owned(),

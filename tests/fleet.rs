@@ -21,7 +21,7 @@ const NOON: Timestamp = Timestamp(1_795_435_200_000);
 const TOPIC: &str = "bedrail/{gateway}/status";
 
 /// What can be wrong with a gateway here, the worst first, and what is said of it.
-const SICK: [(Trouble, &str); 18] = [
+const SICK: [(Trouble, &str); 19] = [
     (Trouble::Lost, "gone without a word"),
     (Trouble::Silent, "nothing for 3 h"),
     (Trouble::Damaged, "damaged and salvaged"),
@@ -37,6 +37,7 @@ const SICK: [(Trouble, &str); 18] = [
     (Trouble::CertificateExpiring, "route live: a certificate expires in 5 d"),
     (Trouble::DeadLetters, "dead letters: 7"),
     (Trouble::BondLost, "bond lost: cuff-1"),
+    (Trouble::ConsentRefused, "consent refused: scale-1"),
     (Trouble::DeviceSilent, "silent: oxi-1 and 1 more"),
     (Trouble::BatteryLow, "battery low: oxi-1"),
     (Trouble::OldVersion, "bedrail 0.0.9 is not the newest here"),
@@ -90,6 +91,7 @@ fn gateway(name: &str, troubles: &BTreeSet<Trouble>) -> (Json, Json) {
                 conditions.push(json!({ "name": "device_silent", "device": "oxi-2" }));
             }
             Trouble::BondLost => conditions.push(json!({ "name": "bond_lost", "device": "cuff-1" })),
+            Trouble::ConsentRefused => conditions.push(json!({ "name": "consent_refused", "device": "scale-1" })),
             Trouble::BatteryLow => conditions.push(json!({ "name": "battery_low", "device": "oxi-1" })),
             Trouble::OldVersion => gateway["version"] = json!("0.0.9"),
             _ => {}

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::config::{self, ConfigErrors, Loaded};
-use crate::daemon::passkeys;
+use crate::daemon::device_secrets;
 
 /// A config with errors.
 const EXIT_CONFIG: u8 = 2;
@@ -34,7 +34,7 @@ pub fn run(args: CheckArgs) -> ExitCode {
 
 /// Writes what `run` prints and returns its exit code.
 pub fn report(args: &CheckArgs, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
-    let loaded = config::load(&args.config).and_then(|loaded| passkeys::check(&loaded).map(|()| loaded));
+    let loaded = config::load(&args.config).and_then(|loaded| device_secrets::check(&loaded).map(|()| loaded));
     let code = if loaded.is_ok() { 0 } else { EXIT_CONFIG };
     match loaded {
         result if args.json => writeln!(out, "{:#}", as_json(&args.config, &result, args.explain))?,

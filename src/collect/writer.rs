@@ -18,9 +18,10 @@ use super::{
     Retrieved, StoreStatus, Taken, Windows, take, take_records,
 };
 use crate::monitor::machine::Process;
+use crate::procedure::{ClockOutcome, ConsentAnswer};
 use crate::profile::Profile;
-use crate::radio::{BondState, BootClock, Durable, Heard, InformationField, RadioEvent};
-use crate::reading::{Anchor, Anchors, Body, ClockQuality, DeviceId, Metric, Stamp, Value};
+use crate::radio::{BondState, BootClock, Durable, Heard, InformationField, RadioEvent, TrueTime};
+use crate::reading::{Anchor, Anchors, Body, ClockQuality, DeviceId, DeviceTime, Metric, Stamp, UserIndex, Value};
 use crate::store::ballast::Ballast;
 use crate::store::{Damage, Draft, MAX_RECORDS, Store, StoreError};
 
@@ -58,6 +59,8 @@ pub struct CollectSettings {
     pub retain: RetainSettings,
     /// What is durable of what devices number, for whoever asks them for more.
     pub durable: Durable,
+    /// What the time truly is, for whoever tells it to devices.
+    pub time: TrueTime,
 }
 
 #[derive(Clone, Debug)]
@@ -233,6 +236,8 @@ impl Collector {
                 }
                 return self.join(id, Joining::told_all);
             }
+            RadioEvent::Consent { device, user, answer } => self.consent(device, user, answer),
+            RadioEvent::ClockSet { device, outcome } => self.clock_set(device, outcome),
             RadioEvent::Information { device, field, text } => {
                 if let Some(device) = self.device(device) {
                     device.information.insert(information_name(field).to_owned(), text);
@@ -341,7 +346,7 @@ impl Collector {
         let now = self.stamp();
         let mut drafts = self.ring.front(COMMIT);
         let taken = drafts.len();
-        let sources: Vec<(DeviceId, Option<u32>)> = drafts.iter().map(|draft| (draft.device, sequence(draft))).collect();
+        let sources: Vec<_> = drafts.iter().map(|draft| (draft.device, numbered(draft))).collect();
         if let Some(trouble) = &self.trouble {
             drafts.extend(self.ring.gaps(trouble.gap_reason(), now, &self.anchors));
         }
@@ -355,9 +360,9 @@ impl Collector {
         self.recovered()?;
         self.write_back_while_there_is_room()?;
         self.status.commits += 1;
-        for (record, (source, sequence)) in appended.records.iter().zip(sources) {
-            if let Some(sequence) = sequence {
-                self.settings.durable.note(source, sequence);
+        for (record, (source, numbered)) in appended.records.iter().zip(sources) {
+            if let Some((session, sequence)) = numbered {
+                self.settings.durable.note(source, session, sequence);
             }
             match record {
                 Some(_) => self.status.durable += 1,
@@ -539,6 +544,7 @@ impl Collector {
 
     fn clock(&mut self, report: ClockReport) -> Result<(), CollectError> {
         self.status.clock = report.quality.name().to_owned();
+        self.settings.time.note((report.quality == ClockQuality::Ntp).then_some((report.at, report.wall)));
         self.anchor(report)?;
         if self.tell_missed() && self.trouble.is_none() {
             self.commit()?;
@@ -615,6 +621,24 @@ impl Collector {
         }
     }
 
+    fn consent(&mut self, device: DeviceId, user: UserIndex, answer: ConsentAnswer) {
+        if answer != ConsentAnswer::Granted {
+            tracing::warn!(%device, user, answer = answer.name(), "a user's slot is not open: what waits in it stays there");
+        }
+        if let Some(status) = self.device(device) {
+            status.consent.insert(user, answer.name().to_owned());
+        }
+    }
+
+    fn clock_set(&mut self, device: DeviceId, outcome: ClockOutcome) {
+        if matches!(outcome, ClockOutcome::Refused | ClockOutcome::Unreadable) {
+            tracing::warn!(%device, outcome = outcome.name(), "its clock is not set");
+        }
+        if let Some(status) = self.device(device) {
+            status.clock_set = Some(outcome.name().to_owned());
+        }
+    }
+
     fn device(&mut self, device: DeviceId) -> Option<&mut DeviceStatus> {
         self.places.get(&device).map(|place| &mut self.status.devices[*place])
     }
@@ -635,12 +659,13 @@ fn count(counts: &mut BTreeMap<String, u64>, name: &str) {
     }
 }
 
-/// The number the device gave it.
-const fn sequence(draft: &Draft) -> Option<u32> {
-    match &draft.body {
-        Body::Reading(reading) => reading.sequence,
-        _ => None,
-    }
+/// The number the device gave it, and for a sensor that counts minutes the start of the session they are of.
+fn numbered(draft: &Draft) -> Option<(Option<DeviceTime>, u32)> {
+    let Body::Reading(reading) = &draft.body else { return None };
+    let (sequence, stream) = (reading.sequence?, draft.stream?);
+    let session =
+        draft.stamp.device_time.filter(|_| stream.counts_minutes()).and_then(|time| time.plus_minutes(-i64::from(sequence)));
+    Some((session, sequence))
 }
 
 const fn information_name(field: InformationField) -> &'static str {

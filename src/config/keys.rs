@@ -74,8 +74,6 @@ const MIB: u64 = 1 << 20;
 
 const ADT: &str = "admissions, transfers and discharges by HL7";
 const CHART: &str = "routes to a chart";
-const CLOCKS: &str = "setting device clocks";
-const DEVICES: &str = "more kinds of devices";
 const FHIR: &str = "the FHIR route";
 const HL7: &str = "the HL7 route";
 const HTTP: &str = "the HTTP route";
@@ -93,8 +91,9 @@ const DEVICE_KINDS: Kind = Kind::Choice {
         "weight-scale",
         "body-composition",
         "glucose-meter",
+        "glucose-sensor",
     ],
-    later: &[("glucose-sensor", DEVICES)],
+    later: &[],
 };
 const SETTLE: Kind = Kind::Choice { words: &["puback", "sent", "receipt"], later: &[] };
 
@@ -223,7 +222,12 @@ pub const KEYS: &[Key] = &[
         "How it may pair: \"none\", \"just-works\" when it asks to, \"passkey\" with the secret below and not without.",
     ),
     may("device[].passkey", Secret, "For bond = \"passkey\": the six digits the device shows or has printed on it."),
-    soon("device[].set_clock", Boolean, Preset::Toml("false"), "Set its clock after its memory was read.", CLOCKS),
+    may(
+        "device[].consent",
+        Secret,
+        "For a scale with users: one line a user, the number of its slot on the device and its consent code, such as `1 4711`.",
+    ),
+    key("device[].set_clock", Boolean, "false", "Set its clock, once all it stored was read and while ours is synchronised."),
     later("device[].spot.for", duration(S, DAY), SPOT, "How long after a scan its readings belong to that patient."),
     later("device[].spot.readings", Kind::Integer { min: 1, max: 100, unit: "readings" }, SPOT, "At most so many."),
     later("device[].spot.max_uncertainty", duration(S, HOUR), SPOT, "With a worse clock a reading waits."),

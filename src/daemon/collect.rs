@@ -6,14 +6,16 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::passkeys::Passkeys;
+use super::device_secrets::DeviceSecrets;
 use super::tasks::Tasks;
 use super::{DaemonError, Keys, bell};
 use crate::api;
 use crate::collect::{CollectSettings, CollectStatus, CollectedDevice, Collector, Missed, RetainSettings, Windows, watch_clock};
 use crate::config::{Bond, Priority, Settings};
 use crate::gatt;
-use crate::radio::{self, BootClock, Deadlines, Durable, Pace, RadioDevice, RadioSettings, Requests, Sharing};
+use crate::radio::{
+    self, BootClock, Consents, Deadlines, Durable, Pace, RadioDevice, RadioSettings, Requests, SetsClock, Sharing, TrueTime,
+};
 use crate::reading::METRICS;
 use crate::store::Store;
 
@@ -38,9 +40,10 @@ pub fn start(
     let windows = Windows::new(gateway.id.clone(), lengths, zones, gateway.timezone.clone(), settings.store.horizon, &store)?;
     let (publish, status) = watch::channel(CollectStatus::default());
     let ring = bell::ringer(gateway.runtime_dir.join(bell::NAME));
-    let durable = Durable::default();
-    let collector = Collector::new(collect_settings(settings, durable.clone()), store, windows, boot, publish, ring)
-        .map_err(collect_error)?;
+    let (durable, time) = (Durable::default(), TrueTime::default());
+    let collector =
+        Collector::new(collect_settings(settings, durable.clone(), time.clone()), store, windows, boot, publish, ring)
+            .map_err(collect_error)?;
     let collector = collector.after(missed);
 
     let path = gateway.runtime_dir.join(api::COLLECT_SOCKET);
@@ -57,7 +60,7 @@ pub fn start(
     let writer_stop = CancellationToken::new();
     let radio_done = writer_stop.clone();
     let requests = Requests::default();
-    let radio_settings = radio_settings(settings, &keys.passkeys, requests, durable);
+    let radio_settings = radio_settings(settings, &keys.of_devices, requests, durable, &time);
     tasks.spawn(async move {
         let result = radio::run(radio_settings, heard, radio_stop).await;
         radio_done.cancel();
@@ -80,7 +83,7 @@ fn collect_error(error: crate::collect::CollectError) -> DaemonError {
     }
 }
 
-fn collect_settings(settings: &Settings, durable: Durable) -> CollectSettings {
+fn collect_settings(settings: &Settings, durable: Durable, time: TrueTime) -> CollectSettings {
     let device = |device: &crate::config::DeviceSettings| CollectedDevice {
         id: device.id,
         name: device.name.clone(),
@@ -95,6 +98,7 @@ fn collect_settings(settings: &Settings, durable: Durable) -> CollectSettings {
         devices: settings.devices.iter().map(device).collect(),
         retain: retain_settings(settings),
         durable,
+        time,
     }
 }
 
@@ -112,7 +116,13 @@ fn retain_settings(settings: &Settings) -> RetainSettings {
     }
 }
 
-fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests, durable: Durable) -> RadioSettings {
+fn radio_settings(
+    settings: &Settings,
+    secrets: &DeviceSecrets,
+    requests: Requests,
+    durable: Durable,
+    time: &TrueTime,
+) -> RadioSettings {
     let device = |device: &crate::config::DeviceSettings| {
         let kind = gatt::device_kinds().iter().find(|kind| kind.name == device.kind.name());
         let reads = kind.into_iter().flat_map(|kind| kind.features.iter().chain(kind.read));
@@ -130,7 +140,9 @@ fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests, 
             bond: match device.bond {
                 Bond::None => radio::Bond::None,
                 Bond::JustWorks => radio::Bond::JustWorks,
-                Bond::Passkey => passkeys.get(&device.id).map_or(radio::Bond::None, |passkey| radio::Bond::Passkey(*passkey)),
+                Bond::Passkey => {
+                    secrets.passkeys.get(&device.id).map_or(radio::Bond::None, |passkey| radio::Bond::Passkey(*passkey))
+                }
             },
             priority: match device.priority.unwrap_or(device.kind.priority()) {
                 Priority::Low => radio::Priority::Low,
@@ -138,7 +150,7 @@ fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests, 
                 Priority::High => radio::Priority::High,
             },
             streams: device.kind.streams(),
-            retrieve: kind.filter(|_| device.profile.is_none()).and_then(|kind| kind.memory),
+            visit: visits(device, kind.filter(|_| device.profile.is_none()), secrets, time),
             expect_every: device.expect_every.or_else(|| device.kind.expect_every()),
         }
     };
@@ -151,5 +163,19 @@ fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests, 
         pace: Pace::default(),
         durable,
         requests,
+    }
+}
+
+fn visits(
+    device: &crate::config::DeviceSettings,
+    kind: Option<&gatt::DeviceKind>,
+    secrets: &DeviceSecrets,
+    time: &TrueTime,
+) -> radio::Visits {
+    radio::Visits {
+        consents: Consents::new(secrets.consents.get(&device.id).cloned().unwrap_or_default()),
+        session: kind.is_some_and(|kind| kind.session),
+        memory: kind.and_then(|kind| kind.memory),
+        set_clock: device.set_clock.then(|| SetsClock { zone: device.timezone.clone(), time: time.clone() }),
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
-use super::passkeys::Passkeys;
+use super::device_secrets::DeviceSecrets;
 use super::{EXIT_CONFIG, EXIT_STORE};
 use crate::config::secret::{self, SecretRef};
 use crate::config::{SecretError, Settings};
@@ -15,8 +15,8 @@ use crate::store::{LOG_FILE, StoreError, WARD_FILE};
 pub struct Keys {
     pub log: DataKey,
     pub site: SiteKey,
-    /// Of the devices that bond with one; empty where only `deliver` runs.
-    pub passkeys: Passkeys,
+    /// Passkeys and consent codes; empty where only `deliver` runs.
+    pub of_devices: DeviceSecrets,
     state_dir: PathBuf,
     ward: (SecretRef, crate::config::CredentialsDir),
 }
@@ -51,14 +51,14 @@ impl Keys {
         Ok(Self {
             log,
             site: SiteKey::new(&site),
-            passkeys: Passkeys::new(),
+            of_devices: DeviceSecrets::default(),
             state_dir: settings.gateway.state_dir.clone(),
             ward: (settings.ward.key.clone(), credentials.clone()),
         })
     }
 
-    pub fn with(self, passkeys: Passkeys) -> Self {
-        Self { passkeys, ..self }
+    pub fn with(self, of_devices: DeviceSecrets) -> Self {
+        Self { of_devices, ..self }
     }
 
     /// The key of `ward.db`; the collect half never asks for it.

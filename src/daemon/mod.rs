@@ -6,11 +6,11 @@
 mod bell;
 mod collect;
 mod deliver;
+pub mod device_secrets;
 mod keys;
 mod link;
 mod monitor;
 mod outage;
-pub mod passkeys;
 mod tasks;
 
 use std::collections::VecDeque;
@@ -30,6 +30,7 @@ use crate::config::{self, ConfigErrors, Loaded, Settings};
 use crate::monitor::machine::watch_panics;
 use crate::radio::BootClock;
 use crate::store::{DiskFault, Store, StoreError, WARD_FILE, WardStore, ballast, lock, prepare, suspect};
+use device_secrets::DeviceSecrets;
 use outage::Outage;
 use tasks::Tasks;
 
@@ -137,9 +138,9 @@ pub fn run(path: &Path, halves: Halves) -> ExitCode {
 fn start(path: &Path, halves: Halves) -> Result<(), DaemonError> {
     let loaded: Loaded = config::load(path)?;
     loaded.runnable()?;
-    let passkeys = if halves.collects() { passkeys::read(&loaded)? } else { passkeys::Passkeys::new() };
+    let of_devices = if halves.collects() { device_secrets::read(&loaded)? } else { DeviceSecrets::default() };
     let settings = loaded.settings;
-    let keys = Keys::read(&settings)?.with(passkeys);
+    let keys = Keys::read(&settings)?.with(of_devices);
     let boot = BootClock::read().map_err(|error| DaemonError::Failed(format!("the kernel's boot id: {error}")))?;
     let mut mended: VecDeque<Instant> = VecDeque::new();
     let mut outage: Option<Outage> = None;

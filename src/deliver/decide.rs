@@ -193,7 +193,7 @@ fn bind(record: &Record, known: &Known<'_>) -> Result<Binding, HoldReason> {
     if let Body::Window(window) = &record.body {
         return known.ward.bind_span(record.device, user, window.from, window.to);
     }
-    match known.anchors.measured(&record.stamp, known.zone) {
+    match known.anchors.of(&record.stamp, record.stream, known.zone) {
         Instant::Unknown => Err(HoldReason::NoClock),
         Instant::Ambiguous(_) => Err(HoldReason::AmbiguousTime),
         Instant::Arrival(time) | Instant::DeviceClock(time) | Instant::DeviceZone(time) => {
@@ -212,7 +212,7 @@ fn brought_along(record: &Record, known: &Known<'_>) -> Option<WallTime> {
 
 /// By the device's own clock; a time of arrival says nothing about a stored value.
 fn device_time(record: &Record, known: &Known<'_>) -> Option<Timestamp> {
-    match known.anchors.measured(&record.stamp, known.zone) {
+    match known.anchors.of(&record.stamp, record.stream, known.zone) {
         Instant::DeviceClock(time) | Instant::DeviceZone(time) => Some(time.at),
         Instant::Arrival(_) | Instant::Ambiguous(_) | Instant::Unknown => None,
     }

@@ -55,6 +55,8 @@ names! {
     RecordsHeld = "records_held", raise 0, clear 5 * MIN;
     /// The radio has seen enough of it before it says so. It is never ended by itself while the device is away.
     BondLost = "bond_lost", raise 0, clear 0;
+    /// A user's code is wrong: known when the device was asked, and until it is asked with another.
+    ConsentRefused = "consent_refused", raise 0, clear 0;
     /// Its own time is `silent_after`: one reading ends it.
     DeviceSilent = "device_silent", raise 0, clear 0;
     BatteryLow = "battery_low", raise 0, clear 0;
@@ -66,7 +68,7 @@ impl ConditionName {
     }
 
     pub const fn is_of_a_device(self) -> bool {
-        matches!(self, Self::BondLost | Self::DeviceSilent | Self::BatteryLow)
+        matches!(self, Self::BondLost | Self::ConsentRefused | Self::DeviceSilent | Self::BatteryLow)
     }
 
     pub const fn is_of_a_route(self) -> bool {
@@ -94,6 +96,9 @@ impl ConditionName {
             (Self::RecordsHeld, _) => "records wait for something they lack",
             (Self::BondLost, _) => {
                 "the bond was lost: the device was reset or paired elsewhere, or another imitates it; see `bedrail status`"
+            }
+            (Self::ConsentRefused, _) => {
+                "a consent code is not that of its user: what waits in the slot stays on the device; correct `consent`"
             }
             (Self::DeviceSilent, _) => "no reading for a long time",
             (Self::BatteryLow, _) => "the battery is low",
@@ -270,6 +275,7 @@ fn signs(snapshot: &Snapshot, thresholds: &Thresholds) -> Vec<(Key, Sign, (u64, 
     add(Name::ClockUnsynced, "", of_collect(|collect| bad_if(collect.clock == crate::reading::ClockQuality::Unsynced)));
     for device in &snapshot.devices {
         add(Name::BondLost, &device.name, bond_lost(device));
+        add(Name::ConsentRefused, &device.name, device.consent_refused.map_or(Sign::Unclear, bad_if));
         add(Name::DeviceSilent, &device.name, silent(device, snapshot));
         add(Name::BatteryLow, &device.name, battery(device, thresholds.battery_low));
     }

@@ -49,6 +49,7 @@ pub enum Trouble {
     CertificateExpiring,
     DeadLetters,
     BondLost,
+    ConsentRefused,
     DeviceSilent,
     RecordsHeld,
     BatteryLow,
@@ -360,6 +361,7 @@ fn listed(conditions: &[ListedCondition], add: &mut impl FnMut(Trouble, i64, Str
     }
     for (name, trouble, what) in [
         (ConditionName::BondLost, Trouble::BondLost, "bond lost"),
+        (ConditionName::ConsentRefused, Trouble::ConsentRefused, "consent refused"),
         (ConditionName::DeviceSilent, Trouble::DeviceSilent, "silent"),
         (ConditionName::BatteryLow, Trouble::BatteryLow, "battery low"),
         (ConditionName::RecordsHeld, Trouble::RecordsHeld, "records held"),

@@ -51,6 +51,8 @@ pub struct DeviceFacts {
     pub state: Option<&'static str>,
     /// `none`, `bonding`, `bonded`, `refused` or `lost`; `None` while the collect half does not answer.
     pub bond: Option<&'static str>,
+    /// A user's consent code was refused; `None` until one was asked for.
+    pub consent_refused: Option<bool>,
     pub silent_after_ms: u64,
     /// Since when it could have been heard in this run.
     pub listened_from: BootMillis,

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::bluez::CallError;
 use super::session::Failure;
+use crate::procedure::writable;
 
 const PATH_ROOT: &str = "/org/bluez/";
 
@@ -105,8 +106,11 @@ impl Handle {
         Ok(self.peripheral.read(&found.characteristic).await?)
     }
 
-    /// With response. What may be written is decided by whoever calls: `procedure` makes nothing but questions.
+    /// With response, and only what is on the list of what may be written.
     pub async fn write(&self, found: &Found, octets: &[u8]) -> Result<(), CentralError> {
+        if !writable::passes(found.uuid, octets) {
+            return Err(CentralError::new("bedrail", format!("nothing of this may be written to {}", found.uuid)));
+        }
         Ok(self.peripheral.write(&found.characteristic, octets, WriteType::WithResponse).await?)
     }
 

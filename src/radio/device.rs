@@ -18,7 +18,7 @@ use super::bluez::Bus;
 use super::bond::{Bond, BondState, BondWatch};
 use super::central::{Central, CentralError, Found, Handle};
 use super::event::RadioEvent;
-use super::fetch::{self, Durable};
+use super::fetch::Durable;
 use super::pairing::{self, PairError, UnderWay};
 use super::place::Held;
 use super::queue::Standing;
@@ -27,6 +27,7 @@ use super::session::{Action, Event, Failure, Session};
 use super::settings::{ClockDecoder, Deadlines, RadioDevice};
 use super::turns::{Turn, Turns};
 use super::values::{self, Facts};
+use super::visit::Visit;
 use super::watch::DeviceState;
 use crate::reading::{DeviceId, SecurityLevel};
 
@@ -294,7 +295,7 @@ impl Device {
                 let durable = self.shared.durable.clone();
                 *reads = Some(Box::pin(async move {
                     values::read(handle.clone(), device.clone(), found.clone(), facts.clone(), events.clone()).await;
-                    fetch::stored(handle, device, found, facts, durable, events).await;
+                    Visit { handle, device, found, facts, events }.carry_out(durable).await;
                 }));
                 Event::Subscribed
             }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::bond::BondState;
-use crate::procedure::Outcome;
-use crate::reading::{BootMillis, DeviceId, DeviceTime, SecurityLevel};
+use crate::procedure::{ClockOutcome, ConsentAnswer, Outcome};
+use crate::reading::{BootMillis, DeviceId, DeviceTime, SecurityLevel, UserIndex};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RadioEvent {
@@ -30,6 +30,17 @@ pub enum RadioEvent {
     Retrieved {
         device: DeviceId,
         outcome: Outcome,
+    },
+    /// A user's slot was to be opened.
+    Consent {
+        device: DeviceId,
+        user: UserIndex,
+        answer: ConsentAnswer,
+    },
+    /// Its clock was to be set.
+    ClockSet {
+        device: DeviceId,
+        outcome: ClockOutcome,
     },
     /// A fact of the Device Information service, read after connecting.
     Information {

@@ -25,8 +25,10 @@ mod requests;
 mod session;
 mod settings;
 mod supervisor;
+mod true_time;
 mod turns;
 mod values;
+mod visit;
 mod watch;
 
 pub use bond::{Bond, BondState, NoPasskey, Passkey};
@@ -38,5 +40,6 @@ pub use liveness::Rung;
 pub use nearby::{MAX_NEARBY, Nearby};
 pub use overseer::MANY_RULES;
 pub use requests::{RequestError, Requests, What};
-pub use settings::{ClockDecoder, Deadlines, Pace, Priority, RadioDevice, RadioSettings, Sharing};
+pub use settings::{ClockDecoder, Consents, Deadlines, Pace, Priority, RadioDevice, RadioSettings, SetsClock, Sharing, Visits};
 pub use supervisor::{EVENT_QUEUE, run};
+pub use true_time::TrueTime;

@@ -175,9 +175,12 @@ impl Overseer {
             RadioEvent::Ready { device } => Some(Event::Ready(*device)),
             RadioEvent::Lost { device, .. } => Some(Event::Lost(*device)),
             RadioEvent::Adapter { usable, .. } => Some(Event::Usable(*usable)),
-            RadioEvent::Bond { .. } | RadioEvent::Retrieved { .. } | RadioEvent::Information { .. } | RadioEvent::Health(_) => {
-                None
-            }
+            RadioEvent::Bond { .. }
+            | RadioEvent::Retrieved { .. }
+            | RadioEvent::Consent { .. }
+            | RadioEvent::ClockSet { .. }
+            | RadioEvent::Information { .. }
+            | RadioEvent::Health(_) => None,
         }
     }
 

@@ -43,7 +43,7 @@ impl Facts {
         self.0.lock().expect("nobody panics while holding the facts")
     }
 
-    fn heard(&self, device: DeviceId, characteristic: Uuid, octets: Vec<u8>) -> RadioEvent {
+    pub fn heard(&self, device: DeviceId, characteristic: Uuid, octets: Vec<u8>) -> RadioEvent {
         let known = self.lock();
         RadioEvent::Heard(Heard {
             device,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bedrail::radio::{
     Bond, Deadlines, Durable, EVENT_QUEUE, Heard, InformationField, Pace, Priority, RadioDevice, RadioError, RadioEvent,
-    RadioHealth, RadioSettings, Requests, Sharing, run,
+    RadioHealth, RadioSettings, Requests, Sharing, Visits, run,
 };
 use bedrail::reading::{DeviceId, DeviceTime};
 use tokio::sync::mpsc;
@@ -46,7 +46,7 @@ pub fn wanted(device: &VirtualDevice) -> RadioDevice {
         bond: Bond::None,
         priority: Priority::Normal,
         streams: true,
-        retrieve: None,
+        visit: Visits::default(),
         expect_every: None,
     }
 }
@@ -186,7 +186,12 @@ impl Radio {
             RadioEvent::Information { field, text, .. } => self.information.push((field, text)),
             RadioEvent::Adapter { usable: false, detail } => self.outages.push(detail),
             RadioEvent::Health(health) => self.health = *health,
-            RadioEvent::Ready { .. } | RadioEvent::Bond { .. } | RadioEvent::Retrieved { .. } | RadioEvent::Adapter { .. } => {}
+            RadioEvent::Ready { .. }
+            | RadioEvent::Bond { .. }
+            | RadioEvent::Retrieved { .. }
+            | RadioEvent::Consent { .. }
+            | RadioEvent::ClockSet { .. }
+            | RadioEvent::Adapter { .. } => {}
         }
     }
 
