@@ -25,7 +25,7 @@ const SCALE: &str = "A4:C1:38:00:00:1B";
 const CUFF: &str = "A4:C1:38:00:00:04";
 
 fn rig(device: &VirtualDevice) -> Rig {
-    Rig::new(env!("CARGO_BIN_EXE_bedrail"), std::slice::from_ref(device), "carry = [\"readings\"]", "")
+    Rig::new(env!("CARGO_BIN_EXE_bedrail"), std::slice::from_ref(device), "carry = [\"readings\", \"events\"]", "")
 }
 
 /// What arrived of a metric, each record once.
@@ -271,5 +271,42 @@ fn a_clock_is_not_set_by_one_that_nobody_vouches_for() {
     rig.measure(|_| true);
     assert!(wait_until(SOON, || rig.logs().contains("its clock is not set: ours is not synchronised")), "{}", rig.logs());
     assert_eq!(written(&rig), Vec::<String>::new());
+    rig.stop();
+}
+
+#[test]
+fn what_a_clock_that_was_set_could_mean_twice_is_ambiguous_also_after_a_restart() {
+    let device = VirtualDevice::new(Kind::Cuff, CUFF, "cuff");
+    let mut rig = rig(&device);
+    let offset = settable_clock(&rig, CUFF, 0);
+    rig.start(Shape::OneProcess);
+    rig.wait_until_heard(SOON);
+    let tell = |rig: &Rig, n: u64, shown: i64| {
+        let value = device.value(n, shown);
+        assert!(rig.bluez.notify(CUFF, value.characteristic, &value.octets));
+    };
+    tell(&rig, 1, now());
+    until_there_are(&rig, "blood_pressure", 1);
+    rig.restart();
+
+    // Somebody sets it back by two hours, between two connections and two runs.
+    offset.store(-7_200, Ordering::SeqCst);
+    link_anew(&rig, CUFF);
+    rig.wait_until_heard(SOON);
+    // Three hours ago by a clock that was right; and now, or two hours ago by the clock as it was.
+    tell(&rig, 2, now() - 10_800);
+    tell(&rig, 3, now() - 7_200);
+    let readings = until_there_are(&rig, "blood_pressure", 3);
+    let how = |n: usize| readings[n]["measured_by"].as_str().unwrap();
+    assert_eq!([how(0), how(1), how(2)], ["device_clock", "device_clock", "ambiguous"], "{readings:#?}");
+    let measured = |n: usize| readings[n]["measured_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_second();
+    assert!((measured(1) - (now() - 10_800)).abs() < 30, "{readings:#?}");
+    let moved = |rig: &Rig| -> Vec<Value> {
+        let events = rig.records().into_iter().map(|message| message.payload["event"].clone());
+        events.filter(|event| event["type"] == "clock_moved").collect()
+    };
+    assert!(wait_until(SOON, || !moved(&rig).is_empty()), "{}", rig.logs());
+    let [event] = &moved(&rig)[..] else { panic!("{:#?}", moved(&rig)) };
+    assert!(event["by_bedrail"] == false && (event["by_s"].as_i64().unwrap() + 7_200).abs() <= 2, "{event}");
     rig.stop();
 }

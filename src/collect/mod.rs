@@ -4,6 +4,7 @@
 //! before anything else is done.
 
 mod clock;
+mod device_clock;
 mod intake;
 mod joining;
 mod retain;
@@ -13,7 +14,8 @@ mod windows;
 mod writer;
 
 pub use clock::{ClockReport, watch_clock};
-pub use intake::{Taken, take, take_records};
+pub use device_clock::{Dated, DeviceClock};
+pub use intake::{Taken, observe, take, take_records};
 pub use joining::{Joined, Joining, Whole};
 pub use retain::{Pass, Retain, RetainSettings};
 pub use status::{AdapterStatus, CollectStatus, DeviceState, DeviceStatus, DiskState, DiskStatus, Retrieved, StoreStatus};

@@ -14,16 +14,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::trouble::{Missed, Reaction, Ring, Trouble, decide};
 use super::{
-    AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, Joined, Joining, Retain, RetainSettings,
-    Retrieved, StoreStatus, Taken, Windows, take, take_records,
+    AdapterStatus, ClockReport, CollectStatus, Dated, DeviceClock, DeviceState, DeviceStatus, DiskState, Joined, Joining, Retain,
+    RetainSettings, Retrieved, StoreStatus, Taken, Windows, observe, take_records,
 };
+use crate::gatt::{Observed, Warning};
 use crate::monitor::machine::Process;
 use crate::procedure::{ClockOutcome, ConsentAnswer};
 use crate::profile::Profile;
 use crate::radio::{BondState, BootClock, Durable, Heard, InformationField, RadioEvent, TrueTime};
-use crate::reading::{Anchor, Anchors, Body, ClockQuality, DeviceId, DeviceTime, Metric, Stamp, UserIndex, Value};
+use crate::reading::{
+    Anchor, Anchors, Body, BootMillis, ClockQuality, DeviceId, DeviceTime, Event, Metric, Stamp, Timestamp, UserIndex, Value,
+};
 use crate::store::ballast::Ballast;
-use crate::store::{Damage, Draft, MAX_RECORDS, Store, StoreError};
+use crate::store::{Damage, Draft, Identity, MAX_RECORDS, Store, StoreError};
 
 /// Windows are made and the status is renewed once a second.
 const TICK: Duration = Duration::from_secs(1);
@@ -74,6 +77,27 @@ pub struct CollectedDevice {
     pub profile: Option<Arc<Profile>>,
 }
 
+/// A device's clock, and what of it is in the store.
+struct Clock {
+    clock: DeviceClock,
+    /// Up to which reading of it that takes account of.
+    read_at: Option<BootMillis>,
+    unwritten: bool,
+}
+
+impl Clock {
+    fn of_marks(store: &Store, device: DeviceId) -> Result<Self, StoreError> {
+        let prefix = clock_mark(device, "");
+        let marks: BTreeMap<String, u64> = store.marks(&prefix)?.into_iter().collect();
+        let clock = DeviceClock::of_marks(|name| marks.get(&clock_mark(device, name)).copied());
+        Ok(Self { clock, read_at: None, unwritten: false })
+    }
+}
+
+fn clock_mark(device: DeviceId, name: &str) -> String {
+    format!("clock.{device}.{name}")
+}
+
 pub struct Collector {
     settings: CollectSettings,
     store: Store,
@@ -98,6 +122,8 @@ pub struct Collector {
     places: BTreeMap<DeviceId, usize>,
     /// What waits for its other part, by place.
     joining: Vec<Joining>,
+    /// What is known of the devices' clocks, by place.
+    clocks: Vec<Clock>,
     publish: watch::Sender<CollectStatus>,
     bell: Box<dyn Fn() + Send>,
 }
@@ -112,6 +138,7 @@ impl Collector {
         bell: Box<dyn Fn() + Send>,
     ) -> Result<Self, CollectError> {
         let anchors = store.anchors()?;
+        let clocks = settings.devices.iter().map(|device| Clock::of_marks(&store, device.id)).collect::<Result<_, _>>()?;
         let joining = settings.devices.iter().map(|_| Joining::default()).collect();
         let places = settings.devices.iter().enumerate().map(|(place, device)| (device.id, place)).collect();
         let devices = settings.devices.iter().map(|device| DeviceStatus {
@@ -150,6 +177,7 @@ impl Collector {
             status,
             places,
             joining,
+            clocks,
             publish,
             bell,
         })
@@ -263,16 +291,17 @@ impl Collector {
             let joined = self.joining[place].take(heard.clone());
             return self.joined(place, joined);
         }
-        let taken = match take(self.store.site_key(), self.boot.id(), profile, heard) {
+        let (records, warnings) = match observe(profile, heard) {
             None => return false,
             Some(Err(error)) => {
                 tracing::debug!(device = %heard.device, characteristic = %heard.characteristic, error = error.name(), "value not taken");
                 count(&mut self.status.devices[place].rejected, error.name());
                 return false;
             }
-            Some(Ok(taken)) => taken,
+            Some(Ok(read)) => read,
         };
-        self.keep(place, heard, taken)
+        self.warned(place, &warnings);
+        self.keep(place, heard, &records)
     }
 
     fn join(&mut self, device: DeviceId, what: impl FnOnce(&mut Joining) -> Joined) -> bool {
@@ -282,18 +311,76 @@ impl Collector {
     }
 
     fn joined(&mut self, place: usize, joined: Joined) -> bool {
+        self.warned(place, &joined.warnings);
         let device = &mut self.status.devices[place];
-        joined.warnings.iter().for_each(|warning| count(&mut device.warnings, warning.name()));
         joined.errors.iter().for_each(|error| count(&mut device.rejected, error.name()));
+        joined.wholes.iter().fold(false, |at_once, whole| self.keep(place, &whole.heard, &whole.records) || at_once)
+    }
+
+    fn warned(&mut self, place: usize, warnings: &[Warning]) {
+        let device = &mut self.status.devices[place];
+        warnings.iter().for_each(|warning| count(&mut device.warnings, warning.name()));
+    }
+
+    /// `true`: the device sends it only once.
+    fn keep(&mut self, place: usize, heard: &Heard, records: &[Observed]) -> bool {
+        self.clock_read(place, heard);
         let mut at_once = false;
-        for whole in &joined.wholes {
-            let taken = take_records(self.store.site_key(), self.boot.id(), &whole.heard, &whole.records);
-            at_once |= self.keep(place, &whole.heard, taken);
+        for record in records {
+            let dated = self.dated(place, heard, record);
+            let (heard, record) = dated.as_ref().map_or((heard, record), |(heard, record)| (heard, record));
+            let taken = take_records(self.store.site_key(), self.boot.id(), heard, std::slice::from_ref(record));
+            at_once |= self.push(place, heard, taken);
         }
         at_once
     }
 
-    fn keep(&mut self, place: usize, heard: &Heard, taken: Taken) -> bool {
+    /// The device's clock was read in this connection: was it moved since it was last?
+    fn clock_read(&mut self, place: usize, heard: &Heard) {
+        let Some((shown, read_at)) = heard.device_clock else { return };
+        if self.clocks[place].read_at == Some(read_at) {
+            return;
+        }
+        let Some(now) = self.true_time(read_at) else { return };
+        self.clocks[place].read_at = Some(read_at);
+        let moved = self.clocks[place].clock.read(shown, now);
+        self.clock_moved(place, moved, false);
+    }
+
+    fn clock_moved(&mut self, place: usize, moved_ms: Option<i64>, by_us: bool) {
+        self.clocks[place].unwritten = true;
+        let Some(moved_ms) = moved_ms else { return };
+        let (device, by_s) = (self.settings.devices[place].id, moved_ms / 1_000);
+        tracing::info!(%device, by_s, by_us, "the device's clock was moved");
+        let body = Body::Event(Event::ClockMoved { by_s, by_bedrail: by_us });
+        self.ring.push(Draft { identity: Identity::Arrival, device, stream: None, stamp: self.stamp(), body }, true);
+    }
+
+    /// As it is to be understood where the device's clock, as it was read, does not date it.
+    fn dated(&self, place: usize, heard: &Heard, record: &Observed) -> Option<(Heard, Observed)> {
+        let ((shown, read_at), measured) = (heard.device_clock?, record.device_time?);
+        // A sensor's session has a clock of its own.
+        if record.values.iter().any(|value| value.metric == Metric::GlucoseInterstitial) {
+            return None;
+        }
+        let now = self.true_time(heard.arrived)?;
+        match self.clocks[place].clock.dated(measured, now, &self.settings.devices[place].zone) {
+            Dated::AsRead => None,
+            Dated::AsItStood(by_ms) => {
+                let stood = shown.plus_seconds(by_ms / 1_000)?;
+                Some((Heard { device_clock: Some((stood, read_at)), ..heard.clone() }, record.clone()))
+            }
+            Dated::Unclear => Some((Heard { device_clock: None, ..heard.clone() }, Observed { stored: true, ..record.clone() })),
+        }
+    }
+
+    /// The time of our own clock, while it is vouched for.
+    fn true_time(&self, at: BootMillis) -> Option<Timestamp> {
+        let wall = self.anchors.wall(self.boot.id(), at)?;
+        (wall.quality == ClockQuality::Ntp).then_some(wall.at)
+    }
+
+    fn push(&mut self, place: usize, heard: &Heard, taken: Taken) -> bool {
         self.note(place, heard, &taken);
         let before = self.ring.dropped();
         taken.drafts.into_iter().for_each(|draft| self.ring.push(draft, taken.at_once));
@@ -308,7 +395,6 @@ impl Collector {
         device.clock_offset_s = offset.or(device.clock_offset_s);
         device.security = Some(heard.security);
         taken.discarded.iter().for_each(|reason| count(&mut device.rejected, reason.name()));
-        taken.warnings.iter().for_each(|warning| count(&mut device.warnings, warning));
         for draft in &taken.drafts {
             let Body::Reading(reading) = &draft.body else { continue };
             match (draft.stream.map(|stream| stream.metric), &reading.value) {
@@ -351,12 +437,17 @@ impl Collector {
             drafts.extend(self.ring.gaps(trouble.gap_reason(), now, &self.anchors));
         }
         // With nothing to append, a mark shows whether the disk takes writes again.
-        let marks: &[(&str, u64)] = if self.trouble.is_some() { &[(PROBE, now.arrived.0)] } else { &[] };
-        let appended = match self.store.append_and_mark(drafts, marks) {
+        let mut marks = self.clock_marks();
+        if self.trouble.is_some() {
+            marks.push((PROBE.to_owned(), now.arrived.0));
+        }
+        let marks: Vec<(&str, u64)> = marks.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        let appended = match self.store.append_and_mark(drafts, &marks) {
             Ok(appended) => appended,
             Err(error) => return self.failed(error),
         };
         self.ring.written(taken);
+        self.clocks.iter_mut().for_each(|clock| clock.unwritten = false);
         self.recovered()?;
         self.write_back_while_there_is_room()?;
         self.status.commits += 1;
@@ -373,6 +464,16 @@ impl Collector {
             (self.bell)();
         }
         Ok(true)
+    }
+
+    /// What became known of clocks goes with the records it dates, in one commit.
+    fn clock_marks(&self) -> Vec<(String, u64)> {
+        let unwritten = self.clocks.iter().zip(&self.settings.devices).filter(|(clock, _)| clock.unwritten);
+        let of = |(clock, device): (&Clock, &CollectedDevice)| {
+            let id = device.id;
+            clock.clock.marks().into_iter().map(move |(name, value)| (clock_mark(id, &name), value))
+        };
+        unwritten.flat_map(of).collect()
     }
 
     /// On the last of a disk the write-ahead log is not let grow: one that can't be written back for want of room leaves none
@@ -634,8 +735,11 @@ impl Collector {
         if matches!(outcome, ClockOutcome::Refused | ClockOutcome::Unreadable) {
             tracing::warn!(%device, outcome = outcome.name(), "its clock is not set");
         }
-        if let Some(status) = self.device(device) {
-            status.clock_set = Some(outcome.name().to_owned());
+        let Some(&place) = self.places.get(&device) else { return };
+        self.status.devices[place].clock_set = Some(outcome.name().to_owned());
+        if let ClockOutcome::Set { before, after } = outcome {
+            let moved = self.clocks[place].clock.set(before, after);
+            self.clock_moved(place, moved, true);
         }
     }
 

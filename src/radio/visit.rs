@@ -191,6 +191,8 @@ impl Visit {
             match action {
                 Some(ClockAction::Read) => event = Some(Heard::Read(self.read(clock.uuid).await)),
                 Some(ClockAction::Write(octets)) => {
+                    // What comes from here on may be of either.
+                    self.facts.lock().clock = None;
                     self.write(clock, &octets).await;
                     event = Some(Heard::Written);
                 }
@@ -201,11 +203,12 @@ impl Visit {
     }
 
     async fn clock_told(&self, outcome: ClockOutcome) {
+        // First it is told that the clock was moved, and then values come with the new one.
+        let _ = self.events.send(RadioEvent::ClockSet { device: self.device.id, outcome }).await;
         if let ClockOutcome::Set { after, .. } = outcome {
             info!(device = %self.device.id, "its clock was set");
             self.clock_is(after.0);
         }
-        let _ = self.events.send(RadioEvent::ClockSet { device: self.device.id, outcome }).await;
     }
 
     fn clock_is(&self, shown: DeviceTime) {

@@ -67,7 +67,12 @@ impl DeviceTime {
         if minutes == 0 {
             return Some(self);
         }
-        let civil = self.civil()?.checked_add(jiff::SignedDuration::from_mins(minutes)).ok()?;
+        self.plus_seconds(minutes.checked_mul(60)?)
+    }
+
+    /// The same clock that many seconds later; `None` without a full date or past what a clock can show.
+    pub fn plus_seconds(self, seconds: i64) -> Option<DeviceTime> {
+        let civil = self.civil()?.checked_add(jiff::SignedDuration::from_secs(seconds)).ok()?;
         Self::of_civil(civil)
     }
 
