@@ -124,6 +124,13 @@ fn what_a_meter_stored_is_fetched_once_through_broken_links_and_kills() {
     let complete = serde_json::json!({ "outcome": "complete", "records": 3 });
     let told = || rig.ask_json(&["status"])["collect"]["devices"][0]["retrieved"] == complete;
     assert!(wait_until(SOON, told), "{:#}", rig.ask_json(&["status"]));
+
+    // What was complete is known over a restart.
+    rig.restart();
+    meter.measures(&device, 44..=44);
+    rig.bluez.advertise(METER, -60);
+    until_there_are(&rig, 44);
+    assert_eq!(written(&rig).last().unwrap(), "0103012c00");
     rig.stop();
 }
 

@@ -4,9 +4,11 @@
 //! before anything else is done.
 
 mod clock;
+mod clocks;
 mod device_clock;
 mod intake;
 mod joining;
+mod numbers;
 mod retain;
 mod status;
 mod trouble;

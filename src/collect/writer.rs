@@ -12,18 +12,20 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use super::clocks::Clocks;
+use super::numbers::{Numbers, numbered};
 use super::trouble::{Missed, Reaction, Ring, Trouble, decide};
 use super::{
-    AdapterStatus, ClockReport, CollectStatus, Dated, DeviceClock, DeviceState, DeviceStatus, DiskState, Joined, Joining, Retain,
-    RetainSettings, Retrieved, StoreStatus, Taken, Windows, observe, take_records,
+    AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, Joined, Joining, Retain, RetainSettings,
+    Retrieved, StoreStatus, Taken, Windows, observe, take_records,
 };
 use crate::gatt::{Observed, Warning};
 use crate::monitor::machine::Process;
-use crate::procedure::{ClockOutcome, ConsentAnswer};
+use crate::procedure::{ClockOutcome, ConsentAnswer, Outcome};
 use crate::profile::Profile;
 use crate::radio::{BondState, BootClock, Durable, Heard, InformationField, RadioEvent, TrueTime};
 use crate::reading::{
-    Anchor, Anchors, Body, BootMillis, ClockQuality, DeviceId, DeviceTime, Event, Metric, Stamp, Timestamp, UserIndex, Value,
+    Anchor, Anchors, Body, BootMillis, ClockQuality, DeviceId, Event, Metric, Stamp, Timestamp, UserIndex, Value,
 };
 use crate::store::ballast::Ballast;
 use crate::store::{Damage, Draft, Identity, MAX_RECORDS, Store, StoreError};
@@ -77,27 +79,6 @@ pub struct CollectedDevice {
     pub profile: Option<Arc<Profile>>,
 }
 
-/// A device's clock, and what of it is in the store.
-struct Clock {
-    clock: DeviceClock,
-    /// Up to which reading of it that takes account of.
-    read_at: Option<BootMillis>,
-    unwritten: bool,
-}
-
-impl Clock {
-    fn of_marks(store: &Store, device: DeviceId) -> Result<Self, StoreError> {
-        let prefix = clock_mark(device, "");
-        let marks: BTreeMap<String, u64> = store.marks(&prefix)?.into_iter().collect();
-        let clock = DeviceClock::of_marks(|name| marks.get(&clock_mark(device, name)).copied());
-        Ok(Self { clock, read_at: None, unwritten: false })
-    }
-}
-
-fn clock_mark(device: DeviceId, name: &str) -> String {
-    format!("clock.{device}.{name}")
-}
-
 pub struct Collector {
     settings: CollectSettings,
     store: Store,
@@ -123,7 +104,8 @@ pub struct Collector {
     /// What waits for its other part, by place.
     joining: Vec<Joining>,
     /// What is known of the devices' clocks, by place.
-    clocks: Vec<Clock>,
+    clocks: Clocks,
+    numbers: Numbers,
     publish: watch::Sender<CollectStatus>,
     bell: Box<dyn Fn() + Send>,
 }
@@ -138,7 +120,8 @@ impl Collector {
         bell: Box<dyn Fn() + Send>,
     ) -> Result<Self, CollectError> {
         let anchors = store.anchors()?;
-        let clocks = settings.devices.iter().map(|device| Clock::of_marks(&store, device.id)).collect::<Result<_, _>>()?;
+        let clocks = Clocks::of_store(&store, &settings.devices)?;
+        let numbers = Numbers::of_store(&store, &settings.devices, settings.durable.clone())?;
         let joining = settings.devices.iter().map(|_| Joining::default()).collect();
         let places = settings.devices.iter().enumerate().map(|(place, device)| (device.id, place)).collect();
         let devices = settings.devices.iter().map(|device| DeviceStatus {
@@ -178,6 +161,7 @@ impl Collector {
             places,
             joining,
             clocks,
+            numbers,
             publish,
             bell,
         })
@@ -262,6 +246,9 @@ impl Collector {
                 if let Some(device) = self.device(id) {
                     device.retrieved = Some(Retrieved { outcome: outcome.name().to_owned(), records: outcome.records() });
                 }
+                if matches!(outcome, Outcome::Complete(_)) {
+                    self.numbers.told_all(id);
+                }
                 return self.join(id, Joining::told_all);
             }
             RadioEvent::Consent { device, user, answer } => self.consent(device, user, answer),
@@ -324,10 +311,13 @@ impl Collector {
 
     /// `true`: the device sends it only once.
     fn keep(&mut self, place: usize, heard: &Heard, records: &[Observed]) -> bool {
-        self.clock_read(place, heard);
+        let moved = self.clocks.read(place, heard, |at| true_time(&self.anchors, self.boot, at));
+        self.clock_moved(place, moved, false);
+        let now = true_time(&self.anchors, self.boot, heard.arrived);
         let mut at_once = false;
         for record in records {
-            let dated = self.dated(place, heard, record);
+            let device = &self.settings.devices[place];
+            let dated = now.and_then(|now| self.clocks.dated(device, place, heard, record, now));
             let (heard, record) = dated.as_ref().map_or((heard, record), |(heard, record)| (heard, record));
             let taken = take_records(self.store.site_key(), self.boot.id(), heard, std::slice::from_ref(record));
             at_once |= self.push(place, heard, taken);
@@ -335,49 +325,12 @@ impl Collector {
         at_once
     }
 
-    /// The device's clock was read in this connection: was it moved since it was last?
-    fn clock_read(&mut self, place: usize, heard: &Heard) {
-        let Some((shown, read_at)) = heard.device_clock else { return };
-        if self.clocks[place].read_at == Some(read_at) {
-            return;
-        }
-        let Some(now) = self.true_time(read_at) else { return };
-        self.clocks[place].read_at = Some(read_at);
-        let moved = self.clocks[place].clock.read(shown, now);
-        self.clock_moved(place, moved, false);
-    }
-
-    fn clock_moved(&mut self, place: usize, moved_ms: Option<i64>, by_us: bool) {
-        self.clocks[place].unwritten = true;
+    fn clock_moved(&mut self, place: usize, moved_ms: Option<i64>, by_bedrail: bool) {
         let Some(moved_ms) = moved_ms else { return };
         let (device, by_s) = (self.settings.devices[place].id, moved_ms / 1_000);
-        tracing::info!(%device, by_s, by_us, "the device's clock was moved");
-        let body = Body::Event(Event::ClockMoved { by_s, by_bedrail: by_us });
+        tracing::info!(%device, by_s, by_bedrail, "the device's clock was moved");
+        let body = Body::Event(Event::ClockMoved { by_s, by_bedrail });
         self.ring.push(Draft { identity: Identity::Arrival, device, stream: None, stamp: self.stamp(), body }, true);
-    }
-
-    /// As it is to be understood where the device's clock, as it was read, does not date it.
-    fn dated(&self, place: usize, heard: &Heard, record: &Observed) -> Option<(Heard, Observed)> {
-        let ((shown, read_at), measured) = (heard.device_clock?, record.device_time?);
-        // A sensor's session has a clock of its own.
-        if record.values.iter().any(|value| value.metric == Metric::GlucoseInterstitial) {
-            return None;
-        }
-        let now = self.true_time(heard.arrived)?;
-        match self.clocks[place].clock.dated(measured, now, &self.settings.devices[place].zone) {
-            Dated::AsRead => None,
-            Dated::AsItStood(by_ms) => {
-                let stood = shown.plus_seconds(by_ms / 1_000)?;
-                Some((Heard { device_clock: Some((stood, read_at)), ..heard.clone() }, record.clone()))
-            }
-            Dated::Unclear => Some((Heard { device_clock: None, ..heard.clone() }, Observed { stored: true, ..record.clone() })),
-        }
-    }
-
-    /// The time of our own clock, while it is vouched for.
-    fn true_time(&self, at: BootMillis) -> Option<Timestamp> {
-        let wall = self.anchors.wall(self.boot.id(), at)?;
-        (wall.quality == ClockQuality::Ntp).then_some(wall.at)
     }
 
     fn push(&mut self, place: usize, heard: &Heard, taken: Taken) -> bool {
@@ -437,7 +390,10 @@ impl Collector {
             drafts.extend(self.ring.gaps(trouble.gap_reason(), now, &self.anchors));
         }
         // With nothing to append, a mark shows whether the disk takes writes again.
-        let mut marks = self.clock_marks();
+        // Only what is all of it makes true that all was told.
+        let numbers = if taken == self.ring.len() { self.numbers.marks(&drafts) } else { vec![] };
+        let marked = !numbers.is_empty();
+        let mut marks: Vec<(String, u64)> = self.clocks.marks().chain(numbers).collect();
         if self.trouble.is_some() {
             marks.push((PROBE.to_owned(), now.arrived.0));
         }
@@ -447,14 +403,14 @@ impl Collector {
             Err(error) => return self.failed(error),
         };
         self.ring.written(taken);
-        self.clocks.iter_mut().for_each(|clock| clock.unwritten = false);
+        self.clocks.written();
+        let numbered =
+            sources.iter().filter_map(|(device, numbered)| numbered.map(|(session, number)| (*device, session, number)));
+        self.numbers.written(numbered, marked);
         self.recovered()?;
         self.write_back_while_there_is_room()?;
         self.status.commits += 1;
-        for (record, (source, numbered)) in appended.records.iter().zip(sources) {
-            if let Some((session, sequence)) = numbered {
-                self.settings.durable.note(source, session, sequence);
-            }
+        for (record, (source, _)) in appended.records.iter().zip(sources) {
             match record {
                 Some(_) => self.status.durable += 1,
                 None => self.device(source).into_iter().for_each(|device| device.duplicates += 1),
@@ -464,16 +420,6 @@ impl Collector {
             (self.bell)();
         }
         Ok(true)
-    }
-
-    /// What became known of clocks goes with the records it dates, in one commit.
-    fn clock_marks(&self) -> Vec<(String, u64)> {
-        let unwritten = self.clocks.iter().zip(&self.settings.devices).filter(|(clock, _)| clock.unwritten);
-        let of = |(clock, device): (&Clock, &CollectedDevice)| {
-            let id = device.id;
-            clock.clock.marks().into_iter().map(move |(name, value)| (clock_mark(id, &name), value))
-        };
-        unwritten.flat_map(of).collect()
     }
 
     /// On the last of a disk the write-ahead log is not let grow: one that can't be written back for want of room leaves none
@@ -737,10 +683,8 @@ impl Collector {
         }
         let Some(&place) = self.places.get(&device) else { return };
         self.status.devices[place].clock_set = Some(outcome.name().to_owned());
-        if let ClockOutcome::Set { before, after } = outcome {
-            let moved = self.clocks[place].clock.set(before, after);
-            self.clock_moved(place, moved, true);
-        }
+        let moved = self.clocks.set(place, outcome);
+        self.clock_moved(place, moved, true);
     }
 
     fn device(&mut self, device: DeviceId) -> Option<&mut DeviceStatus> {
@@ -763,13 +707,10 @@ fn count(counts: &mut BTreeMap<String, u64>, name: &str) {
     }
 }
 
-/// The number the device gave it, and for a sensor that counts minutes the start of the session they are of.
-fn numbered(draft: &Draft) -> Option<(Option<DeviceTime>, u32)> {
-    let Body::Reading(reading) = &draft.body else { return None };
-    let (sequence, stream) = (reading.sequence?, draft.stream?);
-    let session =
-        draft.stamp.device_time.filter(|_| stream.counts_minutes()).and_then(|time| time.plus_minutes(-i64::from(sequence)));
-    Some((session, sequence))
+/// While our own clock is vouched for.
+fn true_time(anchors: &Anchors, boot: BootClock, at: BootMillis) -> Option<Timestamp> {
+    let wall = anchors.wall(boot.id(), at)?;
+    (wall.quality == ClockQuality::Ntp).then_some(wall.at)
 }
 
 const fn information_name(field: InformationField) -> &'static str {

@@ -42,6 +42,10 @@ impl Durable {
         self.known().get(&device).filter(|numbered| numbered.session == session).map(|numbered| numbered.last)
     }
 
+    pub fn known_of(&self, device: DeviceId) -> Option<(Option<DeviceTime>, u32)> {
+        self.known().get(&device).map(|numbered| (numbered.session, numbered.last))
+    }
+
     fn known(&self) -> MutexGuard<'_, BTreeMap<DeviceId, Numbered>> {
         self.0.lock().expect("nobody panics while holding the numbers")
     }
