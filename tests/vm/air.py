@@ -40,6 +40,8 @@ TIMEOUT = hci.HCI_ErrorCode.CONNECTION_TIMEOUT_ERROR
 SUPERVISION = 0.5
 ADVERTISING_INTERVAL_MS = 100.0
 RECORD_ACCESS = "2A52"
+# A connection interval that a meter asks for: one record in each.
+RECORD_EVERY = 0.05
 GATEWAY_ADDRESS = "00:1A:7D:DA:71:13"
 
 
@@ -359,6 +361,7 @@ class Peripheral:
                 self.drops_after = None
                 await self.link.disconnect()
                 return
+            await asyncio.sleep(RECORD_EVERY)
             if not await self.tell(uuid, bytes.fromhex(value)):
                 return
         await self.tell(RECORD_ACCESS, bytes([6, 0, 1, 1 if records else 6]))
