@@ -301,7 +301,11 @@ impl Collector {
         self.warned(place, &joined.warnings);
         let device = &mut self.status.devices[place];
         joined.errors.iter().for_each(|error| count(&mut device.rejected, error.name()));
-        joined.wholes.iter().fold(false, |at_once, whole| self.keep(place, &whole.heard, &whole.records) || at_once)
+        let mut at_once = false;
+        for whole in &joined.wholes {
+            at_once |= self.keep(place, &whole.heard, &whole.records);
+        }
+        at_once
     }
 
     fn warned(&mut self, place: usize, warnings: &[Warning]) {
