@@ -310,3 +310,24 @@ fn what_a_clock_that_was_set_could_mean_twice_is_ambiguous_also_after_a_restart(
     assert!(event["by_bedrail"] == false && (event["by_s"].as_i64().unwrap() + 7_200).abs() <= 2, "{event}");
     rig.stop();
 }
+
+#[test]
+fn before_the_last_change_of_summer_time_a_clock_of_local_time_that_nobody_knew_is_ambiguous() {
+    let zone = jiff::tz::TimeZone::get("Europe/Vienna").unwrap();
+    let changed = zone.preceding(jiff::Timestamp::now()).next().unwrap().timestamp().as_second();
+    let local = i64::from(zone.to_offset(jiff::Timestamp::now()).seconds());
+    let device = VirtualDevice { clock_offset_s: local, ..VirtualDevice::new(Kind::Cuff, CUFF, "cuff") };
+    let device = device.with_config("timezone = \"Europe/Vienna\"");
+    let mut rig = rig(&device);
+    rig.start(Shape::OneProcess);
+    rig.wait_until_heard(SOON);
+    for (n, at) in [(1, changed - 86_400), (2, changed + 60), (3, now())] {
+        let value = device.value(n, at);
+        assert!(rig.bluez.notify(CUFF, value.characteristic, &value.octets));
+    }
+    let mut readings = until_there_are(&rig, "blood_pressure", 3);
+    readings.sort_by_key(|reading| reading["seq"].as_u64());
+    let how: Vec<_> = readings.iter().map(|reading| reading["measured_by"].as_str().unwrap()).collect();
+    assert_eq!(how, ["ambiguous", "device_clock", "device_clock"], "it may have followed the change, or not: {readings:#?}");
+    rig.stop();
+}
