@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bedrail::radio::{
     Bond, BondState, Bonds, Deadlines, Durable, EVENT_QUEUE, Pace, Priority, RadioDevice, RadioError, RadioEvent, RadioSettings,
-    RequestError, Requests, STANDS_BY, Sharing, What, run,
+    RequestError, Requests, STANDS_BY, Sharing, Visits, What, run,
 };
 use bedrail::reading::{DeviceId, SecurityLevel};
 use tokio::sync::mpsc;
@@ -57,7 +57,7 @@ fn wanted(device: &VirtualDevice, bond: Bond) -> RadioDevice {
         ask_nameplate: false,
         bond,
         adapter: None,
-        retrieve: None,
+        visit: Visits::default(),
         adverts: vec![],
         expect_every: None,
         priority: Priority::Normal,

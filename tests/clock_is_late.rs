@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use bedrail::collect::{Audit, ClockReport, CollectSettings, CollectStatus, CollectedDevice, Collector, RetainSettings, Windows};
 use bedrail::gatt::sig_uuid;
-use bedrail::radio::{Bonds, BootClock, Durable, Heard, RadioEvent};
+use bedrail::radio::{Bonds, BootClock, Durable, Heard, RadioEvent, TrueTime};
 use bedrail::reading::{
     Anchors, Body, BootMillis, ClockQuality, DeviceId, Nameplate, Record, SecurityLevel, Seq, SiteKey, Timestamp,
 };
@@ -120,6 +120,7 @@ impl Bench {
             },
             durable: Durable::default(),
             bonds: Bonds::default(),
+            time: TrueTime::default(),
         };
         let windows = Windows::new(
             "gw-test".to_owned(),

@@ -104,6 +104,7 @@ impl Original {
                     uncertainty_ms: 10,
                 };
                 store.add_anchor(&anchor).unwrap();
+                store.append_and_mark(vec![], &[("stored.cuff.last", 40), ("clock.cuff.offset", 7)]).unwrap();
                 let mut lanes = store.lanes(route).unwrap();
                 (1..=SETTLED).for_each(|seq| lanes.settle(Seq(seq)));
                 store.apply(route, &RouteChange { lanes, ..RouteChange::default() }).unwrap();
@@ -310,6 +311,8 @@ fn damage_that_shows_while_it_runs_is_salvaged_at_the_next_start() {
     let mut store = open(dir.path()).unwrap();
     assert!(all(&store).unwrap().len() as u64 > COMMITS * RECORDS_A_COMMIT * 9 / 10);
     assert_eq!(store.damage().unwrap(), prepared.salvaged);
+    let marks = ["stored.cuff.last", "clock.cuff.offset"].map(|mark| store.mark(mark).unwrap());
+    assert_eq!(marks, [None, Some(7)], "what is gone may still be in the devices: they are asked for everything");
     store.acknowledge_damage(&entry(1)).unwrap();
     assert!(store.damage().unwrap().is_empty(), "somebody has seen it");
     drop(store);

@@ -21,7 +21,7 @@ const NOON: Timestamp = Timestamp(1_795_435_200_000);
 const TOPIC: &str = "bedrail/{gateway}/status";
 
 /// What can be wrong with a gateway here, the worst first, and what is said of it.
-const SICK: [(Trouble, &str); 19] = [
+const SICK: [(Trouble, &str); 20] = [
     (Trouble::Lost, "gone without a word"),
     (Trouble::Silent, "nothing for 3 h"),
     (Trouble::Damaged, "damaged and salvaged"),
@@ -38,6 +38,7 @@ const SICK: [(Trouble, &str); 19] = [
     (Trouble::DeadLetters, "dead letters: 7"),
     (Trouble::BondLost, "bond lost: cuff-1"),
     (Trouble::DeviceMismatch, "another device: cuff-1"),
+    (Trouble::ConsentRefused, "consent refused: scale-1"),
     (Trouble::DeviceSilent, "silent: oxi-1 and 1 more"),
     (Trouble::BatteryLow, "battery low: oxi-1"),
     (Trouble::OldVersion, "bedrail 0.0.9 is not the newest here"),
@@ -92,6 +93,7 @@ fn gateway(name: &str, troubles: &BTreeSet<Trouble>) -> (Json, Json) {
             }
             Trouble::DeviceMismatch => conditions.push(json!({ "name": "device_mismatch", "device": "cuff-1" })),
             Trouble::BondLost => conditions.push(json!({ "name": "bond_lost", "device": "cuff-1" })),
+            Trouble::ConsentRefused => conditions.push(json!({ "name": "consent_refused", "device": "scale-1" })),
             Trouble::BatteryLow => conditions.push(json!({ "name": "battery_low", "device": "oxi-1" })),
             Trouble::OldVersion => gateway["version"] = json!("0.0.9"),
             _ => {}

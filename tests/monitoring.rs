@@ -33,6 +33,7 @@ fn ward(devices: u8, s: u64) -> Snapshot {
         heard: Some(BootMillis(at.0 - u64::from(n) * 50)),
         bond: Some("bonded"),
         mismatch: Some(false),
+        consent_refused: None,
         heard_before: None,
         last_reading_at: Some(now.plus_ms(-i64::from(n) * 50)),
         battery_percent: Some(90 - n % 3 - (s / 1_800).min(30) as u8),
@@ -228,7 +229,7 @@ fn cpu_and_rate_are_of_the_time_since_the_last_report() {
 /// One thing wrong with a ward that is well otherwise, and what it is called.
 type Fault = (ConditionName, &'static str, fn(&mut Snapshot));
 
-const FAULTS: [Fault; 16] = [
+const FAULTS: [Fault; 17] = [
     (ConditionName::StoreDamaged, "", |s| s.collect.as_mut().unwrap().store_damaged = true),
     (ConditionName::DiskReadOnly, "", |s| s.collect.as_mut().unwrap().disk = "read_only"),
     (ConditionName::DiskNearFull, "", |s| s.collect.as_mut().unwrap().disk = "near_full"),
@@ -252,13 +253,16 @@ const FAULTS: [Fault; 16] = [
         (s.devices[0].state, s.devices[0].bond) = (Some("bond_lost"), Some("lost"));
     }),
     (ConditionName::DeviceMismatch, "oximeter-00", |s| s.devices[0].mismatch = Some(true)),
+    (ConditionName::ConsentRefused, "oximeter-00", |s| s.devices[0].consent_refused = Some(true)),
     (ConditionName::BatteryLow, "oximeter-00", |s| s.devices[0].battery_percent = Some(20)),
 ];
 
 fn well(s: u64) -> Snapshot {
     let mut snapshot = ward(2, s + 100_000);
     snapshot.routes[0].held.clear();
-    snapshot.devices.iter_mut().for_each(|device| device.battery_percent = Some(60));
+    for device in &mut snapshot.devices {
+        (device.battery_percent, device.consent_refused) = (Some(60), Some(false));
+    }
     snapshot
 }
 

@@ -373,6 +373,23 @@ fn a_device_with_private_addresses_is_known_by_its_own_once_it_is_bonded() {
     assert_eq!(ward.air.count(OWN, "paired"), 1);
 }
 
+/// What arrived of a metric, each record once: its payload.
+fn arrived(ward: &VmWard, metric: &str) -> Vec<serde_json::Value> {
+    let mut records = std::collections::BTreeSet::new();
+    let payloads = ward.records().into_iter().map(|message| message.payload).filter(|payload| payload["metric"] == metric);
+    payloads.filter(|payload| records.insert(payload["record"].to_string())).collect()
+}
+
+fn until_there_are(ward: &VmWard, metric: &str, count: usize) -> Vec<serde_json::Value> {
+    let came = support::process::wait_until(vm::ward::CONNECT * 2, || arrived(ward, metric).len() >= count);
+    assert!(came, "{} of {count}\n{}", arrived(ward, metric).len(), ward.told());
+    arrived(ward, metric)
+}
+
+fn now() -> i64 {
+    support::devices::seconds(std::time::SystemTime::now())
+}
+
 #[test]
 fn what_an_encrypted_device_advertises_reaches_the_broker_once_and_what_is_played_again_never() {
     if !vm::wanted("what_an_encrypted_device_advertises_reaches_the_broker_once_and_what_is_played_again_never") {
@@ -412,4 +429,101 @@ fn what_an_encrypted_device_advertises_reaches_the_broker_once_and_what_is_playe
     assert_eq!(arrived(&ward, "body_temperature"), expected, "{}", ward.told());
     assert_eq!(ward.air.count(THERMOMETER, "connected"), 0);
     println!("refused {}, heard again {}", status["rejected"], status["duplicates"]);
+}
+
+#[test]
+fn what_a_glucometer_stored_is_fetched_once_through_link_drops_and_kills() {
+    if !vm::wanted("what_a_glucometer_stored_is_fetched_once_through_link_drops_and_kills") {
+        return;
+    }
+    const METER: &str = "A4:C1:38:00:00:18";
+    let meter = bonding(VirtualDevice::new(Kind::GlucoseMeter, METER, "meter"), Security::JustWorks, JUST_WORKS);
+    let ward = ward(std::slice::from_ref(&meter));
+    let began = now() - 86_400;
+    let stored =
+        |last: u16| -> Vec<_> { (1..=last).map(|n| (n, meter.value(n.into(), began + i64::from(n) * 60).octets)).collect() };
+    let glucose = support::devices::GLUCOSE;
+    ward.air.set_memory(METER, glucose, &stored(150), Some(25));
+    ward.start_gateway();
+    ward.air.advertise(METER);
+    // It hangs up in the middle, and comes back.
+    until_there_are(&ward, "glucose", 30);
+    // The gateway is killed in the middle of the next transfer.
+    ward.guest().must("kill -KILL $(pidof bedrail)");
+    until_there_are(&ward, "glucose", 150);
+    // It measures on.
+    ward.wait_for_status(METER, SETTLE, |status| status["retrieved"]["outcome"] == "complete");
+    ward.air.set_memory(METER, glucose, &stored(153), None);
+    ward.air.drop_link(METER);
+    let all = until_there_are(&ward, "glucose", 153);
+    std::thread::sleep(SECOND * 2);
+    let numbers: Vec<u64> = arrived(&ward, "glucose").iter().filter_map(|payload| payload["sequence"].as_u64()).collect();
+    assert_eq!(numbers.len(), 153, "none twice: {numbers:?}");
+    assert_eq!(numbers.iter().copied().collect::<std::collections::BTreeSet<_>>(), (1..=153).collect(), "none lost");
+    assert!(all.iter().all(|payload| payload["lane"] == "backlog" && payload["security"] == "encrypted"), "{all:#?}");
+    let asked = ward.air.written(METER, support::devices::RECORD_ACCESS);
+    println!("the meter was asked {asked:?} over {} links", ward.air.count(METER, "connected"));
+    assert!(asked.iter().all(|octets| octets.starts_with("01")), "nothing is deleted: {asked:?}");
+    let [first, resumed, after_the_kill, last] = &asked[..] else { panic!("{asked:?}\n{}", ward.told()) };
+    assert_eq!([first, after_the_kill, last], ["0101", "0101", "0103019700"], "it goes on behind what is durable");
+    assert!(resumed.starts_with("010301"), "{resumed}");
+}
+
+#[test]
+fn a_scale_with_users_tells_its_weights_once_their_slots_are_opened() {
+    if !vm::wanted("a_scale_with_users_tells_its_weights_once_their_slots_are_opened") {
+        return;
+    }
+    const SCALE: &str = "A4:C1:38:00:00:1B";
+    use support::devices::{BODY_COMPOSITION, USER_CONTROL, composition, date_time};
+    let device = VirtualDevice::new(Kind::BodyScale, SCALE, "scale").with_config("consent = { credential = \"scale-consent\" }");
+    let ward = VmWard::new(BINARY, std::slice::from_ref(&device), &[("scale-consent", b"1 4711\n2 4242\n")]);
+    let waits = [(USER_CONTROL, vec![0x20, 2, 1]), (BODY_COMPOSITION, composition(7, date_time(now()), 1).0)];
+    let refused = [(USER_CONTROL, vec![0x20, 2, 5])];
+    ward.air.set_answers(SCALE, USER_CONTROL, &[(&[2, 1, 0x67, 0x12], &waits), (&[2], &refused)]);
+    ward.start_gateway();
+    ward.advertise();
+    let fat = until_there_are(&ward, "body_fat_percent", 1);
+    assert_eq!((&fat[0]["user"], fat[0]["value"].as_f64()), (&serde_json::json!(1), Some(14.9)), "{fat:#?}");
+    let consent = serde_json::json!({ "1": "granted", "2": "refused" });
+    ward.wait_for_status(SCALE, SETTLE, |status| status["consent"] == consent);
+    ward.air.drop_link(SCALE);
+    let again = support::process::wait_until(vm::ward::CONNECT * 2, || ward.air.written(SCALE, USER_CONTROL).len() == 3);
+    assert!(again, "{:?}\n{}", ward.air.written(SCALE, USER_CONTROL), ward.told());
+    std::thread::sleep(SECOND * 3);
+    let asked = ward.air.written(SCALE, USER_CONTROL);
+    assert_eq!(asked, ["02016712", "02029210", "02016712"], "a wrong code is not tried again");
+    assert_eq!(arrived(&ward, "body_fat_percent").len(), 1, "told again, it is the same");
+    assert_eq!(ward.gateway_ended(), 0, "{}", ward.told());
+}
+
+/// Nobody in the guest vouches for its clock: the device's own says what is old.
+#[test]
+fn a_thermometer_that_empties_its_memory_tells_backlog_and_its_clock_is_left_alone() {
+    if !vm::wanted("a_thermometer_that_empties_its_memory_tells_backlog_and_its_clock_is_left_alone") {
+        return;
+    }
+    let device = VirtualDevice {
+        clock: support::devices::Clock::CurrentTime,
+        clock_offset_s: -7_200,
+        ..thermometer().with_config("set_clock = true")
+    };
+    let ward = ward(std::slice::from_ref(&device));
+    ward.start_gateway();
+    ward.advertise();
+    let tell = |n: u64, at: i64| {
+        let value = device.value(n, at);
+        assert!(ward.air.notify(THERMOMETER, value.characteristic, &value.octets));
+    };
+    (0..5).for_each(|n| tell(n, now() - 1_800 + i64::try_from(n).unwrap() * 60));
+    tell(5, now());
+    let mut readings = until_there_are(&ward, "body_temperature", 6);
+    // What is of now may arrive before the backlog.
+    readings.sort_by_key(|reading| reading["seq"].as_u64());
+    let how: Vec<_> = readings.iter().map(|reading| (reading["stored"] == true, reading["lane"] == "backlog")).collect();
+    assert_eq!(how[..5], [(true, true); 5], "{readings:#?}");
+    assert!(!how[5].0, "the last one is of now: {readings:#?}");
+    std::thread::sleep(SECOND * 5);
+    assert_eq!(ward.air.written(THERMOMETER, support::devices::CURRENT_TIME), Vec::<String>::new());
+    assert_eq!(ward.gateway_ended(), 0, "{}", ward.told());
 }

@@ -268,7 +268,7 @@ fn draft(device: DeviceId, arrived: u64) -> Draft {
         parts: 1,
         security: SecurityLevel::None,
     };
-    Draft { identity: Identity::Arrival, device, stream: Some(stream), stamp, body: Body::Reading(reading) }
+    Draft { identity: Identity::Arrival, device, stream: Some(stream), stamp, body: Body::Reading(reading), nameplate: None }
 }
 
 fn settings(name: &str, bind: Bind) -> RouteSettings {

@@ -171,7 +171,7 @@ fn items(log: &Store) -> Vec<Item> {
                 subject: None,
                 gateway: GATEWAY.to_owned(),
                 device: devices.get(&record.device).map(|device| device.label.clone()),
-                measured: anchors.measured(&record.stamp, &TimeZone::UTC),
+                measured: anchors.of(&record.stamp, record.stream, &TimeZone::UTC),
                 received: anchors.wall(record.stamp.boot, record.stamp.arrived),
                 sent: anchors.wall(boot.id(), boot.now()).map(|wall| wall.at),
                 choice: None,

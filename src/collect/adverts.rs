@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::intake::{Taken, take_records};
-use crate::gatt::{Advertisement, Context, Freshness, Observed, ReplayGuard, Source};
+use crate::gatt::{Advertisement, Context, Freshness, Observed, ReplayGuard, Source, Warning};
 use crate::profile::{self, Profile};
 use crate::radio::{Advertised, Heard};
 use crate::reading::{BootId, BootMillis, DeviceId, Modality, SecurityLevel, SiteKey};
@@ -42,7 +42,11 @@ pub enum Reads {
 
 #[derive(Debug)]
 pub enum Advert {
-    Taken(Heard, Taken),
+    Taken {
+        heard: Heard,
+        taken: Taken,
+        warnings: Vec<Warning>,
+    },
     /// The same as before.
     Repeated,
     Refused(&'static str),
@@ -147,9 +151,8 @@ impl Listening {
             // It can't be asked.
             nameplate: None,
         };
-        let warnings = warnings.iter().map(|warning| warning.name()).collect();
-        let taken = Taken { warnings, ..take_records(key, boot, &heard, &self.named(records)) };
-        Advert::Taken(heard, taken)
+        let taken = take_records(key, boot, &heard, &self.named(records));
+        Advert::Taken { heard, taken, warnings }
     }
 
     const fn is_encrypted(&self) -> bool {
@@ -253,7 +256,7 @@ mod tests {
     }
 
     fn drafts(advert: &Advert) -> usize {
-        let Advert::Taken(_, taken) = advert else { panic!("{advert:?}") };
+        let Advert::Taken { taken, .. } = advert else { panic!("{advert:?}") };
         taken.drafts.len()
     }
 
@@ -266,7 +269,7 @@ mod tests {
     fn what_is_encrypted_is_taken_once_kept_by_its_counter_and_never_again() {
         let mut adverts = listening("bthome_v2", true, &[]);
         let taken = hear(&mut adverts, BTHOME, &SEALED, 0);
-        let Advert::Taken(_, first) = &taken else { panic!("{taken:?}") };
+        let Advert::Taken { taken: first, .. } = &taken else { panic!("{taken:?}") };
         assert!(matches!(first.drafts[0].identity, Identity::Sent { .. }), "two gateways that hear it name it alike");
         assert!(matches!(hear(&mut adverts, BTHOME, &SEALED, 10_000_000), Advert::Repeated));
         let marks = adverts.moved();
@@ -283,7 +286,7 @@ mod tests {
         let kept = BTreeMap::from([(marks[0].0.clone(), COUNTER + 1)]);
         let mut anew = Adverts::new([(DEVICE, format("bthome_v2", true, 1))], &kept);
         let renewed = hear(&mut anew, BTHOME, &SEALED, 0);
-        let Advert::Taken(_, renewed) = &renewed else { panic!("{renewed:?}") };
+        let Advert::Taken { taken: renewed, .. } = &renewed else { panic!("{renewed:?}") };
         assert_ne!(renewed.drafts[0].identity, first.drafts[0].identity);
     }
 

@@ -4,7 +4,7 @@ use ring::digest;
 use uuid::Uuid;
 
 use crate::clean::{DiscardReason, Outcome, classify};
-use crate::gatt::{self, DecodeError, Measured, Observed};
+use crate::gatt::{self, DecodeError, Measured, Observed, Read};
 use crate::profile::{Profile, Source};
 use crate::radio::Heard;
 use crate::reading::{Body, BootId, DeviceId, Event, Metric, Reading, SiteKey, Stamp, StreamKey};
@@ -15,28 +15,27 @@ const NAMED_BY_TIME: [Uuid; 2] = [gatt::sig_uuid(0x2A35), gatt::sig_uuid(0x2B34)
 /// A value told as it is measured comes within seconds, and a device counts in minutes.
 const KEPT_MS: i64 = 120_000;
 
-/// What one characteristic value comes to.
+/// What the records of one value come to.
 #[derive(Debug, Default)]
 pub struct Taken {
     pub drafts: Vec<Draft>,
     /// The device sends it only once: it is committed before anything else is done.
     pub at_once: bool,
     pub discarded: Vec<DiscardReason>,
-    /// Names of what the decoder noticed and let pass.
-    pub warnings: Vec<&'static str>,
 }
 
-/// Turns a characteristic value into drafts; `None` for a characteristic that carries no measurement. What a device's profile
-/// reads is read by it alone.
-pub fn take(key: &SiteKey, boot: BootId, profile: Option<&Profile>, heard: &Heard) -> Option<Result<Taken, DecodeError>> {
+/// What a characteristic value says; `None` for a characteristic that carries no measurement. What a device's profile reads
+/// is read by it alone.
+pub fn observe(profile: Option<&Profile>, heard: &Heard) -> Option<Read<Vec<Observed>>> {
     let source = Source::Characteristic(heard.characteristic);
     let by_profile = profile.and_then(|profile| profile.observe(&source, &heard.octets));
-    let (records, warnings) = match by_profile.or_else(|| gatt::observe(heard.characteristic, &heard.octets))? {
-        Ok(decoded) => decoded,
-        Err(error) => return Some(Err(error)),
-    };
-    let warnings = warnings.iter().map(|warning| warning.name()).collect();
-    Some(Ok(Taken { warnings, ..take_records(key, boot, heard, &records) }))
+    by_profile.or_else(|| gatt::observe(heard.characteristic, &heard.octets))
+}
+
+/// A value that stands by itself, from octets to drafts; `None` for a characteristic that carries no measurement.
+pub fn take(key: &SiteKey, boot: BootId, profile: Option<&Profile>, heard: &Heard) -> Option<Result<Taken, DecodeError>> {
+    let read = observe(profile, heard)?;
+    Some(read.map(|(records, _)| take_records(key, boot, heard, &records)))
 }
 
 /// Turns what a value says into drafts.
@@ -140,7 +139,11 @@ mod tests {
 
     fn taken(uuid16: u16, octets: &[u8], indicated: bool) -> Taken {
         let heard = Heard { indicated, ..heard(uuid16, octets) };
-        let taken = take(&SiteKey::new(&[7; 32]), BootId([1; 16]), None, &heard);
+        taken_of(&heard)
+    }
+
+    fn taken_of(heard: &Heard) -> Taken {
+        let taken = take(&SiteKey::new(&[7; 32]), BootId([1; 16]), None, heard);
         taken.expect("a measurement").expect("readable")
     }
 
@@ -205,7 +208,7 @@ mod tests {
             let octets = [0b10, 0x72, 0x01, 0, 0xFF, 0xDB, 0x07, 3, 1, 9, minute, 0];
             let heard =
                 Heard { arrived: BootMillis(arrived), device_clock: Some((clock, BootMillis(1_000))), ..heard(0x2A1C, &octets) };
-            let taken = take(&SiteKey::new(&[7; 32]), BootId([1; 16]), None, &heard).expect("a temperature").expect("readable");
+            let taken = taken_of(&heard);
             (taken.drafts[0].stamp.stored, taken.at_once)
         };
         assert_eq!(stored(59, 1_500), (false, false), "a minute ago is now, whatever year the clock shows");

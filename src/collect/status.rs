@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::monitor::machine::Process;
 use crate::radio::RadioHealth;
-use crate::reading::SecurityLevel;
+use crate::reading::{SecurityLevel, UserIndex};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CollectStatus {
@@ -161,6 +161,12 @@ pub struct DeviceStatus {
     /// What came of asking it for its stored records the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retrieved: Option<Retrieved>,
+    /// What came of opening users' slots, by slot: `granted`, `refused`, `failed`, `no_answer`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub consent: BTreeMap<UserIndex, String>,
+    /// What came of setting its clock the last time: `right`, `set`, `refused`, `unreadable`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_set: Option<String>,
     /// How the link was protected when the last value came over it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security: Option<SecurityLevel>,

@@ -217,7 +217,7 @@ impl Windows {
     /// A time that nobody vouches for puts a value into no window.
     fn measured(&self, record: &Record, anchors: &Anchors) -> Option<Timestamp> {
         let zone = self.zones.get(&record.device).unwrap_or(&self.default_zone);
-        match anchors.measured(&record.stamp, zone) {
+        match anchors.of(&record.stamp, record.stream, zone) {
             Instant::Ambiguous(_) | Instant::Unknown => None,
             instant => instant.wall().map(|wall| wall.at),
         }

@@ -14,17 +14,24 @@ use tokio_util::sync::CancellationToken;
 
 use super::adverts::{self, Advert, AdvertFormat, Adverts};
 use super::bonds;
+use super::clocks::Clocks;
+use super::numbers::{Numbers, numbered};
 use super::trouble::{Missed, Reaction, Ring, Trouble, decide};
 use super::{
     AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, Joined, Joining, NameplateState, NotAudited,
-    Retain, RetainSettings, Retrieved, StoreStatus, Taken, ToAudit, Windows, take, take_records,
+    Retain, RetainSettings, Retrieved, StoreStatus, Taken, ToAudit, Windows, observe, take_records,
 };
+use crate::gatt::{Observed, Warning};
 use crate::monitor::machine::Process;
+use crate::procedure::{ClockOutcome, ConsentAnswer, Outcome};
 use crate::profile::Profile;
-use crate::radio::{Advertised, BondState, Bonds, BootClock, Durable, Heard, InformationField, RadioEvent};
-use crate::reading::{Anchor, Anchors, Body, ClockQuality, DeviceId, Metric, Nameplate, Stamp, Value};
+use crate::radio::{Advertised, BondState, Bonds, BootClock, Durable, Heard, InformationField, RadioEvent, TrueTime};
+use crate::reading::{
+    Anchor, Anchors, Body, BootMillis, ClockQuality, DeviceId, DeviceTime, Event, Metric, Nameplate, Stamp, Timestamp, UserIndex,
+    Value,
+};
 use crate::store::ballast::Ballast;
-use crate::store::{AuditEntry, Damage, Draft, MAX_RECORDS, Store, StoreError};
+use crate::store::{AuditEntry, Damage, Draft, Identity, MAX_RECORDS, Store, StoreError};
 
 /// Windows are made and the status is renewed once a second.
 const TICK: Duration = Duration::from_secs(1);
@@ -64,6 +71,8 @@ pub struct CollectSettings {
     pub durable: Durable,
     /// With which adapter devices are bonded, kept for the next start.
     pub bonds: Bonds,
+    /// What the time truly is, for whoever tells it to devices.
+    pub time: TrueTime,
 }
 
 #[derive(Clone, Debug)]
@@ -107,6 +116,9 @@ pub struct Collector {
     places: BTreeMap<DeviceId, usize>,
     /// What waits for its other part, by place.
     joining: Vec<Joining>,
+    /// What is known of the devices' clocks, by place.
+    clocks: Clocks,
+    numbers: Numbers,
     publish: watch::Sender<CollectStatus>,
     bell: Box<dyn Fn() + Send>,
 }
@@ -121,6 +133,8 @@ impl Collector {
         bell: Box<dyn Fn() + Send>,
     ) -> Result<Self, CollectError> {
         let anchors = store.anchors()?;
+        let clocks = Clocks::of_store(&store, &settings.devices)?;
+        let numbers = Numbers::of_store(&store, &settings.devices, settings.durable.clone())?;
         let joining = settings.devices.iter().map(|_| Joining::default()).collect();
         let formats = settings.devices.iter().filter_map(|device| Some((device.id, device.advert.clone()?)));
         let adverts = Adverts::new(formats, &store.marks(adverts::MARKS)?.into_iter().collect());
@@ -164,6 +178,8 @@ impl Collector {
             status,
             places,
             joining,
+            clocks,
+            numbers,
             publish,
             bell,
         })
@@ -274,8 +290,13 @@ impl Collector {
                 if let Some(device) = self.device(id) {
                     device.retrieved = Some(Retrieved { outcome: outcome.name().to_owned(), records: outcome.records() });
                 }
+                if matches!(outcome, Outcome::Complete(_)) {
+                    self.numbers.told_all(id);
+                }
                 return self.join(id, Joining::told_all);
             }
+            RadioEvent::Consent { device, user, answer } => self.consent(device, user, answer),
+            RadioEvent::ClockSet { device, outcome } => self.clock_set(device, outcome),
             RadioEvent::Information { device, field, text } => {
                 if let Some(device) = self.device(device) {
                     device.information.insert(information_name(field).to_owned(), text);
@@ -305,16 +326,17 @@ impl Collector {
             let joined = self.joining[place].take(heard.clone());
             return self.joined(place, joined);
         }
-        let taken = match take(self.store.site_key(), self.boot.id(), profile, heard) {
+        let (records, warnings) = match observe(profile, heard) {
             None => return false,
             Some(Err(error)) => {
                 tracing::debug!(device = %heard.device, characteristic = %heard.characteristic, error = error.name(), "value not taken");
                 count(&mut self.status.devices[place].rejected, error.name());
                 return false;
             }
-            Some(Ok(taken)) => taken,
+            Some(Ok(read)) => read,
         };
-        self.keep(place, heard, taken)
+        self.warned(place, &warnings);
+        self.keep(place, heard, &records)
     }
 
     fn join(&mut self, device: DeviceId, what: impl FnOnce(&mut Joining) -> Joined) -> bool {
@@ -324,18 +346,47 @@ impl Collector {
     }
 
     fn joined(&mut self, place: usize, joined: Joined) -> bool {
+        self.warned(place, &joined.warnings);
         let device = &mut self.status.devices[place];
-        joined.warnings.iter().for_each(|warning| count(&mut device.warnings, warning.name()));
         joined.errors.iter().for_each(|error| count(&mut device.rejected, error.name()));
         let mut at_once = false;
         for whole in &joined.wholes {
-            let taken = take_records(self.store.site_key(), self.boot.id(), &whole.heard, &whole.records);
-            at_once |= self.keep(place, &whole.heard, taken);
+            at_once |= self.keep(place, &whole.heard, &whole.records);
         }
         at_once
     }
 
-    fn keep(&mut self, place: usize, heard: &Heard, taken: Taken) -> bool {
+    fn warned(&mut self, place: usize, warnings: &[Warning]) {
+        let device = &mut self.status.devices[place];
+        warnings.iter().for_each(|warning| count(&mut device.warnings, warning.name()));
+    }
+
+    /// `true`: the device sends it only once.
+    fn keep(&mut self, place: usize, heard: &Heard, records: &[Observed]) -> bool {
+        let moved = self.clocks.read(place, heard, |at| true_time(&self.anchors, self.boot, at));
+        self.clock_moved(place, moved, false);
+        let now = true_time(&self.anchors, self.boot, heard.arrived);
+        let mut at_once = false;
+        for record in records {
+            let device = &self.settings.devices[place];
+            let dated = now.and_then(|now| self.clocks.dated(device, place, heard, record, now));
+            let (heard, record) = dated.as_ref().map_or((heard, record), |(heard, record)| (heard, record));
+            let taken = take_records(self.store.site_key(), self.boot.id(), heard, std::slice::from_ref(record));
+            at_once |= self.push(place, heard, taken);
+        }
+        at_once
+    }
+
+    fn clock_moved(&mut self, place: usize, moved_ms: Option<i64>, by_bedrail: bool) {
+        let Some(moved_ms) = moved_ms else { return };
+        let (device, by_s) = (self.settings.devices[place].id, moved_ms / 1_000);
+        tracing::info!(%device, by_s, by_bedrail, "the device's clock was moved");
+        let body = Body::Event(Event::ClockMoved { by_s, by_bedrail });
+        self.ring
+            .push(Draft { identity: Identity::Arrival, device, stream: None, stamp: self.stamp(), body, nameplate: None }, true);
+    }
+
+    fn push(&mut self, place: usize, heard: &Heard, taken: Taken) -> bool {
         self.note(place, heard, &taken);
         let at_once = taken.at_once;
         self.put(taken);
@@ -355,7 +406,8 @@ impl Collector {
                 tracing::debug!(device = %advertised.device, why, "advertisement not taken");
                 count(&mut device.rejected, why);
             }
-            Advert::Taken(heard, taken) => {
+            Advert::Taken { heard, taken, warnings } => {
+                self.warned(place, &warnings);
                 self.note(place, &heard, &taken);
                 self.put(taken);
             }
@@ -375,7 +427,6 @@ impl Collector {
         device.clock_offset_s = offset.or(device.clock_offset_s);
         device.security = Some(heard.security);
         taken.discarded.iter().for_each(|reason| count(&mut device.rejected, reason.name()));
-        taken.warnings.iter().for_each(|warning| count(&mut device.warnings, warning));
         for draft in &taken.drafts {
             let Body::Reading(reading) = &draft.body else { continue };
             match (draft.stream.map(|stream| stream.metric), &reading.value) {
@@ -413,15 +464,19 @@ impl Collector {
         let now = self.stamp();
         let mut drafts = self.ring.front(COMMIT);
         let taken = drafts.len();
-        let sources: Vec<(DeviceId, Option<u32>)> = drafts.iter().map(|draft| (draft.device, self.sequence(draft))).collect();
+        let sources: Vec<_> = drafts.iter().map(|draft| (draft.device, self.numbered(draft))).collect();
         if let Some(trouble) = &self.trouble {
             drafts.extend(self.ring.gaps(trouble.gap_reason(), now, &self.anchors));
         }
         // With nothing to append, a mark shows whether the disk takes writes again.
-        let probe = self.trouble.is_some().then_some((PROBE, now.arrived.0));
-        // A counter is durable with the values it stands for, and not before.
-        let counters = if taken == self.ring.len() { self.adverts.moved() } else { Vec::new() };
-        let marks: Vec<(&str, u64)> = counters.iter().map(|(name, last)| (name.as_str(), *last)).chain(probe).collect();
+        // A counter is durable with the values it stands for, and not before; only what is all of it makes true that all was told.
+        let all = taken == self.ring.len();
+        let counters = if all { self.adverts.moved() } else { vec![] };
+        let numbers = if all { self.numbers.marks(drafts.iter().filter(|draft| self.is_admitted(draft))) } else { vec![] };
+        let marked = !numbers.is_empty();
+        let probe = self.trouble.is_some().then(|| (PROBE.to_owned(), now.arrived.0));
+        let marks: Vec<(String, u64)> = self.clocks.marks().chain(counters).chain(numbers).chain(probe).collect();
+        let marks: Vec<(&str, u64)> = marks.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         let appended = match self.store.append_and_mark(drafts, &marks) {
             Ok(appended) => appended,
             Err(error) => return self.failed(error),
@@ -430,13 +485,14 @@ impl Collector {
         if self.ring.is_empty() {
             self.adverts.kept();
         }
+        self.clocks.written();
+        let numbered =
+            sources.iter().filter_map(|(device, numbered)| numbered.map(|(session, number)| (*device, session, number)));
+        self.numbers.written(numbered, marked);
         self.recovered()?;
         self.write_back_while_there_is_room()?;
         self.status.commits += 1;
-        for (record, (source, sequence)) in appended.records.iter().zip(sources) {
-            if let Some(sequence) = sequence {
-                self.settings.durable.note(source, sequence);
-            }
+        for (record, (source, _)) in appended.records.iter().zip(sources) {
             match record {
                 Some(_) => self.status.durable += 1,
                 None => self.device(source).into_iter().for_each(|device| device.duplicates += 1),
@@ -632,6 +688,7 @@ impl Collector {
 
     fn clock(&mut self, report: ClockReport) -> Result<(), CollectError> {
         self.status.clock = report.quality.name().to_owned();
+        self.settings.time.note((report.quality == ClockQuality::Ntp).then_some((report.at, report.wall)));
         self.anchor(report)?;
         if self.tell_missed() && self.trouble.is_none() {
             self.commit()?;
@@ -712,11 +769,13 @@ impl Collector {
     }
 
     /// The number the device gave it. Those of another device under its address say nothing of what it has told.
-    fn sequence(&self, draft: &Draft) -> Option<u32> {
-        let Body::Reading(reading) = &draft.body else { return None };
-        let place = self.places.get(&draft.device)?;
-        let admitted = self.settings.devices[*place].nameplate.admits(draft.nameplate.as_ref());
-        reading.sequence.filter(|_| admitted)
+    fn numbered(&self, draft: &Draft) -> Option<(Option<DeviceTime>, u32)> {
+        numbered(draft).filter(|_| self.is_admitted(draft))
+    }
+
+    fn is_admitted(&self, draft: &Draft) -> bool {
+        let place = self.places.get(&draft.device);
+        place.is_some_and(|place| self.settings.devices[*place].nameplate.admits(draft.nameplate.as_ref()))
     }
 
     /// What a device told of itself in this connection, held against the config.
@@ -741,6 +800,25 @@ impl Collector {
         });
     }
 
+    fn consent(&mut self, device: DeviceId, user: UserIndex, answer: ConsentAnswer) {
+        if answer != ConsentAnswer::Granted {
+            tracing::warn!(%device, user, answer = answer.name(), "a user's slot is not open: what waits in it stays there");
+        }
+        if let Some(status) = self.device(device) {
+            status.consent.insert(user, answer.name().to_owned());
+        }
+    }
+
+    fn clock_set(&mut self, device: DeviceId, outcome: ClockOutcome) {
+        if matches!(outcome, ClockOutcome::Refused | ClockOutcome::Unreadable) {
+            tracing::warn!(%device, outcome = outcome.name(), "its clock is not set");
+        }
+        let Some(&place) = self.places.get(&device) else { return };
+        self.status.devices[place].clock_set = Some(outcome.name().to_owned());
+        let moved = self.clocks.set(place, outcome);
+        self.clock_moved(place, moved, true);
+    }
+
     fn device(&mut self, device: DeviceId) -> Option<&mut DeviceStatus> {
         self.places.get(&device).map(|place| &mut self.status.devices[*place])
     }
@@ -759,6 +837,12 @@ fn count(counts: &mut BTreeMap<String, u64>, name: &str) {
     } else if counts.len() < MAX_REASONS {
         counts.insert(name.to_owned(), 1);
     }
+}
+
+/// While our own clock is vouched for.
+fn true_time(anchors: &Anchors, boot: BootClock, at: BootMillis) -> Option<Timestamp> {
+    let wall = anchors.wall(boot.id(), at)?;
+    (wall.quality == ClockQuality::Ntp).then_some(wall.at)
 }
 
 const fn information_name(field: InformationField) -> &'static str {

@@ -144,6 +144,7 @@ fn device(document: &Document, section: &Section, gateway: &GatewaySettings, mon
         priority: device.get("priority"),
         bond: device.need("bond"),
         passkey: device.get("passkey"),
+        consent: device.get("consent"),
         set_clock: device.need("set_clock"),
         timezone: device.get("timezone").unwrap_or_else(|| gateway.timezone.clone()),
         silent_after: device.get("silent_after").unwrap_or(monitor.silent_after),

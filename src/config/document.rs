@@ -356,7 +356,6 @@ impl Reader<'_> {
 
 fn not_yet(key: &Key, value: &Value) -> Option<&'static str> {
     match (key.status, key.kind, value) {
-        (Status::Later(_), _, _) if matches!(key.default, Preset::Toml(toml) if default_value(key, toml) == *value) => None,
         (Status::Later(why), _, _) => Some(why),
         (Status::Now, Kind::Choice { later, .. }, Value::Text(word)) => {
             later.iter().find(|(later, _)| later == word).map(|(_, why)| *why)

@@ -49,11 +49,6 @@ const fn key(path: &'static str, kind: Kind, default: &'static str, doc: &'stati
     Key { path, kind, default: Preset::Toml(default), doc, status: Status::Now }
 }
 
-/// A key of work to come that has a setting already; its default is what is built.
-const fn soon(path: &'static str, kind: Kind, default: Preset, doc: &'static str, why: &'static str) -> Key {
-    Key { path, kind, default, doc, status: Status::Later(why) }
-}
-
 const fn later(path: &'static str, kind: Kind, why: &'static str, doc: &'static str) -> Key {
     Key { path, kind, default: Preset::Absent, doc, status: Status::Later(why) }
 }
@@ -74,8 +69,6 @@ const MIB: u64 = 1 << 20;
 
 const ADT: &str = "admissions, transfers and discharges by HL7";
 const CHART: &str = "routes to a chart";
-const CLOCKS: &str = "setting device clocks";
-const DEVICES: &str = "more kinds of devices";
 const FHIR: &str = "the FHIR route";
 const HL7: &str = "the HL7 route";
 const HTTP: &str = "the HTTP route";
@@ -90,8 +83,9 @@ const DEVICE_KINDS: Kind = Kind::Choice {
         "weight-scale",
         "body-composition",
         "glucose-meter",
+        "glucose-sensor",
     ],
-    later: &[("glucose-sensor", DEVICES)],
+    later: &[],
 };
 const SETTLE: Kind = Kind::Choice { words: &["puback", "sent", "receipt"], later: &[] };
 
@@ -258,7 +252,12 @@ pub const KEYS: &[Key] = &[
         "How it may pair: \"none\", \"just-works\" when it asks to, \"passkey\" with the secret below and not without.",
     ),
     may("device[].passkey", Secret, "For bond = \"passkey\": the six digits the device shows or has printed on it."),
-    soon("device[].set_clock", Boolean, Preset::Toml("false"), "Set its clock after its memory was read.", CLOCKS),
+    may(
+        "device[].consent",
+        Secret,
+        "For a scale with users: one line a user, the number of its slot on the device and its consent code, such as `1 4711`.",
+    ),
+    key("device[].set_clock", Boolean, "false", "Set its clock, once all it stored was read and while ours is synchronised."),
     key(
         "device[].spot.for",
         duration(S, DAY),

@@ -169,6 +169,8 @@ pub struct DeviceSettings {
     pub priority: Option<Priority>,
     pub bond: Bond,
     pub passkey: Option<SecretRef>,
+    /// Codes that open users' slots of it.
+    pub consent: Option<SecretRef>,
     pub set_clock: bool,
     pub timezone: TimeZone,
     /// Without a reading for so long it is silent.

@@ -18,7 +18,10 @@ use crate::collect::{
 use crate::config::{AdvertName, Bond, DeviceKind, DeviceSettings, Priority, Settings};
 use crate::gatt;
 use crate::profile::Mode;
-use crate::radio::{self, Bonds, BootClock, Deadlines, Durable, Pace, RadioDevice, RadioSettings, Requests, Sharing};
+use crate::radio::{
+    self, Bonds, BootClock, Consents, Deadlines, Durable, Pace, RadioDevice, RadioSettings, Requests, SetsClock, Sharing,
+    TrueTime,
+};
 use crate::reading::{METRICS, Metric};
 use crate::store::Store;
 
@@ -45,8 +48,8 @@ pub fn start(
     let windows = windows.admitting(nameplates, &store)?;
     let (publish, status) = watch::channel(CollectStatus::default());
     let ring = bell::ringer(gateway.runtime_dir.join(bell::NAME));
-    let (durable, bonds) = (Durable::default(), bonds(settings, &store)?);
-    let collected = collect_settings(settings, &keys.of_devices, durable.clone(), bonds.clone());
+    let (durable, bonds, time) = (Durable::default(), bonds(settings, &store)?, TrueTime::default());
+    let collected = collect_settings(settings, &keys.of_devices, durable.clone(), bonds.clone(), time.clone());
     let collector = Collector::new(collected, store, windows, boot, publish, ring).map_err(collect_error)?;
     let collector = collector.after(missed);
 
@@ -67,7 +70,7 @@ pub fn start(
     // The writer ends after the radio, so that what was heard is on the card.
     let writer_stop = CancellationToken::new();
     let radio_done = writer_stop.clone();
-    let radio_settings = radio_settings(settings, &keys.of_devices, requests, durable, bonds);
+    let radio_settings = radio_settings(settings, &keys.of_devices, requests, durable, bonds, &time);
     tasks.spawn(async move {
         let result = radio::run(radio_settings, heard, radio_stop).await;
         radio_done.cancel();
@@ -96,7 +99,13 @@ fn bonds(settings: &Settings, store: &Store) -> Result<Bonds, DaemonError> {
     Ok(Bonds::new(kept))
 }
 
-fn collect_settings(settings: &Settings, secrets: &DeviceSecrets, durable: Durable, bonds: Bonds) -> CollectSettings {
+fn collect_settings(
+    settings: &Settings,
+    secrets: &DeviceSecrets,
+    durable: Durable,
+    bonds: Bonds,
+    time: TrueTime,
+) -> CollectSettings {
     let device = |device: &DeviceSettings| CollectedDevice {
         id: device.id,
         name: device.name.clone(),
@@ -114,6 +123,7 @@ fn collect_settings(settings: &Settings, secrets: &DeviceSecrets, durable: Durab
         retain: retain_settings(settings),
         durable,
         bonds,
+        time,
     }
 }
 
@@ -163,6 +173,7 @@ fn radio_settings(
     requests: Requests,
     durable: Durable,
     bonds: Bonds,
+    time: &TrueTime,
 ) -> RadioSettings {
     let device = |device: &DeviceSettings| {
         let kind = gatt::device_kinds().iter().find(|kind| kind.name == device.kind.name());
@@ -194,7 +205,7 @@ fn radio_settings(
                 Priority::High => radio::Priority::High,
             },
             streams: device.kind.streams(),
-            retrieve: kind.filter(|_| device.profile.is_none()).and_then(|kind| kind.memory),
+            visit: visits(device, kind.filter(|_| device.profile.is_none()), secrets, time),
             // One that is switched off and one that is not heard advertise alike: without a person's word neither is doubted.
             expect_every: device.expect_every.or_else(|| device.kind.expect_every().filter(|_| reads(device).is_none())),
         }
@@ -209,5 +220,19 @@ fn radio_settings(
         durable,
         bonds,
         requests,
+    }
+}
+
+fn visits(
+    device: &crate::config::DeviceSettings,
+    kind: Option<&gatt::DeviceKind>,
+    secrets: &DeviceSecrets,
+    time: &TrueTime,
+) -> radio::Visits {
+    radio::Visits {
+        consents: Consents::new(secrets.consents.get(&device.id).cloned().unwrap_or_default()),
+        session: kind.is_some_and(|kind| kind.session),
+        memory: kind.and_then(|kind| kind.memory),
+        set_clock: device.set_clock.then(|| SetsClock { zone: device.timezone.clone(), time: time.clone() }),
     }
 }

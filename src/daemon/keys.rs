@@ -15,7 +15,7 @@ use crate::store::{LOG_FILE, StoreError, WARD_FILE};
 pub struct Keys {
     pub log: DataKey,
     pub site: SiteKey,
-    /// Passkeys and keys of advertisements; empty where only `deliver` runs.
+    /// Passkeys, consent codes and keys of advertisements; empty where only `deliver` runs.
     pub of_devices: DeviceSecrets,
     state_dir: PathBuf,
     ward: (SecretRef, crate::config::CredentialsDir),

@@ -19,6 +19,7 @@ use crate::monitor::{
     Board, CertificateFacts, CollectFacts, ConditionName, Conditions, DeviceFacts, Key, ListedCondition, Notices, Raised,
     RouteFacts, Snapshot, Thresholds, Topics, Transition, certificate,
 };
+use crate::procedure::ConsentAnswer;
 use crate::radio::{BondState, BootClock};
 use crate::reading::{Anchors, Body, BootMillis, ClockQuality, DeviceId, Event, Stamp, Timestamp};
 use crate::store::{Draft, Identity, Store, StoreError};
@@ -257,6 +258,9 @@ fn device_facts(status: Option<&DeviceStatus>) -> DeviceFacts {
         state: status.map(|status| status.state.name()),
         bond: status.and_then(|status| BondState::known(&status.bond)),
         mismatch: None,
+        consent_refused: status
+            .filter(|status| !status.consent.is_empty())
+            .map(|status| status.consent.values().any(|answer| answer == ConsentAnswer::Refused.name())),
         silent_after_ms: 0,
         listened_from: BootMillis(0),
         heard: status.and_then(|status| status.heard_ms).map(BootMillis),

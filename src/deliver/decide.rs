@@ -238,7 +238,7 @@ fn bind(record: &Record, rules: &Rules, known: &Known<'_>) -> Result<Binding, Ho
     if let Body::Window(window) = &record.body {
         return known.ward.bind_span(record.device, user, window.from, window.to);
     }
-    match known.anchors.measured(&record.stamp, known.zone) {
+    match known.anchors.of(&record.stamp, record.stream, known.zone) {
         Instant::Unknown => Err(HoldReason::NoClock),
         Instant::Ambiguous(_) => Err(HoldReason::AmbiguousTime),
         Instant::Arrival(time) | Instant::DeviceClock(time) | Instant::DeviceZone(time) => {
@@ -270,7 +270,7 @@ fn was_left_over(record: &Record, known: &Known<'_>) -> bool {
 
 /// By the device's own clock; a time of arrival says nothing about a stored value.
 fn device_time(record: &Record, known: &Known<'_>) -> Option<Timestamp> {
-    match known.anchors.measured(&record.stamp, known.zone) {
+    match known.anchors.of(&record.stamp, record.stream, known.zone) {
         Instant::DeviceClock(time) | Instant::DeviceZone(time) => Some(time.at),
         Instant::Arrival(_) | Instant::Ambiguous(_) | Instant::Unknown => None,
     }

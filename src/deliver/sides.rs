@@ -54,7 +54,7 @@ fn points(
     let mut points = Vec::new();
     let reaches_back = |boot, arrived| anchors.wall(boot, arrived).is_none_or(|wall| wall.at >= from);
     store.read_stream_back(stream, reaches_back, |seq, record| {
-        let at = match anchors.measured(&record.stamp, zone) {
+        let at = match anchors.of(&record.stamp, record.stream, zone) {
             Instant::Ambiguous(_) | Instant::Unknown => None,
             instant => instant.wall().map(|wall| wall.at),
         };

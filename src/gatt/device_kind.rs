@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Width, observe, sig_uuid};
+use super::{CgmMeasurement, Width, observe, read, sig_uuid};
 
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceKind {
@@ -17,6 +17,8 @@ pub struct DeviceKind {
     pub read: &'static [Uuid],
     /// It keeps records that are asked for.
     pub memory: Option<Memory>,
+    /// It is worn for a session, and counts its minutes.
+    pub session: bool,
 }
 
 /// How stored records are asked for.
@@ -40,8 +42,8 @@ pub fn told_better_by(characteristic: Uuid) -> Option<Uuid> {
 /// What a value that a device is asked for is to whoever counts its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// A record, with its number where it has one.
-    Record(Option<u32>),
+    /// So many, with the number of the last where it has one.
+    Records { count: usize, last: Option<u32> },
     /// A piece of one, or what belongs to one.
     Piece,
 }
@@ -51,17 +53,23 @@ pub fn stored_record(characteristic: Uuid, octets: &[u8]) -> Option<Told> {
     const CONTEXT: Uuid = sig_uuid(0x2A34);
     const SEGMENT: Uuid = sig_uuid(0x2B36);
     const LAST_SEGMENT: u8 = 0b10;
+    const CGM: Uuid = sig_uuid(0x2AA7);
     const NOW: [Uuid; 3] = [sig_uuid(0x2A35), sig_uuid(0x2B34), sig_uuid(0x2A5F)];
     match (characteristic, octets) {
         (uuid, _) if NOW.contains(&uuid) => None,
         (CONTEXT, _) => Some(Told::Piece),
         (SEGMENT, [header, low, high, ..]) if header & LAST_SEGMENT != 0 => {
-            Some(Told::Record(Some(u16::from_le_bytes([*low, *high]).into())))
+            Some(Told::Records { count: 1, last: Some(u16::from_le_bytes([*low, *high]).into()) })
         }
         (SEGMENT, _) => Some(Told::Piece),
+        (CGM, _) => {
+            let records = read::<CgmMeasurement>(octets).map(|(value, _)| value.0).unwrap_or_default();
+            let last = records.last().map(|record| record.time_offset_min.into());
+            Some(Told::Records { count: records.len(), last })
+        }
         _ => {
             let records = observe(characteristic, octets).and_then(Result::ok);
-            Some(Told::Record(records.and_then(|(records, _)| records.last()?.sequence)))
+            Some(Told::Records { count: 1, last: records.and_then(|(records, _)| records.last()?.sequence) })
         }
     }
 }
@@ -81,7 +89,7 @@ const AFTER_CONNECT: &[Uuid] = &[
 
 /// What most do: tell what was measured, and be asked who they are.
 const TELLS: DeviceKind =
-    DeviceKind { name: "", services: &[], subscribe: &[], features: &[], read: AFTER_CONNECT, memory: None };
+    DeviceKind { name: "", services: &[], subscribe: &[], features: &[], read: AFTER_CONNECT, memory: None, session: false };
 
 const NUMBERED: Option<Memory> = Some(Memory { numbers: Some(Width::U16), announced: None });
 /// PLX Features: it stores spot checks, and puts a time on them. Without a time one that is read again would be a second one.
@@ -119,6 +127,15 @@ const DEVICE_KINDS: &[DeviceKind] = &[
         memory: NUMBERED,
         ..TELLS
     },
+    DeviceKind {
+        name: "glucose-sensor",
+        services: &[sig_uuid(0x181F)],
+        subscribe: &[sig_uuid(0x2AA7)],
+        features: &[sig_uuid(0x2AA8), sig_uuid(0x2AAA)],
+        memory: NUMBERED,
+        session: true,
+        ..TELLS
+    },
 ];
 
 pub const fn device_kinds() -> &'static [DeviceKind] {
@@ -151,12 +168,17 @@ mod tests {
     #[test]
     fn what_is_asked_for_is_counted_by_record_and_what_is_of_now_is_not() {
         let glucose = [0x02, 7, 0, 0xEA, 0x07, 0x0B, 0x17, 0x0A, 0, 0, 0x6E, 0xB0, 0x11];
-        assert_eq!(stored_record(sig_uuid(0x2A18), &glucose), Some(Told::Record(Some(7))));
+        assert_eq!(stored_record(sig_uuid(0x2A18), &glucose), Some(Told::Records { count: 1, last: Some(7) }));
         assert_eq!(stored_record(sig_uuid(0x2A34), &[0x42, 7, 0, 3, 0x41, 0xF0]), Some(Told::Piece));
         assert_eq!(stored_record(sig_uuid(0x2B36), &[0b01, 9, 0, 0x35, 0x2A, 0]), Some(Told::Piece));
-        assert_eq!(stored_record(sig_uuid(0x2B36), &[0b110, 9, 0, 0x35, 0x2A, 0]), Some(Told::Record(Some(9))));
+        assert_eq!(
+            stored_record(sig_uuid(0x2B36), &[0b110, 9, 0, 0x35, 0x2A, 0]),
+            Some(Told::Records { count: 1, last: Some(9) })
+        );
         assert_eq!(stored_record(sig_uuid(0x2A5F), &[0, 95, 0, 60, 0]), None);
-        assert_eq!(stored_record(sig_uuid(0x2A5E), &[0, 95, 0, 60, 0]), Some(Told::Record(None)));
+        assert_eq!(stored_record(sig_uuid(0x2A5E), &[0, 95, 0, 60, 0]), Some(Told::Records { count: 1, last: None }));
+        let two = [6, 0, 12, 16, 5, 0, 6, 0, 13, 16, 10, 0];
+        assert_eq!(stored_record(sig_uuid(0x2AA7), &two), Some(Told::Records { count: 2, last: Some(10) }));
         assert_eq!(told_better_by(sig_uuid(0x2A35)), Some(sig_uuid(0x2B34)));
     }
 }

@@ -227,6 +227,15 @@ impl UserControlPoint {
     pub const fn is_refused_consent(self) -> bool {
         matches!(self, Self::Response { request: CONSENT, code: NOT_AUTHORIZED, .. })
     }
+
+    pub const fn is_granted_consent(self) -> bool {
+        matches!(self, Self::Response { request: CONSENT, code: SUCCESS, .. })
+    }
+
+    /// An answer to a consent, whatever it says.
+    pub const fn is_consent(self) -> bool {
+        matches!(self, Self::Response { request: CONSENT, .. })
+    }
 }
 
 impl Decode for UserControlPoint {

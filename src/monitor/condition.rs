@@ -57,6 +57,8 @@ names! {
     BondLost = "bond_lost", raise 0, clear 0;
     /// It is known when the device has told who it is, at a connection; while it is away nothing changes.
     DeviceMismatch = "device_mismatch", raise 0, clear 0;
+    /// A user's code is wrong: known when the device was asked, and until it is asked with another.
+    ConsentRefused = "consent_refused", raise 0, clear 0;
     /// Its own time is `silent_after`: one reading ends it.
     DeviceSilent = "device_silent", raise 0, clear 0;
     BatteryLow = "battery_low", raise 0, clear 0;
@@ -68,7 +70,7 @@ impl ConditionName {
     }
 
     pub const fn is_of_a_device(self) -> bool {
-        matches!(self, Self::BondLost | Self::DeviceMismatch | Self::DeviceSilent | Self::BatteryLow)
+        matches!(self, Self::BondLost | Self::DeviceMismatch | Self::ConsentRefused | Self::DeviceSilent | Self::BatteryLow)
     }
 
     pub const fn is_of_a_route(self) -> bool {
@@ -99,6 +101,9 @@ impl ConditionName {
             }
             (Self::DeviceMismatch, _) => {
                 "another device than the config names answers under its address, and its readings are held; see `bedrail devices`"
+            }
+            (Self::ConsentRefused, _) => {
+                "a consent code is not that of its user: what waits in the slot stays on the device; correct `consent`"
             }
             (Self::DeviceSilent, _) => "no reading for a long time",
             (Self::BatteryLow, _) => "the battery is low",
@@ -276,6 +281,7 @@ fn signs(snapshot: &Snapshot, thresholds: &Thresholds) -> Vec<(Key, Sign, (u64, 
     for device in &snapshot.devices {
         add(Name::BondLost, &device.name, bond_lost(device));
         add(Name::DeviceMismatch, &device.name, device.mismatch.map_or(Sign::Unclear, bad_if));
+        add(Name::ConsentRefused, &device.name, device.consent_refused.map_or(Sign::Unclear, bad_if));
         add(Name::DeviceSilent, &device.name, silent(device, snapshot));
         add(Name::BatteryLow, &device.name, battery(device, thresholds.battery_low));
     }

@@ -50,6 +50,7 @@ pub enum Trouble {
     DeadLetters,
     BondLost,
     DeviceMismatch,
+    ConsentRefused,
     DeviceSilent,
     RecordsHeld,
     BatteryLow,
@@ -362,6 +363,7 @@ fn listed(conditions: &[ListedCondition], add: &mut impl FnMut(Trouble, i64, Str
     for (name, trouble, what) in [
         (ConditionName::BondLost, Trouble::BondLost, "bond lost"),
         (ConditionName::DeviceMismatch, Trouble::DeviceMismatch, "another device"),
+        (ConditionName::ConsentRefused, Trouble::ConsentRefused, "consent refused"),
         (ConditionName::DeviceSilent, Trouble::DeviceSilent, "silent"),
         (ConditionName::BatteryLow, Trouble::BatteryLow, "battery low"),
         (ConditionName::RecordsHeld, Trouble::RecordsHeld, "records held"),

@@ -53,6 +53,8 @@ pub struct DeviceFacts {
     pub bond: Option<&'static str>,
     /// It told of itself otherwise than the config says; `None` until it was asked.
     pub mismatch: Option<bool>,
+    /// A user's consent code was refused; `None` until one was asked for.
+    pub consent_refused: Option<bool>,
     pub silent_after_ms: u64,
     /// Since when it could have been heard in this run.
     pub listened_from: BootMillis,

@@ -10,7 +10,6 @@ mod library;
 mod proof;
 mod step;
 mod text;
-mod writable;
 
 use std::collections::BTreeSet;
 
@@ -21,10 +20,11 @@ pub use frame::{Frame, Source};
 pub use library::{Known, Library, SHIPPED};
 pub use proof::{Shown, Trial, Verdict};
 pub use step::{Expect, Poll, Step, What, Write};
-pub use writable::{WRITABLE, Writable};
 
 use crate::gatt::{self, Observed, Read};
+use crate::procedure::writable;
 use crate::reading::Metric;
+pub use writable::{WRITABLE, Writable};
 
 /// A checked profile: its tests passed.
 #[derive(Clone, Debug)]

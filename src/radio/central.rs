@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::bluez::CallError;
 use super::session::Failure;
+use crate::procedure::writable;
 
 const PATH_ROOT: &str = "/org/bluez/";
 
@@ -108,9 +109,11 @@ impl Handle {
         Ok(self.peripheral.read(&found.characteristic).await?)
     }
 
-    /// With response where the characteristic has one. What may be written is decided by whoever calls: `procedure` makes
-    /// nothing but questions, a profile writes nothing that is not on its list.
+    /// With response where the characteristic has one, and only what is on the list of what may be written.
     pub async fn write(&self, found: &Found, octets: &[u8]) -> Result<(), CentralError> {
+        if !writable::passes(found.uuid, octets) {
+            return Err(CentralError::new("bedrail", format!("nothing of this may be written to {}", found.uuid)));
+        }
         let how = if found.writable { WriteType::WithResponse } else { WriteType::WithoutResponse };
         Ok(self.peripheral.write(&found.characteristic, octets, how).await?)
     }

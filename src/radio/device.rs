@@ -18,7 +18,7 @@ use super::bluez::Bus;
 use super::bond::{Bond, BondState, BondWatch};
 use super::central::{Central, CentralError, Handle};
 use super::event::RadioEvent;
-use super::fetch::{self, Durable};
+use super::fetch::Durable;
 use super::pairing::{self, PairError, UnderWay};
 use super::place::{Bonds, Held};
 use super::queue::Standing;
@@ -313,7 +313,7 @@ impl Device {
                 self.link = Some(link.clone());
                 *reads = Some(Box::pin(async move {
                     values::read(&link).await;
-                    fetch::stored(&link, durable).await;
+                    link.visit(&durable).await;
                     if let Some(profile) = profile {
                         link.poll(&profile.polls).await;
                     }

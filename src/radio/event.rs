@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::bond::BondState;
 use crate::gatt::Source;
-use crate::procedure::Outcome;
-use crate::reading::{BootMillis, DeviceId, DeviceTime, Nameplate, SecurityLevel};
+use crate::procedure::{ClockOutcome, ConsentAnswer, Outcome};
+use crate::reading::{BootMillis, DeviceId, DeviceTime, Nameplate, SecurityLevel, UserIndex};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RadioEvent {
@@ -32,6 +32,17 @@ pub enum RadioEvent {
     Retrieved {
         device: DeviceId,
         outcome: Outcome,
+    },
+    /// A user's slot was to be opened.
+    Consent {
+        device: DeviceId,
+        user: UserIndex,
+        answer: ConsentAnswer,
+    },
+    /// Its clock was to be set.
+    ClockSet {
+        device: DeviceId,
+        outcome: ClockOutcome,
     },
     /// A fact of the Device Information service, read after connecting.
     Information {

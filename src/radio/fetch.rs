@@ -10,66 +10,76 @@ use uuid::Uuid;
 
 use super::central::{Found, Handle};
 use super::event::RadioEvent;
-use super::settings::RadioDevice;
 use super::steps::Link;
 use crate::gatt::{Told, Width, sig_uuid, stored_record};
 use crate::procedure::{Action, Event, Outcome, Retrieve};
-use crate::reading::DeviceId;
+use crate::reading::{DeviceId, DeviceTime};
 
 /// Record Access Control Point.
 const CONTROL_POINT: Uuid = sig_uuid(0x2A52);
-/// Values between the stream and the procedure: it only looks at them, so none waits long.
-const TAPPED: usize = 64;
 
 /// The highest sequence number of each device that is durable. Whoever commits writes it, whoever asks a device for more
-/// reads it; a process that has just started knows of none, and asks for everything: what comes twice is one record.
+/// reads it; what comes twice is one record, so a number too low costs time and nothing else.
 #[derive(Clone, Debug, Default)]
-pub struct Durable(Arc<Mutex<BTreeMap<DeviceId, u32>>>);
+pub struct Durable(Arc<Mutex<BTreeMap<DeviceId, Numbered>>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Numbered {
+    /// When the session began in which a sensor counts; a new one counts from zero.
+    session: Option<DeviceTime>,
+    last: u32,
+}
 
 impl Durable {
-    pub fn note(&self, device: DeviceId, sequence: u32) {
+    pub fn note(&self, device: DeviceId, session: Option<DeviceTime>, sequence: u32) {
         let mut known = self.known();
-        let last = known.entry(device).or_insert(sequence);
-        *last = sequence.max(*last);
+        let numbered = known.entry(device).or_insert(Numbered { session, last: sequence });
+        let last = if numbered.session == session { sequence.max(numbered.last) } else { sequence };
+        *numbered = Numbered { session, last };
     }
 
-    pub fn last(&self, device: DeviceId) -> Option<u32> {
-        self.known().get(&device).copied()
+    pub fn last(&self, device: DeviceId, session: Option<DeviceTime>) -> Option<u32> {
+        self.known().get(&device).filter(|numbered| numbered.session == session).map(|numbered| numbered.last)
     }
 
-    fn known(&self) -> MutexGuard<'_, BTreeMap<DeviceId, u32>> {
+    pub fn known_of(&self, device: DeviceId) -> Option<(Option<DeviceTime>, u32)> {
+        self.known().get(&device).map(|numbered| (numbered.session, numbered.last))
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<DeviceId, Numbered>> {
         self.0.lock().expect("nobody panics while holding the numbers")
     }
 }
 
-/// Fetches what the device stored; ends with the procedure, or with the link, when it is dropped.
-pub async fn stored(Link { handle, device, found, facts, events }: &Link, durable: Durable) {
-    let Some(memory) = device.retrieve else { return };
-    let Some(control_point) = found.iter().find(|found| found.uuid == CONTROL_POINT && found.tells && found.writable) else {
+/// Fetches what the device stored; ends with the procedure, or with the link, when it is dropped. `None`: it keeps nothing
+/// that can be asked for.
+pub async fn stored(link: &Link, durable: &Durable, session: Option<DeviceTime>) -> Option<Outcome> {
+    let (device, memory) = (&link.device, link.device.visit.memory?);
+    let Some(control_point) = link.offered(CONTROL_POINT).filter(|found| found.tells && found.writable) else {
         debug!(device = %device.id, "it has no Record Access Control Point");
-        return;
+        return None;
     };
     if let Some((features, bits)) = memory.announced
-        && !announces(handle, found, features, bits).await
+        && !announces(&link.handle, &link.found, features, bits).await
     {
         debug!(device = %device.id, "it does not say that it stores what can be told apart");
-        return;
+        return None;
     }
-    let (tap, mut tapped) = mpsc::channel(TAPPED);
-    facts.lock().tap = Some(tap);
-    let last = memory.numbers.and_then(|_| durable.last(device.id));
+    let mut tapped = link.tap();
+    let last = memory.numbers.and_then(|_| durable.last(device.id, session));
     let mut retrieve = Retrieve::new(memory.numbers.unwrap_or(Width::U16), last);
-    let begun = match handle.subscribe(control_point).await {
+    let begun = match link.handle.subscribe(control_point).await {
         Ok(()) => retrieve.poll(Instant::now(), Event::Begin),
         Err(error) => {
             debug!(device = %device.id, %error, "its control point is not subscribed to");
             vec![Action::Done(Outcome::NotWritable)]
         }
     };
-    let outcome = run(&mut retrieve, begun, handle, control_point, device, &mut tapped).await;
-    facts.lock().tap = None;
+    let outcome = run(&mut retrieve, begun, link, control_point, &mut tapped).await;
+    link.untap();
     info!(device = %device.id, outcome = outcome.name(), records = outcome.records(), "stored records");
-    let _ = events.send(RadioEvent::Retrieved { device: device.id, outcome }).await;
+    let _ = link.events.send(RadioEvent::Retrieved { device: device.id, outcome }).await;
+    Some(outcome)
 }
 
 /// Whether the device says that it does, in the low two octets of its features.
@@ -84,9 +94,8 @@ async fn announces(handle: &Handle, found: &[Found], features: Uuid, bits: u16) 
 async fn run(
     retrieve: &mut Retrieve,
     mut actions: Vec<Action>,
-    handle: &Handle,
+    link: &Link,
     control_point: &Found,
-    device: &RadioDevice,
     tapped: &mut mpsc::Receiver<(Uuid, Vec<u8>)>,
 ) -> Outcome {
     loop {
@@ -94,11 +103,8 @@ async fn run(
             match action {
                 Action::Done(outcome) => return outcome,
                 Action::Write(octets) => {
-                    let written = handle.write(control_point, &octets).await;
-                    if let Err(error) = &written {
-                        debug!(device = %device.id, %error, "its control point does not take it");
-                    }
-                    actions.extend(retrieve.poll(Instant::now(), Event::Written(written.is_ok())));
+                    let written = link.ask(control_point, &octets).await;
+                    actions.extend(retrieve.poll(Instant::now(), Event::Written(written)));
                 }
             }
         }
@@ -110,15 +116,20 @@ async fn run(
             value = tapped.recv() => match value {
                 Some((CONTROL_POINT, octets)) => retrieve.poll(Instant::now(), Event::Answer(&octets)),
                 // What is read shows up in the stream as well, and is no record.
-                Some((uuid, _)) if !device.subscribe.contains(&uuid) => vec![],
-                Some((uuid, octets)) => match stored_record(uuid, &octets) {
-                    Some(Told::Record(number)) => retrieve.poll(Instant::now(), Event::Record(number)),
-                    Some(Told::Piece) => retrieve.poll(Instant::now(), Event::Piece),
-                    None => vec![],
-                },
+                Some((uuid, _)) if !link.device.subscribe.contains(&uuid) => vec![],
+                Some((uuid, octets)) => told(retrieve, stored_record(uuid, &octets)),
                 None => retrieve.poll(Instant::now(), Event::Stop),
             },
             () = tokio::time::sleep_until(due.into()) => retrieve.poll(Instant::now(), Event::Tick),
         };
+    }
+}
+
+fn told(retrieve: &mut Retrieve, what: Option<Told>) -> Vec<Action> {
+    let now = Instant::now();
+    match what {
+        Some(Told::Records { count, last }) => (0..count).flat_map(|_| retrieve.poll(now, Event::Record(last))).collect(),
+        Some(Told::Piece) => retrieve.poll(now, Event::Piece),
+        None => vec![],
     }
 }

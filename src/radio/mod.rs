@@ -27,8 +27,10 @@ mod session;
 mod settings;
 mod steps;
 mod supervisor;
+mod true_time;
 mod turns;
 mod values;
+mod visit;
 mod watch;
 
 pub use bond::{Bond, BondState, NoPasskey, Passkey};
@@ -41,5 +43,6 @@ pub use nearby::{MAX_NEARBY, Nearby};
 pub use overseer::MANY_RULES;
 pub use place::Bonds;
 pub use requests::{RequestError, Requests, STANDS_BY, What};
-pub use settings::{ClockDecoder, Deadlines, Pace, Priority, RadioDevice, RadioSettings, Sharing};
+pub use settings::{ClockDecoder, Consents, Deadlines, Pace, Priority, RadioDevice, RadioSettings, SetsClock, Sharing, Visits};
 pub use supervisor::{EVENT_QUEUE, run};
+pub use true_time::TrueTime;

@@ -187,6 +187,8 @@ impl Overseer {
             RadioEvent::Adapter { usable, .. } => Some(Event::Usable(*usable)),
             RadioEvent::Bond { .. }
             | RadioEvent::Retrieved { .. }
+            | RadioEvent::Consent { .. }
+            | RadioEvent::ClockSet { .. }
             | RadioEvent::Information { .. }
             | RadioEvent::Told { .. }
             | RadioEvent::Health(_) => None,

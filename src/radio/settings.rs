@@ -1,17 +1,21 @@
 //! What the radio is told: which devices, which of their characteristics, and how long to wait for what.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use uuid::Uuid;
 
 use super::bond::Bond;
 use super::fetch::Durable;
 use super::place::Bonds;
 use super::requests::Requests;
-use crate::gatt::{Memory, Source};
+use super::true_time::TrueTime;
+use crate::gatt::{ConsentCode, Memory, Source};
 use crate::profile::Profile;
-use crate::reading::{DeviceId, DeviceTime};
+use crate::reading::{DeviceId, DeviceTime, UserIndex};
 
 /// Turns the value of a clock characteristic into a time; `None` when it says none.
 pub type ClockDecoder = fn(Uuid, &[u8]) -> Option<DeviceTime>;
@@ -55,15 +59,69 @@ pub struct RadioDevice {
     pub priority: Priority,
     /// It goes on telling values while it is connected; others are done once they have told what was measured.
     pub streams: bool,
-    /// It keeps records that are asked for after connecting.
-    pub retrieve: Option<Memory>,
-    /// While it is connected, or read by its advertisements, a value comes at least this often; `None` for a device that tells only what was measured.
+    /// What is done with it once it is subscribed to.
+    pub visit: Visits,
+    /// While it is connected, or read by its advertisements, a value comes at least this often; `None` for a device that tells
+    /// only what was measured.
     pub expect_every: Option<Duration>,
 }
 
 impl RadioDevice {
     pub const fn is_read_by_adverts(&self) -> bool {
         !self.adverts.is_empty()
+    }
+}
+
+/// What is done with a device beside listening.
+#[derive(Clone, Debug, Default)]
+pub struct Visits {
+    /// Users' slots that are opened.
+    pub consents: Consents,
+    /// It is worn for a session, whose start tells the times of its values.
+    pub session: bool,
+    /// It keeps records that are asked for.
+    pub memory: Option<Memory>,
+    /// Its clock may be set.
+    pub set_clock: Option<SetsClock>,
+}
+
+#[derive(Clone, Debug)]
+pub struct SetsClock {
+    /// The zone its clock is to show.
+    pub zone: TimeZone,
+    pub time: TrueTime,
+}
+
+/// Users of a device and the codes that open their slots, and who of them was refused: for the life of the process, because
+/// a device may lock a slot whose code is tried again and again.
+#[derive(Clone, Default)]
+pub struct Consents {
+    users: Vec<(UserIndex, ConsentCode)>,
+    refused: Arc<Mutex<BTreeSet<UserIndex>>>,
+}
+
+impl Consents {
+    pub fn new(users: Vec<(UserIndex, ConsentCode)>) -> Self {
+        Self { users, refused: Arc::default() }
+    }
+
+    pub fn to_ask(&self) -> Vec<(UserIndex, ConsentCode)> {
+        let refused = self.known();
+        self.users.iter().filter(|(user, _)| !refused.contains(user)).copied().collect()
+    }
+
+    pub fn refused(&self, user: UserIndex) {
+        self.known().insert(user);
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeSet<UserIndex>> {
+        self.refused.lock().expect("nobody panics while holding the refused")
+    }
+}
+
+impl fmt::Debug for Consents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.users.iter().map(|(user, _)| (user, "<code>"))).finish()
     }
 }
 

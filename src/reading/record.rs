@@ -360,6 +360,8 @@ pub enum Event {
     Condition { name: String, raised: bool, detail: String },
     /// Records of a stream were not made on purpose (demo, test): how many since the last such event.
     Discarded { reason: String, count: u32 },
+    /// The device's clock was moved, by bedrail or by somebody else since it was last read.
+    ClockMoved { by_s: i64, by_bedrail: bool },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -73,6 +73,13 @@ pub struct StreamKey {
     pub modality: Modality,
 }
 
+impl StreamKey {
+    /// A glucose sensor counts the minutes of its session: its numbers are of that session, and its times to the minute.
+    pub fn counts_minutes(self) -> bool {
+        self.metric == Metric::GlucoseInterstitial && self.modality == Modality::Continuous
+    }
+}
+
 /// Position in the log. The first record is 1; 0 is "before everything".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Seq(pub u64);

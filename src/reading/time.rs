@@ -6,6 +6,8 @@ use std::fmt;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+use super::StreamKey;
+
 /// Wall time, milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Timestamp(pub i64);
@@ -65,7 +67,12 @@ impl DeviceTime {
         if minutes == 0 {
             return Some(self);
         }
-        let civil = self.civil()?.checked_add(jiff::SignedDuration::from_mins(minutes)).ok()?;
+        self.plus_seconds(minutes.checked_mul(60)?)
+    }
+
+    /// The same clock that many seconds later; `None` without a full date or past what a clock can show.
+    pub fn plus_seconds(self, seconds: i64) -> Option<DeviceTime> {
+        let civil = self.civil()?.checked_add(jiff::SignedDuration::from_secs(seconds)).ok()?;
         Self::of_civil(civil)
     }
 
@@ -191,6 +198,9 @@ const BELIEVED_WITHIN_MS: i64 = 120_000;
 /// A device time has a resolution of a second, and so has the comparison of the two clocks.
 const DEVICE_CLOCK_UNCERTAINTY_MS: u32 = 2_000;
 
+/// And of a minute where a sensor counts those of its session.
+const MINUTES_UNCERTAINTY_MS: u32 = 60_000;
+
 /// All anchors of the boots the log still speaks of.
 #[derive(Clone, Debug, Default)]
 pub struct Anchors {
@@ -224,8 +234,22 @@ impl Anchors {
         Some(WallTime { at: anchor.wall.plus_ms(offset), quality: anchor.quality, uncertainty_ms: anchor.uncertainty_ms })
     }
 
-    /// When the value under `stamp` was measured; `zone` is the device's.
-    pub fn measured(&self, stamp: &Stamp, zone: &TimeZone) -> Instant {
+    /// When a value of a stream was measured; `zone` is the device's.
+    pub fn of(&self, stamp: &Stamp, stream: Option<StreamKey>, zone: &TimeZone) -> Instant {
+        let instant = self.measured(stamp, zone);
+        if !stream.is_some_and(StreamKey::counts_minutes) {
+            return instant;
+        }
+        let to_the_minute = |time: WallTime| WallTime { uncertainty_ms: time.uncertainty_ms.max(MINUTES_UNCERTAINTY_MS), ..time };
+        match instant {
+            Instant::DeviceClock(time) => Instant::DeviceClock(to_the_minute(time)),
+            Instant::DeviceZone(time) => Instant::DeviceZone(to_the_minute(time)),
+            other => other,
+        }
+    }
+
+    /// When the value under `stamp` was measured by a clock of seconds; `zone` is the device's.
+    fn measured(&self, stamp: &Stamp, zone: &TimeZone) -> Instant {
         let Some(arrival) = self.wall(stamp.boot, stamp.arrived) else { return Instant::Unknown };
         let Some(device_time) = stamp.device_time else {
             return if stamp.stored { Instant::Ambiguous(arrival) } else { Instant::Arrival(arrival) };
@@ -271,6 +295,7 @@ impl Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reading::{DeviceId, Metric, Modality};
 
     const BOOT: BootId = BootId([1; 16]);
 
@@ -322,6 +347,23 @@ mod tests {
             Stamp { device_time: Some(measured), device_clock: Some((wrong_by_years, BootMillis(60_000))), ..stamp(61_000) };
         let Instant::DeviceClock(time) = anchors.measured(&stamp, &TimeZone::UTC) else { panic!("not by the device's clock") };
         assert_eq!(time.at, at("2026-11-23T09:21:00Z"));
+    }
+
+    #[test]
+    fn a_clock_that_counts_minutes_is_not_trusted_to_the_second() {
+        let anchors = Anchors::new(vec![anchor(0, at("2026-11-23T10:00:00Z").0, ClockQuality::Ntp)]);
+        let uncertainty = |metric, modality| {
+            let stamp = Stamp {
+                device_time: Some(device(9, 0)),
+                device_clock: Some((device(10, 0), BootMillis(0))),
+                stored: true,
+                ..stamp(0)
+            };
+            let stream = StreamKey { device: DeviceId::GATEWAY, user: None, metric, site: None, modality };
+            anchors.of(&stamp, Some(stream), &TimeZone::UTC).wall().map(|wall| wall.uncertainty_ms)
+        };
+        assert_eq!(uncertainty(Metric::GlucoseInterstitial, Modality::Continuous), Some(60_000));
+        assert_eq!(uncertainty(Metric::GlucoseInterstitial, Modality::Spot), Some(2_010), "a meter has a clock");
     }
 
     #[test]

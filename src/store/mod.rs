@@ -77,6 +77,9 @@ pub struct StoreStats {
     pub wal_octets: u64,
 }
 
+/// Marks under this prefix say up to where devices have told what they stored; a store that was salvaged knows no more.
+pub const STORED_MARKS: &str = "stored.";
+
 impl Store {
     /// Opens a log that `store prepare` has made; never creates, migrates or repairs one. As long as it is open, whichever
     /// thread has it, nobody prepares the store.

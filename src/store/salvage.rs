@@ -14,7 +14,7 @@ use super::rescue::pages::{PAGE, Pages};
 use super::rescue::tree::{self, Lost, Reader, Row};
 use super::runs::Runs;
 use super::schema::{self, Database};
-use super::{StoreError, aside, db, frame, log, missing};
+use super::{STORED_MARKS, StoreError, aside, db, frame, log, missing};
 use crate::reading::{Body, Record, Seq};
 
 /// Runs of missing records a report lists; the gap records name all of them.
@@ -188,6 +188,10 @@ impl Taker<'_> {
         }
         if shape.starts_with('r') {
             columns[0] = Value::Integer(number);
+        }
+        // What is gone may still be in the devices, and is asked for again.
+        if table == "mark" && matches!(&columns[0], Value::Text(name) if name.starts_with(STORED_MARKS)) {
+            return;
         }
         if table == "frame" {
             match sound_frame(&columns) {

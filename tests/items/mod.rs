@@ -132,6 +132,7 @@ pub fn every_kind() -> Vec<Item> {
         gap(),
         item(spo2, Body::Retraction(retraction)),
         item(None, Body::Event(Event::Discarded { reason: "demo".into(), count: 3 })),
+        item(None, Body::Event(Event::ClockMoved { by_s: -3_600, by_bedrail: true })),
         Item { op: Op::Retract, ..temperature() },
     ]
 }

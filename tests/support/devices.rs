@@ -16,6 +16,12 @@ pub const TEMPERATURE: Uuid = uuid16(0x2a1c);
 pub const BLOOD_PRESSURE: Uuid = uuid16(0x2a35);
 pub const WEIGHT: Uuid = uuid16(0x2a9d);
 pub const GLUCOSE: Uuid = uuid16(0x2a18);
+pub const SENSOR: Uuid = uuid16(0x2aa7);
+pub const SENSOR_FEATURE: Uuid = uuid16(0x2aa8);
+pub const SENSOR_STATUS: Uuid = uuid16(0x2aa9);
+pub const SESSION_START: Uuid = uuid16(0x2aaa);
+pub const BODY_COMPOSITION: Uuid = uuid16(0x2a9c);
+pub const USER_CONTROL: Uuid = uuid16(0x2a9f);
 pub const GLUCOSE_CONTEXT: Uuid = uuid16(0x2a34);
 pub const RECORD_ACCESS: Uuid = uuid16(0x2a52);
 pub const SPOT_CHECK: Uuid = uuid16(0x2a5e);
@@ -38,6 +44,10 @@ pub enum Kind {
     OximeterVendor,
     Scale,
     GlucoseMeter,
+    /// A continuous glucose sensor, in a session.
+    Sensor,
+    /// A scale with body composition and users, whose slots are opened by consent.
+    BodyScale,
 }
 
 /// Where a device lets its clock be read.
@@ -86,7 +96,11 @@ pub struct Emission {
 
 impl VirtualDevice {
     pub fn new(kind: Kind, address: &str, name: &str) -> Self {
-        let clock = if matches!(kind, Kind::Cuff | Kind::OximeterSpot | Kind::Scale) { Clock::CurrentTime } else { Clock::None };
+        let clock = if matches!(kind, Kind::Cuff | Kind::OximeterSpot | Kind::Scale | Kind::BodyScale) {
+            Clock::CurrentTime
+        } else {
+            Clock::None
+        };
         let serial = address.replace(':', "");
         Self {
             kind,
@@ -118,6 +132,8 @@ impl VirtualDevice {
             Kind::OximeterContinuous | Kind::OximeterSpot | Kind::OximeterVendor => "pulse-oximeter",
             Kind::Scale => "weight-scale",
             Kind::GlucoseMeter => "glucose-meter",
+            Kind::Sensor => "glucose-sensor",
+            Kind::BodyScale => "body-composition",
         }
     }
 
@@ -131,12 +147,14 @@ impl VirtualDevice {
             Kind::OximeterVendor => NONIN,
             Kind::Scale => WEIGHT,
             Kind::GlucoseMeter => GLUCOSE,
+            Kind::Sensor => SENSOR,
+            Kind::BodyScale => BODY_COMPOSITION,
         }
     }
 
     /// It keeps what nobody took and sends it on the next subscription; the others stream.
     pub fn keeps(&self) -> bool {
-        matches!(self.kind, Kind::Thermometer | Kind::Cuff | Kind::OximeterSpot | Kind::Scale)
+        matches!(self.kind, Kind::Thermometer | Kind::Cuff | Kind::OximeterSpot | Kind::Scale | Kind::BodyScale)
     }
 
     pub fn spec(&self) -> DeviceSpec {
@@ -149,6 +167,8 @@ impl VirtualDevice {
             Kind::OximeterVendor => (NONIN_SERVICE, &["notify"]),
             Kind::Scale => (uuid16(0x181d), &["indicate"]),
             Kind::GlucoseMeter => (uuid16(0x1808), &["notify"]),
+            Kind::Sensor => (uuid16(0x181f), &["notify"]),
+            Kind::BodyScale => (uuid16(0x181b), &["indicate"]),
         };
         let encrypted = self.security != Security::Open;
         let own = CharacteristicSpec { uuid: self.characteristic(), encrypted, ..CharacteristicSpec::new(0, flags, &[]) };
@@ -171,6 +191,18 @@ impl VirtualDevice {
         if self.kind == Kind::GlucoseMeter {
             services[0].characteristics.push(CharacteristicSpec::new(0x2a34, &["notify"], &[]));
             services[0].characteristics.push(CharacteristicSpec::new(0x2a52, &["write", "indicate"], &[]));
+        }
+        if self.kind == Kind::Sensor {
+            for (short, flags) in [(0x2aa8, &["read"][..]), (0x2aa9, &["read"]), (0x2aaa, &["read", "write"])] {
+                services[0].characteristics.push(CharacteristicSpec::new(short, flags, &[]));
+            }
+            services[0].characteristics.push(CharacteristicSpec::new(0x2a52, &["write", "indicate"], &[]));
+        }
+        if self.kind == Kind::BodyScale {
+            let weight = vec![CharacteristicSpec::new(0x2a9d, &["indicate"], &[])];
+            services.push(ServiceSpec { uuid: uuid16(0x181d), characteristics: weight });
+            let users = vec![CharacteristicSpec::new(0x2a9f, &["write", "indicate"], &[])];
+            services.push(ServiceSpec { uuid: uuid16(0x181c), characteristics: users });
         }
         match self.clock {
             Clock::None => {}
@@ -224,6 +256,8 @@ impl VirtualDevice {
             Kind::OximeterVendor => nonin(n),
             Kind::Scale => weighing(n, time),
             Kind::GlucoseMeter => glucose(n, time),
+            Kind::Sensor => sensor(n),
+            Kind::BodyScale => composition(n, time, 1),
         };
         Emission { characteristic: self.characteristic(), octets, values }
     }
@@ -234,7 +268,7 @@ impl VirtualDevice {
     }
 }
 
-type Made = (Vec<u8>, Vec<(&'static str, String)>);
+pub type Made = (Vec<u8>, Vec<(&'static str, String)>);
 
 /// 2A37: contact detected; none, one or two RR intervals in 1/1024 s.
 fn heart_rate(n: i32) -> Made {
@@ -286,6 +320,23 @@ fn glucose(n: i32, time: [u8; 7]) -> Made {
     let number = u16::try_from(n).expect("it is small").to_le_bytes();
     let octets = [&[0b10][..], &number, &time, &medfloat16(milligrams, -5), &[0x12]].concat();
     (octets, vec![("glucose", milligrams.to_string())])
+}
+
+/// 2AA7: one record, `n` minutes after the start of the session.
+fn sensor(n: i32) -> Made {
+    let milligrams = 60 + n * 37 % 300;
+    let minutes = u16::try_from(n).expect("it is small").to_le_bytes();
+    let octets = [&[6, 0][..], &medfloat16(milligrams, 0), &minutes].concat();
+    (octets, vec![("glucose.interstitial", milligrams.to_string())])
+}
+
+/// 2A9C: tenths of a per cent of fat and muscle, with time and user.
+pub fn composition(n: i32, time: [u8; 7], user: u8) -> Made {
+    let (fat, muscle) = (100 + n * 7 % 300, 300 + n * 11 % 200);
+    let field = |value: i32| u16::try_from(value).expect("below 65535").to_le_bytes();
+    let octets = [&0b1_0110u16.to_le_bytes()[..], &field(fat), &time, &[user], &field(muscle)].concat();
+    let tenths = |value: i32| format!("{}.{}", value / 10, value % 10);
+    (octets, vec![("body_fat_percent", tenths(fat)), ("muscle_percent", tenths(muscle))])
 }
 
 /// Nonin's ten octets: percent, beats and hundredths of a percent, most significant octet first.

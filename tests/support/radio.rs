@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bedrail::radio::{
     Bond, Bonds, Deadlines, Durable, EVENT_QUEUE, Heard, InformationField, Pace, Priority, RadioDevice, RadioError, RadioEvent,
-    RadioHealth, RadioSettings, Requests, Sharing, run,
+    RadioHealth, RadioSettings, Requests, Sharing, Visits, run,
 };
 use bedrail::reading::{DeviceId, DeviceTime};
 use tokio::sync::mpsc;
@@ -48,7 +48,7 @@ pub fn wanted(device: &VirtualDevice) -> RadioDevice {
         bond: Bond::None,
         priority: Priority::Normal,
         streams: true,
-        retrieve: None,
+        visit: Visits::default(),
         adverts: vec![],
         expect_every: None,
     }
@@ -195,6 +195,8 @@ impl Radio {
             | RadioEvent::Bond { .. }
             | RadioEvent::Retrieved { .. }
             | RadioEvent::Told { .. }
+            | RadioEvent::Consent { .. }
+            | RadioEvent::ClockSet { .. }
             | RadioEvent::Adapter { .. } => {}
         }
     }

@@ -39,6 +39,9 @@ TIMEOUT = hci.HCI_ErrorCode.CONNECTION_TIMEOUT_ERROR
 # A link without an answer dies after this long; BlueZ asks for 0.42 s to 4 s.
 SUPERVISION = 0.5
 ADVERTISING_INTERVAL_MS = 100.0
+RECORD_ACCESS = "2A52"
+# A connection interval that a meter asks for: one record in each.
+RECORD_EVERY = 0.05
 GATEWAY_ADDRESS = "00:1A:7D:DA:71:13"
 
 
@@ -251,6 +254,9 @@ class Peripheral:
         self.link = None
         self.broken = None
         self.clocks = {}
+        self.answers = {}
+        self.memory = []
+        self.drops_after = None
         kind = hci.Address.RANDOM_DEVICE_ADDRESS if self.random else hci.Address.PUBLIC_DEVICE_ADDRESS
         identity = hci.Address(self.address, kind)
         public = hci.Address(self.address, hci.Address.PUBLIC_DEVICE_ADDRESS)
@@ -328,6 +334,38 @@ class Peripheral:
     def written(self, key, octets):
         self.note("written", uuid=key, value=octets.hex())
         self.characteristics[key][1] = octets
+        if key in self.clocks:
+            year, *rest = struct.unpack("<HBBBBB", octets[:7])
+            shown = datetime.datetime(year, *rest, tzinfo=datetime.timezone.utc)
+            self.clocks[key] = (shown - datetime.datetime.now(datetime.timezone.utc)).total_seconds()
+        asyncio.get_running_loop().create_task(self.answer(key, octets))
+
+    async def answer(self, key, octets):
+        """What it tells of itself once something is written to it."""
+        for begins, told in self.answers.get(key, []):
+            if octets.startswith(bytes.fromhex(begins)):
+                for uuid, value in told:
+                    await self.tell(uuid, bytes.fromhex(value))
+                return
+        if key == RECORD_ACCESS and octets[0] == 1:
+            await self.report(octets)
+
+    async def report(self, request):
+        """Record Access Control Point: what it stored, all of it, the last, or from a number on."""
+        records = self.memory
+        if request[1] == 6:
+            records = records[-1:]
+        elif request[1] == 3:
+            records = [record for record in records if record[0] >= struct.unpack("<H", request[3:5])[0]]
+        for told, (_, uuid, value) in enumerate(records):
+            if told == self.drops_after:
+                self.drops_after = None
+                await self.link.disconnect()
+                return
+            await asyncio.sleep(RECORD_EVERY)
+            if not await self.tell(uuid, bytes.fromhex(value)):
+                return
+        await self.tell(RECORD_ACCESS, bytes([6, 0, 1, 1 if records else 6]))
 
     def move_handles(self):
         """Other firmware, with a service more before the others."""
@@ -467,6 +505,10 @@ class World:
             device.move_handles()
         elif do == "value":
             device.characteristics[request["uuid"]][1] = bytes.fromhex(request["value"])
+        elif do == "answers":
+            device.answers[request["uuid"]] = request["answers"]
+        elif do == "memory":
+            device.memory, device.drops_after = request["records"], request["drops_after"]
         elif do == "clock":
             device.clocks[request["uuid"]] = request["offset"]
         elif do == "notify":

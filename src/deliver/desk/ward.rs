@@ -144,7 +144,7 @@ impl Desk {
 
     pub(super) fn measured(&self, anchors: &Anchors, record: &Record) -> Option<Timestamp> {
         let zone = self.settings.zones.get(&record.device).unwrap_or(&self.settings.default_zone);
-        match anchors.measured(&record.stamp, zone) {
+        match anchors.of(&record.stamp, record.stream, zone) {
             Instant::Unknown | Instant::Ambiguous(_) => None,
             instant => instant.wall().map(|wall| wall.at),
         }

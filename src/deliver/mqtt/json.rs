@@ -140,6 +140,7 @@ pub(super) enum EventJson<'a> {
     NoValue { reason: &'static str },
     Condition { name: &'a str, raised: bool, detail: &'a str },
     Discarded { reason: &'a str, count: u32 },
+    ClockMoved { by_s: i64, by_bedrail: bool },
 }
 
 impl<'a> EventJson<'a> {
@@ -148,6 +149,7 @@ impl<'a> EventJson<'a> {
             Event::NoValue(why) => EventJson::NoValue { reason: why.name() },
             Event::Condition { name, raised, detail } => EventJson::Condition { name, raised: *raised, detail },
             Event::Discarded { reason, count } => EventJson::Discarded { reason, count: *count },
+            Event::ClockMoved { by_s, by_bedrail } => EventJson::ClockMoved { by_s: *by_s, by_bedrail: *by_bedrail },
         }
     }
 }

@@ -156,7 +156,7 @@ impl<D: Destination> Route<D> {
         if let Body::Window(window) = &record.body {
             return Some(window.to);
         }
-        match self.anchors.measured(&record.stamp, self.zone(record.device)) {
+        match self.anchors.of(&record.stamp, record.stream, self.zone(record.device)) {
             Instant::Unknown => None,
             instant => instant.wall().map(|wall| wall.at),
         }

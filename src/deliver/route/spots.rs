@@ -45,6 +45,6 @@ impl<D: Destination> Route<D> {
 
     /// When it was measured, where that is known.
     fn wall_of(&self, record: &Record) -> Option<WallTime> {
-        self.anchors.measured(&record.stamp, self.zone(record.device)).wall()
+        self.anchors.of(&record.stamp, record.stream, self.zone(record.device)).wall()
     }
 }

@@ -251,7 +251,7 @@ impl<D: Destination> Route<D> {
             subject,
             gateway: self.settings.gateway.clone(),
             device: device.map(|device| device.label.clone()),
-            measured: self.anchors.measured(&record.stamp, self.zone(record.device)),
+            measured: self.anchors.of(&record.stamp, record.stream, self.zone(record.device)),
             received: self.anchors.wall(record.stamp.boot, record.stamp.arrived),
             sent: self.now(),
             choice,

@@ -15,6 +15,9 @@ use super::super::bluez::{DeviceSpec, uuid16};
 use super::super::process::wait_until;
 use super::leash::Leashed;
 
+/// The octets a write begins with, and what is told then.
+pub type Answers<'a> = (&'a [u8], &'a [(Uuid, Vec<u8>)]);
+
 pub struct Air {
     directory: TempDir,
     control: Mutex<BufReader<UnixStream>>,
@@ -105,6 +108,31 @@ impl Air {
     /// A characteristic shows the time, so many seconds ahead.
     pub fn set_clock(&self, address: &str, characteristic: Uuid, offset: i64) {
         self.ask(json!({ "do": "clock", "address": address, "uuid": short(characteristic), "offset": offset }));
+    }
+
+    /// What the device tells when something that begins so is written to a characteristic of it.
+    pub fn set_answers(&self, address: &str, characteristic: Uuid, answers: &[Answers]) {
+        let told =
+            |told: &[(Uuid, Vec<u8>)]| told.iter().map(|(uuid, octets)| json!([short(*uuid), hex(octets)])).collect::<Vec<_>>();
+        let answers: Vec<Value> = answers.iter().map(|(begins, tells)| json!([hex(begins), told(tells)])).collect();
+        self.ask(json!({ "do": "answers", "address": address, "uuid": short(characteristic), "answers": answers }));
+    }
+
+    /// What the device has stored: number and octets of each, to be asked for; it hangs up once after so many.
+    pub fn set_memory(&self, address: &str, characteristic: Uuid, records: &[(u16, Vec<u8>)], drops_after: Option<usize>) {
+        let uuid = short(characteristic);
+        let records: Vec<Value> = records.iter().map(|(n, octets)| json!([n, uuid, hex(octets)])).collect();
+        self.ask(json!({ "do": "memory", "address": address, "records": records, "drops_after": drops_after }));
+    }
+
+    /// What was written to a characteristic of the device, oldest first, as hexadecimal digits.
+    pub fn written(&self, address: &str, characteristic: Uuid) -> Vec<String> {
+        let events = self.events();
+        let events = events.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let is_it = |event: &Value| {
+            event["who"] == address && event["what"] == "written" && event["uuid"] == short(characteristic).as_str()
+        };
+        events.filter(is_it).filter_map(|event| event["value"].as_str().map(str::to_owned)).collect()
     }
 
     /// The gateway's controller is pulled out or put in.
