@@ -1,64 +1,29 @@
-//! All that is ever written to a device, by characteristic and first octets: what a profile may, and what the procedures
-//! do. Every write passes [`passes`]; what is not here is not written, whoever asks: a device that also gives therapy is told
-//! nothing but the time, a user's consent and "send your measurements", and nothing on it is ever deleted.
+//! The gate that every write to a device passes: what the procedures of the standard services write, what sets a clock, and
+//! what a profile may ([`crate::profile::WRITABLE`]). What is on none of these lists is not written, whoever asks: a device that
+//! also gives therapy is told nothing but the time, a user's consent and "send your measurements", and nothing on it is ever
+//! deleted.
 
 use uuid::Uuid;
 
 use crate::gatt::sig_uuid;
+use crate::profile;
 
-#[derive(Clone, Copy, Debug)]
-pub struct Writable {
-    pub characteristic: Uuid,
-    /// The octets must begin with one of these; empty: anything that sets a clock.
-    pub prefixes: &'static [&'static [u8]],
-    pub what: &'static str,
-}
-
-/// Sources of vendors' opcodes: the open drivers named in docs/profiles.md.
-pub const WRITABLE: &[Writable] = &[
-    Writable { characteristic: sig_uuid(0x2A08), prefixes: &[], what: "Date Time: the clock" },
-    Writable { characteristic: sig_uuid(0x2A2B), prefixes: &[], what: "Current Time: the clock" },
-    Writable {
-        characteristic: sig_uuid(0xFF01),
-        prefixes: &[&[0x9B, 0x01, 0x1C], &[0x99, 0x00], &[0x99, 0x01]],
-        what: "Contec CMS50D: start; Beurer PO60: send the first, the next ten records (never 99 7F, which deletes them)",
-    },
+/// Characteristic and first octets of what the procedures write; no profile may.
+const PROCEDURES: &[(Uuid, &[&[u8]])] = &[
+    // Record Access Control Point: report records; abort. Never 02, which deletes them.
+    (sig_uuid(0x2A52), &[&[0x01], &[0x03, 0x00]]),
+    // User Control Point: consent of a user. Never 01, 03 and 05, which register and delete.
+    (sig_uuid(0x2A9F), &[&[0x02]]),
 ];
 
-/// What the standard services' procedures write; no profile may.
-pub const PROCEDURES: &[Writable] = &[
-    Writable {
-        characteristic: sig_uuid(0x2A52),
-        prefixes: &[&[0x01], &[0x03, 0x00]],
-        what: "Record Access Control Point: report records; abort (never 02, which deletes them)",
-    },
-    Writable {
-        characteristic: sig_uuid(0x2A9F),
-        prefixes: &[&[0x02]],
-        what: "User Control Point: consent of a user (never 01, 03 and 05, which register and delete)",
-    },
-    Writable { characteristic: sig_uuid(0x2AAA), prefixes: &[], what: "CGM Session Start Time: the clock, where it has none" },
-];
+/// Date Time, Current Time, and the start of a glucose sensor's session where it has none: how many octets set them.
+const CLOCKS: &[(Uuid, &[usize])] = &[(sig_uuid(0x2A08), &[7]), (sig_uuid(0x2A2B), &[10]), (sig_uuid(0x2AAA), &[9, 11])];
 
-/// How long what sets a clock is.
-const CLOCK_OCTETS: &[(Uuid, &[usize])] = &[(sig_uuid(0x2A08), &[7]), (sig_uuid(0x2A2B), &[10]), (sig_uuid(0x2AAA), &[9, 11])];
-
-/// Whether a write may leave the gateway at all.
 pub fn passes(characteristic: Uuid, octets: &[u8]) -> bool {
-    let of = |row: &&Writable| row.characteristic == characteristic;
-    let begins = |row: &Writable| row.prefixes.iter().any(|prefix| octets.starts_with(prefix));
-    let is_clock = |(uuid, lengths): &(Uuid, &[usize])| *uuid == characteristic && lengths.contains(&octets.len());
-    WRITABLE.iter().chain(PROCEDURES).filter(of).any(begins) || CLOCK_OCTETS.iter().any(is_clock)
-}
-
-pub fn may_write(characteristic: Uuid, octets: &[u8]) -> bool {
-    let of = |row: &&Writable| row.characteristic == characteristic;
-    WRITABLE.iter().filter(of).any(|row| row.prefixes.iter().any(|prefix| octets.starts_with(prefix)))
-}
-
-/// A clock may be set where the standard has one.
-pub fn may_set_clock(characteristic: Uuid) -> bool {
-    WRITABLE.iter().any(|row| row.characteristic == characteristic && row.prefixes.is_empty())
+    let begins = |prefixes: &[&[u8]]| prefixes.iter().any(|prefix| octets.starts_with(prefix));
+    PROCEDURES.iter().any(|(uuid, prefixes)| *uuid == characteristic && begins(prefixes))
+        || CLOCKS.iter().any(|(uuid, lengths)| *uuid == characteristic && lengths.contains(&octets.len()))
+        || profile::may_write(characteristic, octets)
 }
 
 #[cfg(test)]

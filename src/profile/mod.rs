@@ -10,6 +10,7 @@ mod library;
 mod proof;
 mod step;
 mod text;
+mod writable;
 
 use uuid::Uuid;
 
@@ -18,10 +19,9 @@ pub use frame::{Frame, Source};
 pub use library::{Known, Library, SHIPPED};
 pub use proof::{Shown, Trial, Verdict};
 pub use step::{Clock, Expect, Octets, Step};
+pub use writable::{WRITABLE, Writable, may_write};
 
 use crate::gatt::{Observed, Read};
-use crate::procedure::writable;
-pub use writable::{WRITABLE, Writable};
 
 /// A checked profile: its tests passed.
 #[derive(Clone, Debug)]
