@@ -1,5 +1,5 @@
-//! What is done with a device besides listening, as state machines without I/O: `poll(now, event) -> actions`. And the one
-//! list of what may be written to any.
+//! What is done with a device besides listening, as state machines without I/O: `poll(now, event) -> actions`. And the gate
+//! that every write to one passes.
 
 mod consent;
 mod local_now;

@@ -10,6 +10,7 @@ mod library;
 mod proof;
 mod step;
 mod text;
+mod writable;
 
 use std::collections::BTreeSet;
 
@@ -20,11 +21,10 @@ pub use frame::{Frame, Source};
 pub use library::{Known, Library, SHIPPED};
 pub use proof::{Shown, Trial, Verdict};
 pub use step::{Expect, Poll, Step, What, Write};
+pub use writable::{WRITABLE, Writable, may_write};
 
 use crate::gatt::{self, Observed, Read};
-use crate::procedure::writable;
 use crate::reading::Metric;
-pub use writable::{WRITABLE, Writable};
 
 /// A checked profile: its tests passed.
 #[derive(Clone, Debug)]

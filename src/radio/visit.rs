@@ -101,7 +101,8 @@ impl Link {
                 value = tapped.recv() => match value {
                     Some((USER_CONTROL_POINT, octets)) => consent.poll(Instant::now(), ConsentEvent::Answer(&octets)),
                     Some((uuid, _)) if self.device.subscribe.contains(&uuid) => consent.poll(Instant::now(), ConsentEvent::Value),
-                    _ => vec![],
+                    Some(_) => vec![],
+                    None => break,
                 },
                 () = tokio::time::sleep_until(due.into()) => consent.poll(Instant::now(), ConsentEvent::Tick),
             };
