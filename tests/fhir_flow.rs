@@ -186,8 +186,10 @@ fn a_later_version_stands_in_place_of_the_first_and_never_beside_it() {
         );
         // The first was skipped: what comes is the first the chart sees.
         let mut rig = Rig::new(wishes(create, form));
+        rig.server.troubles = [None, None, Some(Trouble::AnswerLost)].into();
         rig.carry(vec![slot(2, 965)]);
-        assert_eq!(rig.only()["status"], "final");
+        assert_eq!(rig.only()["status"], "final", "{create:?}: a lost answer is no amendment");
+        assert_eq!(rig.server.all("Observation")[0].version, 1);
     }
 }
 

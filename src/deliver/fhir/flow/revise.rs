@@ -104,6 +104,10 @@ impl Flow {
         let (token, item) = self.lines.get(line)?.queue.front()?;
         let token = *token;
         match render(item, &self.wishes.shape, &to, Revision::Later) {
+            Ok(rendered) if is_there(existing, &rendered.observation) => {
+                self.done(line, Said::Settled(token));
+                None
+            }
             Ok(rendered) => {
                 let observation = resource::Observation { id: Some(existing.id.clone()), ..rendered.observation };
                 serde_json::to_vec(&observation).ok()
@@ -138,4 +142,14 @@ impl Flow {
             other => self.trouble(line, other, answer, 1, now),
         }
     }
+}
+
+/// Whether it was sent before and the answer lost: then it is what it is, `final` where it was the first the chart saw.
+fn is_there(existing: &Existing, observation: &resource::Observation) -> bool {
+    let there = serde_json::from_str::<serde_json::Value>(existing.resource.expose());
+    let (Ok(there), Ok(serde_json::Value::Object(ours))) = (there, serde_json::to_value(observation)) else { return false };
+    let same = |(name, value): (&String, &serde_json::Value)| {
+        matches!(name.as_str(), "id" | "meta" | "status") || there.get(name) == Some(value)
+    };
+    there["status"] != "entered-in-error" && ours.iter().all(same)
 }
