@@ -362,10 +362,8 @@ fn the_search_finds_every_notation_wherever_it_stands() {
 
 #[test]
 fn a_panic_over_a_patient_names_nobody() {
-    let said = std::panic::catch_unwind(|| {
-        let known: Result<(), Phi<String>> = Err(Phi::new(NAME.to_owned()));
-        known.expect("somebody");
-    });
+    let found = |who: &str| -> Result<(), Phi<String>> { Err(Phi::new(who.to_owned())) };
+    let said = std::panic::catch_unwind(|| found(NAME).expect("somebody"));
     let message = said.expect_err("it panics").downcast::<String>().unwrap();
     assert!(message.contains("<phi>"), "{message}");
     assert_none_in("a panic", message.as_bytes());
