@@ -18,7 +18,7 @@ use super::{
     StoreStatus, Taken, Windows, take,
 };
 use crate::monitor::machine::Process;
-use crate::profile::Profile;
+use crate::profile::{Assembly, Profile, Source};
 use crate::radio::{BondState, BootClock, Durable, Heard, InformationField, RadioEvent};
 use crate::reading::{Anchor, Anchors, Body, ClockQuality, DeviceId, Metric, Stamp, Value};
 use crate::store::ballast::Ballast;
@@ -42,6 +42,8 @@ const MOVED_MS: i64 = 250;
 const MAX_REASONS: usize = 32;
 /// Why values beyond the radio's limit are rejected.
 const FLOOD: &str = "flood";
+/// Why what is missing packets is, as a decoder calls it.
+const BROKEN: &str = "segment_error";
 
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
@@ -93,6 +95,8 @@ pub struct Collector {
     rest: u32,
     status: CollectStatus,
     places: BTreeMap<DeviceId, usize>,
+    /// Of devices with a profile.
+    assemblies: BTreeMap<DeviceId, Assembly>,
     publish: watch::Sender<CollectStatus>,
     bell: Box<dyn Fn() + Send>,
 }
@@ -108,6 +112,8 @@ impl Collector {
     ) -> Result<Self, CollectError> {
         let anchors = store.anchors()?;
         let places = settings.devices.iter().enumerate().map(|(place, device)| (device.id, place)).collect();
+        let assembly = |device: &CollectedDevice| Some((device.id, Assembly::new(device.profile.as_deref()?)));
+        let assemblies = settings.devices.iter().filter_map(assembly).collect();
         let devices = settings.devices.iter().map(|device| DeviceStatus {
             name: device.name.clone(),
             kind: device.kind.clone(),
@@ -143,6 +149,7 @@ impl Collector {
             rest: 0,
             status,
             places,
+            assemblies,
             publish,
             bell,
         })
@@ -212,7 +219,7 @@ impl Collector {
     /// `true`: the device sends it only once, and it is committed now.
     fn take_in(&mut self, event: RadioEvent) -> bool {
         match event {
-            RadioEvent::Heard(heard) => return self.heard(&heard),
+            RadioEvent::Heard(heard) => return self.packet(heard),
             RadioEvent::Ready { device } => self.state(device, DeviceState::Connected, None),
             RadioEvent::Lost { device, reason } => self.lost(device, reason),
             RadioEvent::Bond { device, state } => self.bond(device, state),
@@ -237,6 +244,27 @@ impl Collector {
             RadioEvent::Adapter { usable, detail } => self.status.adapter = AdapterStatus { usable, detail },
         }
         false
+    }
+
+    /// What a profile reads may come in other pieces than it means.
+    fn packet(&mut self, heard: Heard) -> bool {
+        let source = Source::Characteristic(heard.characteristic);
+        let assembly = self.assemblies.get_mut(&heard.device);
+        let Some(assembled) = assembly.and_then(|assembly| assembly.push(heard.arrived, &source, &heard.octets)) else {
+            return self.heard(&heard);
+        };
+        self.broken(heard.device, usize::from(assembled.fault.is_some()));
+        let mut at_once = false;
+        for octets in assembled.frames {
+            at_once |= self.heard(&Heard { octets, ..heard.clone() });
+        }
+        at_once
+    }
+
+    /// Frames of which not all came.
+    fn broken(&mut self, device: DeviceId, frames: usize) {
+        let Some(device) = self.device(device) else { return };
+        (0..frames).for_each(|_| count(&mut device.rejected, BROKEN));
     }
 
     fn heard(&mut self, heard: &Heard) -> bool {
@@ -540,6 +568,8 @@ impl Collector {
 
     /// What is wrong with its bond says more than how the last link ended.
     fn lost(&mut self, device: DeviceId, reason: String) {
+        let broken = self.assemblies.get_mut(&device).map_or(0, Assembly::finish);
+        self.broken(device, broken);
         let Some(status) = self.device(device) else { return };
         let keeps = status.state == DeviceState::BondLost || status.bond == BondState::Refused(String::new()).name();
         if !keeps {

@@ -7,6 +7,7 @@ mod check;
 mod error;
 mod frame;
 mod library;
+mod packets;
 mod proof;
 mod step;
 mod text;
@@ -17,11 +18,13 @@ use uuid::Uuid;
 pub use error::{ProfileError, ProfileErrors};
 pub use frame::{Frame, Source};
 pub use library::{Known, Library, SHIPPED};
+pub use packets::{Assembled, Assembly};
 pub use proof::{Shown, Trial, Verdict};
 pub use step::{Expect, Poll, Step, What, Write};
 pub use writable::{WRITABLE, Writable};
 
 use crate::gatt::{Observed, Read};
+use packets::Packets;
 
 /// A checked profile: its tests passed.
 #[derive(Clone, Debug)]
@@ -39,6 +42,8 @@ pub struct Profile {
     /// In this order, before bedrail ends a connection.
     pub end: Vec<Step>,
     pub frames: Vec<Frame>,
+    /// Sources of which a packet is not simply a frame.
+    pub packets: Vec<(Source, Packets)>,
     pub trials: Vec<Trial>,
 }
 
@@ -73,7 +78,7 @@ impl Profile {
         check::profile(text, file)
     }
 
-    /// What a value says; `None` for a source the profile knows nothing of.
+    /// What a frame says; `None` for a source the profile knows nothing of.
     pub fn observe(&self, source: &Source, octets: &[u8]) -> Option<Read<Vec<Observed>>> {
         frame::observe(&self.frames, source, octets)
     }
