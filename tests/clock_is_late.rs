@@ -8,7 +8,9 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use bedrail::collect::{ClockReport, CollectSettings, CollectStatus, CollectedDevice, Collector, RetainSettings, Windows};
+use bedrail::collect::{
+    ClockReport, CollectSettings, CollectStatus, CollectedDevice, Collector, Overhearing, RetainSettings, Windows,
+};
 use bedrail::gatt::sig_uuid;
 use bedrail::radio::{BootClock, Durable, Heard, RadioEvent};
 use bedrail::reading::{Anchors, Body, BootMillis, ClockQuality, DeviceId, Record, SecurityLevel, Seq, SiteKey, Timestamp};
@@ -115,6 +117,7 @@ impl Bench {
                 longest_window: Duration::ZERO,
             },
             durable: Durable::default(),
+            overhearing: Overhearing::default(),
         };
         let windows = Windows::new(
             "gw-test".to_owned(),

@@ -10,6 +10,7 @@ pub mod devices;
 pub mod fleet;
 pub mod held;
 pub mod key;
+pub mod learn;
 pub mod patient;
 pub mod profile;
 pub mod route;
@@ -41,7 +42,7 @@ enum Command {
     Check(check::CheckArgs),
     /// Decode the octets of a characteristic to JSON
     Decode(decode::DecodeArgs),
-    /// Profiles of devices without a standard service: list, test
+    /// Profiles of devices without a standard service: list, test, learn
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
     /// Show the gateway, its devices and its routes

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::learn::{self, LearnArgs};
 use crate::config::{ConfigErrors, profiles};
 use crate::hex;
 use crate::profile::{Profile, ProfileErrors, Shown};
@@ -19,6 +20,8 @@ pub enum ProfileCommand {
     List(ListArgs),
     /// Check a profile, run its own tests and show what each reads
     Test(TestArgs),
+    /// Record what a device tells as tests of its profile
+    Learn(LearnArgs),
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -48,6 +51,10 @@ pub fn run(command: ProfileCommand) -> ExitCode {
     let code = match command {
         ProfileCommand::List(args) => list(&args, &mut out, &mut err),
         ProfileCommand::Test(args) => test(&args, &mut out, &mut err),
+        ProfileCommand::Learn(args) => {
+            drop((out, err));
+            return learn::run(&args);
+        }
     };
     ExitCode::from(code.unwrap_or(0))
 }

@@ -5,6 +5,7 @@
 
 mod clock;
 mod intake;
+mod overhear;
 mod retain;
 mod status;
 mod trouble;
@@ -13,6 +14,7 @@ mod writer;
 
 pub use clock::{ClockReport, watch_clock};
 pub use intake::{Taken, take};
+pub use overhear::{Batch, Busy, MOST_S, Overheard, Overhearing};
 pub use retain::{Pass, Retain, RetainSettings};
 pub use status::{AdapterStatus, CollectStatus, DeviceState, DeviceStatus, DiskState, DiskStatus, Retrieved, StoreStatus};
 pub use trouble::{Missed, RING, Reaction, decide};

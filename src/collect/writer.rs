@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::trouble::{Missed, Reaction, Ring, Trouble, decide};
 use super::{
-    AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, Retain, RetainSettings, Retrieved,
-    StoreStatus, Taken, Windows, take,
+    AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, Overhearing, Retain, RetainSettings,
+    Retrieved, StoreStatus, Taken, Windows, take,
 };
 use crate::monitor::machine::Process;
 use crate::profile::{Assembly, Profile, Source};
@@ -60,6 +60,8 @@ pub struct CollectSettings {
     pub retain: RetainSettings,
     /// What is durable of what devices number, for whoever asks them for more.
     pub durable: Durable,
+    /// Who writes the profile of a device may ask for its octets.
+    pub overhearing: Overhearing,
 }
 
 #[derive(Clone, Debug)]
@@ -248,6 +250,7 @@ impl Collector {
 
     /// What a profile reads may come in other pieces than it means.
     fn packet(&mut self, heard: Heard) -> bool {
+        self.settings.overhearing.hear(&heard);
         let source = Source::Characteristic(heard.characteristic);
         let assembly = self.assemblies.get_mut(&heard.device);
         let Some(assembled) = assembly.and_then(|assembly| assembly.push(heard.arrived, &source, &heard.octets)) else {

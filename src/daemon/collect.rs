@@ -1,6 +1,7 @@
 //! Starts the collect half: radio, clock, writer, socket.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -10,7 +11,9 @@ use super::passkeys::Passkeys;
 use super::tasks::Tasks;
 use super::{DaemonError, Keys, bell};
 use crate::api;
-use crate::collect::{CollectSettings, CollectStatus, CollectedDevice, Collector, Missed, RetainSettings, Windows, watch_clock};
+use crate::collect::{
+    CollectSettings, CollectStatus, CollectedDevice, Collector, Missed, Overhearing, RetainSettings, Windows, watch_clock,
+};
 use crate::config::{Bond, Priority, Settings};
 use crate::gatt;
 use crate::radio::{self, BootClock, Deadlines, Durable, Pace, RadioDevice, RadioSettings, Requests, Sharing};
@@ -39,15 +42,18 @@ pub fn start(
     let (publish, status) = watch::channel(CollectStatus::default());
     let ring = bell::ringer(gateway.runtime_dir.join(bell::NAME));
     let durable = Durable::default();
-    let collector = Collector::new(collect_settings(settings, durable.clone()), store, windows, boot, publish, ring)
-        .map_err(collect_error)?;
+    let overhearing = Overhearing::default();
+    let collect_settings = collect_settings(settings, durable.clone(), overhearing.clone());
+    let collector = Collector::new(collect_settings, store, windows, boot, publish, ring).map_err(collect_error)?;
     let collector = collector.after(missed);
 
     let path = gateway.runtime_dir.join(api::COLLECT_SOCKET);
     let listener = api::bind(&path).map_err(|source| DaemonError::Socket { path: path.clone(), source })?;
+    let devices = settings.devices.iter().map(|device| (device.name.clone(), device.id)).collect::<BTreeMap<_, _>>();
+    let learn = api::LearnState { overhearing, clock: boot, devices: Arc::new(devices) };
     let (serve_stop, radio_stop, clock_stop) = (stop.clone(), stop.clone(), stop.clone());
     tasks.spawn(async move {
-        let served = api::serve(listener, api::collect_router(status), serve_stop).await;
+        let served = api::serve(listener, api::collect_router(status).merge(api::learn_router(learn)), serve_stop).await;
         served.map_err(|source| DaemonError::Socket { path, source })
     });
 
@@ -80,7 +86,7 @@ fn collect_error(error: crate::collect::CollectError) -> DaemonError {
     }
 }
 
-fn collect_settings(settings: &Settings, durable: Durable) -> CollectSettings {
+fn collect_settings(settings: &Settings, durable: Durable, overhearing: Overhearing) -> CollectSettings {
     let device = |device: &crate::config::DeviceSettings| CollectedDevice {
         id: device.id,
         name: device.name.clone(),
@@ -95,6 +101,7 @@ fn collect_settings(settings: &Settings, durable: Durable) -> CollectSettings {
         devices: settings.devices.iter().map(device).collect(),
         retain: retain_settings(settings),
         durable,
+        overhearing,
     }
 }
 

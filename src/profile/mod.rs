@@ -4,6 +4,7 @@
 //! unless its own tests pass. What it says of a value is the same [`crate::gatt::Observed`] that a decoder gives.
 
 mod check;
+mod draft;
 mod error;
 mod frame;
 mod library;
@@ -15,10 +16,11 @@ mod writable;
 
 use uuid::Uuid;
 
+pub use draft::Draft;
 pub use error::{ProfileError, ProfileErrors};
 pub use frame::{Frame, Source};
 pub use library::{Known, Library, SHIPPED};
-pub use packets::{Assembled, Assembly};
+pub use packets::{Assembled, Assembly, MAX_FRAME};
 pub use proof::{Shown, Trial, Verdict};
 pub use step::{Expect, Poll, Step, What, Write};
 pub use writable::{WRITABLE, Writable};

@@ -83,6 +83,11 @@ impl Assembly {
         Some(Assembled { fault: late.or(assembled.fault), ..assembled })
     }
 
+    /// A frame of this source is under way.
+    pub fn is_open(&self, source: &Source) -> bool {
+        self.sources.iter().any(|(of, _, open)| of == source && open.is_some())
+    }
+
     /// The link is gone: drops what is under way, and says of how many frames.
     pub fn finish(&mut self) -> usize {
         self.sources.iter_mut().filter_map(|(.., open)| open.take()).count()

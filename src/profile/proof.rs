@@ -42,6 +42,18 @@ pub struct Shown {
 }
 
 impl Trial {
+    /// What its octets say, or the name of the error they end in.
+    pub fn said(&self, profile: &Profile) -> Result<Vec<Shown>, &'static str> {
+        let mut said = Vec::new();
+        for read in self.read(profile).into_iter().flatten() {
+            match read {
+                Ok((records, _)) => said.extend(shown(&records)),
+                Err(error) => return Err(error.name()),
+            }
+        }
+        Ok(said)
+    }
+
     pub fn run(&self, profile: &Profile) -> Verdict {
         let mut said = Vec::new();
         for read in self.read(profile) {
