@@ -101,6 +101,7 @@ impl Bench {
             kind: "heart-rate".to_owned(),
             zone: jiff::tz::TimeZone::UTC,
             profile: None,
+            fault: None,
         };
         let settings = CollectSettings {
             gateway: "gw-test".to_owned(),

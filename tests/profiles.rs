@@ -168,6 +168,49 @@ fn a_ring_that_is_asked_every_other_second_and_answers_in_two_packets_is_heard_a
     rig.stop();
 }
 
+#[test]
+fn a_profile_that_is_wrong_is_named_with_file_and_line_and_everything_else_goes_on() {
+    let right = walk_through("toml").remove(0);
+    let device = VirtualDevice::new(Kind::OximeterVendor, "00:1C:05:00:00:07", "nonin").with_config("profile = \"nonin-3230\"");
+    let mut rig = Rig::new(env!("CARGO_BIN_EXE_bedrail"), &[device], "carry = [\"readings\"]", "");
+    let directory = rig.site.path("profiles.d");
+    std::fs::create_dir(&directory).unwrap();
+    let named = |n: u8, profile: &str| {
+        format!(
+            "[[device]]\nname = \"t-{n}\"\nkind = \"thermometer\"\naddress = \"C0:26:DA:00:12:0{n}\"\nprofile = \"{profile}\"\n"
+        )
+    };
+    configure(&rig, &directory, &[named(1, "ft-20"), named(2, "ft-21")].concat());
+
+    let file = directory.join("ft-20.toml");
+    for (from, to, line, says) in [
+        ("at = 1\n", "at = 4\n", "[[frame.field]]", "it ends at octet 6 and the frame may have only 5"),
+        ("unit = \"Cel\"", "unit = \"C\"", "[[frame.field]]", "`C` is no unit of this metric; write one of \"Cel\""),
+        ("\"body_temperature\"\n", "\"temperature\"\n", "[[frame.field]]", "`temperature` is no metric bedrail knows"),
+        ("\"36.86\"", "\"36.87\"", "[[test]]", "body_temperature is \"36.86\", expected was \"36.87\""),
+        ("[match]", "[match", "[match", "mend this line"),
+    ] {
+        assert!(right.contains(from), "{from}");
+        let wrong = right.replace(from, to);
+        std::fs::write(&file, &wrong).unwrap();
+        let line = wrong.lines().position(|text| text == line).unwrap() + 1;
+        let said = rig.refused(&["check"], 2);
+        assert!(said.contains(&format!("{}:{line}: ", file.display())) && said.contains(says), "{says}: {said}");
+        assert!(said.contains("device \"t-1\": profile: the file of profile \"ft-20\" is wrong; mend it"), "{said}");
+        assert!(said.contains("device \"t-2\": profile: there is no profile \"ft-21\"; known are"), "{said}");
+    }
+
+    rig.start(Shape::OneProcess);
+    rig.wait_until_heard(SOON);
+    rig.measure(|_| true);
+    assert!(wait_until(SOON, || values(&rig, "spo2").len() == 1), "{}", rig.logs());
+    let devices = rig.ask_json(&["status"])["collect"]["devices"].clone();
+    for (at, says) in [(1, "not read: the file of profile \"ft-20\" is wrong"), (2, "not read: there is no profile \"ft-21\"")] {
+        assert!(devices[at]["detail"].as_str().unwrap().starts_with(says), "{devices:#}");
+    }
+    rig.stop();
+}
+
 /// What the ring is asked through, and what it answers through.
 const RING: (&str, &str) = ("8b00ace7-eb0b-49b0-bbe9-9aee0a26e1a3", "0734594a-a8e7-4b1a-a6b1-cd5243059a57");
 
@@ -182,7 +225,7 @@ fn a_device_names_a_profile_that_is_there_and_right() {
         );
         let path = site.path().join("bedrail.toml");
         std::fs::write(&path, text).unwrap();
-        config::load(&path)
+        config::load(&path).and_then(config::Loaded::sound)
     };
     let said = |profile: &str| check(profile).map(drop).unwrap_err().to_string().replace(&site.path().display().to_string(), "");
     // Without a directory of the site's own there is what bedrail brings.
@@ -203,6 +246,8 @@ fn a_device_names_a_profile_that_is_there_and_right() {
     std::fs::write(directory.join("bad.toml"), shipped.replace("spo2 = \"98\"", "spo2 = \"89\"")).unwrap();
     let failing = said("ours");
     assert!(failing.starts_with("/profiles.d/bad.toml:") && failing.contains("spo2 is \"98\", expected was \"89\""), "{failing}");
+    // It would take the place of bedrail's own: what that reads is not what the site means.
+    assert!(said("jumper-jpd500").contains("the file of profile \"jumper-jpd500\" is wrong"));
 }
 
 #[test]

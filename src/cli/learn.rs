@@ -67,6 +67,9 @@ pub fn run(args: &LearnArgs) -> ExitCode {
 fn profile_of(loaded: &config::Loaded, name: &str) -> Result<Arc<Profile>, String> {
     let device = loaded.settings.devices.iter().find(|device| device.name == name);
     let device = device.ok_or_else(|| format!("the config has no device \"{name}\"; `bedrail devices` lists those it has"))?;
+    if let Some(fault) = &device.profile_fault {
+        return Err(format!("device \"{name}\" is not read: {fault}"));
+    }
     device
         .profile
         .clone()

@@ -73,6 +73,8 @@ pub struct CollectedDevice {
     pub zone: TimeZone,
     /// How its values are read, where no standard says it.
     pub profile: Option<Arc<Profile>>,
+    /// Why it is not read.
+    pub fault: Option<String>,
 }
 
 pub struct Collector {
@@ -121,6 +123,7 @@ impl Collector {
             kind: device.kind.clone(),
             address: device.id.to_string(),
             bond: BondState::None.name().to_owned(),
+            detail: device.fault.clone(),
             ..DeviceStatus::default()
         });
         let status = CollectStatus {

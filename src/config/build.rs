@@ -111,6 +111,7 @@ fn device(document: &Document, section: &Section, gateway: &GatewaySettings, mon
         asset: device.get("asset"),
         profile_id: device.get("profile"),
         profile: None,
+        profile_fault: None,
         expect_every: device.get("expect_every"),
         adapter: device.get("adapter"),
         priority: device.get("priority"),

@@ -131,6 +131,8 @@ pub struct DeviceSettings {
     /// How it is read, where it has no standard service, and by which file once that is read.
     pub profile_id: Option<String>,
     pub profile: Option<Arc<Profile>>,
+    /// Why it is not read: its profile is missing, wrong, or not for it.
+    pub profile_fault: Option<String>,
     /// Absent: as its kind does.
     pub expect_every: Option<Duration>,
     /// The one adapter through which it is reached; absent: any of them.

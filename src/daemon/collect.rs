@@ -93,6 +93,7 @@ fn collect_settings(settings: &Settings, durable: Durable, overhearing: Overhear
         kind: device.kind.name().to_owned(),
         zone: device.timezone.clone(),
         profile: device.profile.clone(),
+        fault: device.profile_fault.as_ref().map(|fault| format!("not read: {fault}; `bedrail check` says all that is wrong")),
     };
     CollectSettings {
         gateway: settings.gateway.id.clone(),
@@ -151,7 +152,7 @@ fn radio_settings(settings: &Settings, passkeys: &Passkeys, requests: Requests, 
     };
     RadioSettings {
         adapters: settings.radio.adapters.clone(),
-        devices: settings.devices.iter().map(device).collect(),
+        devices: settings.devices.iter().filter(|device| device.profile_fault.is_none()).map(device).collect(),
         sharing: Sharing { slots: settings.radio.connections, ..Sharing::default() },
         clock_decoder: gatt::device_clock,
         deadlines: Deadlines::default(),

@@ -136,6 +136,9 @@ pub fn run(path: &Path, halves: Halves) -> ExitCode {
 
 fn start(path: &Path, halves: Halves) -> Result<(), DaemonError> {
     let loaded: Loaded = config::load(path)?;
+    for fault in &loaded.faults {
+        tracing::error!("{fault}");
+    }
     loaded.runnable()?;
     let passkeys = if halves.collects() { passkeys::read(&loaded)? } else { passkeys::Passkeys::new() };
     let settings = loaded.settings;
