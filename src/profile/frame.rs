@@ -275,7 +275,7 @@ fn sum8(body: &[u8]) -> u16 {
 fn shifted(crc: u8, step: impl Fn(u8) -> (u8, u8, u8)) -> u8 {
     (0..8).fold(crc, |crc, _| {
         let (rest, bit, polynomial) = step(crc);
-        rest ^ bit * polynomial
+        rest ^ (bit * polynomial)
     })
 }
 
