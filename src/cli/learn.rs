@@ -17,7 +17,7 @@ use crate::collect::{Batch, MOST_S, Overheard};
 use crate::config;
 use crate::daemon::{EXIT_CONFIG, EXIT_RUNTIME};
 use crate::hex;
-use crate::profile::{Draft, Profile, Source};
+use crate::profile::{Draft, Mode, Profile, Source};
 use crate::reading::BootMillis;
 
 /// Often enough that nothing has to wait for long where it is bounded.
@@ -70,10 +70,15 @@ fn profile_of(loaded: &config::Loaded, name: &str) -> Result<Arc<Profile>, Strin
     if let Some(fault) = &device.profile_fault {
         return Err(format!("device \"{name}\" is not read: {fault}"));
     }
-    device
-        .profile
-        .clone()
-        .ok_or_else(|| format!("device \"{name}\" has no profile: its octets are a standard's, and `bedrail decode` reads them"))
+    let profile = device.profile.clone().ok_or_else(|| {
+        format!("device \"{name}\" has no profile: its octets are a standard's, and `bedrail decode` reads them")
+    })?;
+    if profile.link.mode == Mode::Advert {
+        return Err(format!(
+            "device \"{name}\" is read by what it advertises, and only what is told over a connection is recorded"
+        ));
+    }
+    Ok(profile)
 }
 
 /// New, and nobody else's: octets of a patient may be in it.
