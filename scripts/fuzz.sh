@@ -34,11 +34,13 @@ FUZZ_SEEDS=corpus/vectors "$bin/decoder" >/dev/null 2>&1
 run() {
     local name=$1 seconds=$2 decoder=${3:-} what=${3:-$1}
     mkdir -p "corpus/$what" "artifacts/$what"
-    local log=$target/$what.log seeds=()
+    local log=$target/$what.log seeds=() longest=512
     [ "$name" = decoder ] && seeds=(corpus/vectors)
+    # Texts, of which the longest bedrail brings has 3 KB.
+    [ "$name" = profile ] && seeds=(../config/profiles) longest=4096
     [ -z "$decoder" ] || export FUZZ_DECODER=$decoder
     if ! "$bin/$name" "corpus/$what" "${seeds[@]}" -artifact_prefix="artifacts/$what/" \
-        -max_total_time="$seconds" -max_len=512 -timeout=10 -rss_limit_mb=2048 >"$log" 2>&1; then
+        -max_total_time="$seconds" -max_len="$longest" -timeout=10 -rss_limit_mb=2048 >"$log" 2>&1; then
         tail -n 40 "$log"
         echo "fuzz: $what FAILED; the input is in fuzz/artifacts/$what/"
         exit 1

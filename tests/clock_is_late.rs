@@ -8,7 +8,9 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use bedrail::collect::{Audit, ClockReport, CollectSettings, CollectStatus, CollectedDevice, Collector, RetainSettings, Windows};
+use bedrail::collect::{
+    Audit, ClockReport, CollectSettings, CollectStatus, CollectedDevice, Collector, Overhearing, RetainSettings, Windows,
+};
 use bedrail::gatt::sig_uuid;
 use bedrail::radio::{Bonds, BootClock, Durable, Heard, RadioEvent, TrueTime};
 use bedrail::reading::{
@@ -103,6 +105,7 @@ impl Bench {
             profile: None,
             advert: None,
             nameplate: Nameplate::default(),
+            fault: None,
         };
         let settings = CollectSettings {
             gateway: "gw-test".to_owned(),
@@ -121,6 +124,7 @@ impl Bench {
             durable: Durable::default(),
             bonds: Bonds::default(),
             time: TrueTime::default(),
+            overhearing: Overhearing::default(),
         };
         let windows = Windows::new(
             "gw-test".to_owned(),

@@ -102,6 +102,19 @@ async fn nearby(State(state): State<CollectState>) -> Response {
     }
 }
 
+/// Puts it into the audit trail, or says why it is not to be done.
+#[allow(clippy::result_large_err)]
+pub(super) async fn audited(audit: &Audit, action: Action) -> Result<(), Response> {
+    match timeout(AUDIT_LIMIT, audit.write(action)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(refused(StatusCode::CONFLICT, &error.to_string())),
+        Err(_) => {
+            let message = "the log did not take the audit row in time, so nothing was done; try again";
+            Err(refused(StatusCode::SERVICE_UNAVAILABLE, message))
+        }
+    }
+}
+
 impl CollectState {
     /// Audits it, then has the radio do it. The answer says how often the bond had changed before, by which whoever waits for
     /// what comes of it tells the new from the old.
@@ -114,13 +127,8 @@ impl CollectState {
             return refusal;
         }
         let entry = |detail: String| Action { actor: actor.clone(), action, object: name.clone(), detail };
-        match timeout(AUDIT_LIMIT, self.audit.write(entry("asked".to_owned()))).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return refused(StatusCode::CONFLICT, &error.to_string()),
-            Err(_) => {
-                let message = "the log did not take the audit row in time, so nothing was done; try again";
-                return refused(StatusCode::SERVICE_UNAVAILABLE, message);
-            }
+        if let Err(refusal) = audited(&self.audit, entry("asked".to_owned())).await {
+            return refusal;
         }
         let before = self.bond_changes(device);
         match timeout(RADIO_LIMIT, self.radio.ask(device, what)).await {

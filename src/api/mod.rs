@@ -5,11 +5,13 @@
 mod client;
 mod collect;
 mod deliver;
+mod learn;
 mod server;
 
 pub use client::{ClientError, call};
 pub use collect::{CollectState, Listed, MOST_SECONDS, router as collect_router, router_without_radio};
 pub use deliver::{DeliverState, router as deliver_router, router_without_desk};
+pub use learn::{LearnState, router as learn_router};
 pub use server::{Actor, Peer, bind, serve};
 
 /// Socket names in the runtime directory.

@@ -34,7 +34,8 @@ pub fn run(args: CheckArgs) -> ExitCode {
 
 /// Writes what `run` prints and returns its exit code.
 pub fn report(args: &CheckArgs, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
-    let loaded = config::load(&args.config).and_then(|loaded| device_secrets::check(&loaded).map(|()| loaded));
+    let sound = config::load(&args.config).and_then(config::Loaded::sound);
+    let loaded = sound.and_then(|loaded| device_secrets::check(&loaded).map(|()| loaded));
     let code = if loaded.is_ok() { 0 } else { EXIT_CONFIG };
     match loaded {
         result if args.json => writeln!(out, "{:#}", as_json(&args.config, &result, args.explain))?,

@@ -11,6 +11,7 @@ pub mod devices;
 pub mod fleet;
 pub mod held;
 pub mod key;
+pub mod learn;
 pub mod pair;
 pub mod patient;
 pub mod profile;
@@ -48,7 +49,7 @@ enum Command {
     Check(check::CheckArgs),
     /// Decode the octets of a characteristic to JSON
     Decode(decode::DecodeArgs),
-    /// Profiles of devices without a standard service: list, test
+    /// Profiles of devices without a standard service: list, test, learn
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
     /// Show the gateway, its devices and its routes

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::learn::{self, LearnArgs};
 use crate::config::{ConfigErrors, profiles};
 use crate::hex;
 use crate::profile::{Profile, ProfileErrors, Shown};
@@ -19,6 +20,8 @@ pub enum ProfileCommand {
     List(ListArgs),
     /// Check a profile, run its own tests and show what each reads
     Test(TestArgs),
+    /// Record what a device tells as tests of its profile
+    Learn(LearnArgs),
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -48,6 +51,10 @@ pub fn run(command: ProfileCommand) -> ExitCode {
     let code = match command {
         ProfileCommand::List(args) => list(&args, &mut out, &mut err),
         ProfileCommand::Test(args) => test(&args, &mut out, &mut err),
+        ProfileCommand::Learn(args) => {
+            drop((out, err));
+            return learn::run(&args);
+        }
     };
     ExitCode::from(code.unwrap_or(0))
 }
@@ -109,9 +116,9 @@ pub fn test(args: &TestArgs, out: &mut impl Write, err: &mut impl Write) -> io::
 }
 
 fn show(profile: &Profile, file: &str, json: bool, out: &mut impl Write) -> io::Result<()> {
-    let said: Vec<_> = profile.trials.iter().map(|trial| (trial, trial.run(&profile.frames).said)).collect();
+    let said: Vec<_> = profile.trials.iter().map(|trial| (trial, trial.run(profile).said)).collect();
     if json {
-        let test = |(trial, said): &(&crate::profile::Trial, Vec<Shown>)| json!({ "line": trial.line, "source": trial.source.to_string(), "octets": hex::encode(&trial.octets), "error": trial.error, "values": said });
+        let test = |(trial, said): &(&crate::profile::Trial, Vec<Shown>)| json!({ "line": trial.line, "source": trial.source.to_string(), "packets": encoded(trial), "error": trial.error, "values": said });
         let tests: Vec<_> = said.iter().map(test).collect();
         return writeln!(
             out,
@@ -121,7 +128,7 @@ fn show(profile: &Profile, file: &str, json: bool, out: &mut impl Write) -> io::
     }
     writeln!(out, "{file}: {} {}, {}: {} tests pass", profile.id, profile.version, profile.name, said.len())?;
     for (trial, said) in said {
-        writeln!(out, "\n{}  {}", trial.source, hex::encode(&trial.octets))?;
+        writeln!(out, "\n{}  {}", trial.source, encoded(trial).join(" "))?;
         match &trial.error {
             Some(error) => writeln!(out, "  refused: {error}")?,
             None if said.is_empty() => writeln!(out, "  says nothing that is kept")?,
@@ -132,4 +139,8 @@ fn show(profile: &Profile, file: &str, json: bool, out: &mut impl Write) -> io::
         }
     }
     Ok(())
+}
+
+fn encoded(trial: &crate::profile::Trial) -> Vec<String> {
+    trial.packets.iter().map(|packet| hex::encode(packet)).collect()
 }

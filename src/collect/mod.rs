@@ -12,6 +12,7 @@ mod device_clock;
 mod intake;
 mod joining;
 mod numbers;
+mod overhear;
 mod retain;
 mod status;
 mod trouble;
@@ -25,6 +26,7 @@ pub use clock::{ClockReport, watch_clock};
 pub use device_clock::{Dated, DeviceClock};
 pub use intake::{Taken, observe, take, take_records};
 pub use joining::{Joined, Joining, Whole};
+pub use overhear::{Batch, Busy, MOST_S, Overheard, Overhearing};
 pub use retain::{Pass, Retain, RetainSettings};
 pub use status::{
     AdapterStatus, CollectStatus, DeviceState, DeviceStatus, DiskState, DiskStatus, NameplateState, Retrieved, StoreStatus,

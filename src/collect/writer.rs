@@ -19,12 +19,12 @@ use super::numbers::{Numbers, numbered};
 use super::trouble::{Missed, Reaction, Ring, Trouble, decide};
 use super::{
     AdapterStatus, ClockReport, CollectStatus, DeviceState, DeviceStatus, DiskState, Joined, Joining, NameplateState, NotAudited,
-    Retain, RetainSettings, Retrieved, StoreStatus, Taken, ToAudit, Windows, observe, take_records,
+    Overhearing, Retain, RetainSettings, Retrieved, StoreStatus, Taken, ToAudit, Windows, observe, take_records,
 };
 use crate::gatt::{Observed, Warning};
 use crate::monitor::machine::Process;
 use crate::procedure::{ClockOutcome, ConsentAnswer, Outcome};
-use crate::profile::Profile;
+use crate::profile::{Assembly, Profile, Source};
 use crate::radio::{Advertised, BondState, Bonds, BootClock, Durable, Heard, InformationField, RadioEvent, TrueTime};
 use crate::reading::{
     Anchor, Anchors, Body, BootMillis, ClockQuality, DeviceId, DeviceTime, Event, Metric, Nameplate, Stamp, Timestamp, UserIndex,
@@ -53,6 +53,8 @@ const MAX_REASONS: usize = 32;
 const FLOOD: &str = "flood";
 /// Why advertisements are that came while there was no room for them.
 const MISSED: &str = "missed";
+/// Why what is missing packets is, as a decoder calls it.
+const BROKEN: &str = "segment_error";
 
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
@@ -73,6 +75,8 @@ pub struct CollectSettings {
     pub bonds: Bonds,
     /// What the time truly is, for whoever tells it to devices.
     pub time: TrueTime,
+    /// Who writes the profile of a device may ask for its octets.
+    pub overhearing: Overhearing,
 }
 
 #[derive(Clone, Debug)]
@@ -88,6 +92,8 @@ pub struct CollectedDevice {
     pub advert: Option<AdvertFormat>,
     /// What it must tell of itself; blank: anything.
     pub nameplate: Nameplate,
+    /// Why it is not read.
+    pub fault: Option<String>,
 }
 
 pub struct Collector {
@@ -119,6 +125,8 @@ pub struct Collector {
     /// What is known of the devices' clocks, by place.
     clocks: Clocks,
     numbers: Numbers,
+    /// Of devices with a profile.
+    assemblies: BTreeMap<DeviceId, Assembly>,
     publish: watch::Sender<CollectStatus>,
     bell: Box<dyn Fn() + Send>,
 }
@@ -139,11 +147,14 @@ impl Collector {
         let formats = settings.devices.iter().filter_map(|device| Some((device.id, device.advert.clone()?)));
         let adverts = Adverts::new(formats, &store.marks(adverts::MARKS)?.into_iter().collect());
         let places = settings.devices.iter().enumerate().map(|(place, device)| (device.id, place)).collect();
+        let assembly = |device: &CollectedDevice| Some((device.id, Assembly::new(device.profile.as_deref()?)));
+        let assemblies = settings.devices.iter().filter_map(assembly).collect();
         let devices = settings.devices.iter().map(|device| DeviceStatus {
             name: device.name.clone(),
             kind: device.kind.clone(),
             address: device.id.to_string(),
             bond: BondState::None.name().to_owned(),
+            detail: device.fault.clone(),
             ..DeviceStatus::default()
         });
         let status = CollectStatus {
@@ -180,6 +191,7 @@ impl Collector {
             joining,
             clocks,
             numbers,
+            assemblies,
             publish,
             bell,
         })
@@ -278,7 +290,7 @@ impl Collector {
     /// `true`: the device sends it only once, and it is committed now.
     fn take_in(&mut self, event: RadioEvent) -> bool {
         match event {
-            RadioEvent::Heard(heard) => return self.heard(&heard),
+            RadioEvent::Heard(heard) => return self.packet(heard),
             RadioEvent::Advertised(advertised) => self.advertised(&advertised),
             RadioEvent::Ready { device } => self.state(device, DeviceState::Connected, None),
             RadioEvent::Lost { device, reason } => {
@@ -317,6 +329,28 @@ impl Collector {
             RadioEvent::Adapter { usable, detail } => self.status.adapter = AdapterStatus { usable, detail },
         }
         false
+    }
+
+    /// What a profile reads may come in other pieces than it means.
+    fn packet(&mut self, heard: Heard) -> bool {
+        self.settings.overhearing.hear(&heard);
+        let source = Source::Characteristic(heard.characteristic);
+        let assembly = self.assemblies.get_mut(&heard.device);
+        let Some(assembled) = assembly.and_then(|assembly| assembly.push(heard.arrived, &source, &heard.octets)) else {
+            return self.heard(&heard);
+        };
+        self.broken(heard.device, usize::from(assembled.fault.is_some()));
+        let mut at_once = false;
+        for octets in assembled.frames {
+            at_once |= self.heard(&Heard { octets, ..heard.clone() });
+        }
+        at_once
+    }
+
+    /// Frames of which not all came.
+    fn broken(&mut self, device: DeviceId, frames: usize) {
+        let Some(device) = self.device(device) else { return };
+        (0..frames).for_each(|_| count(&mut device.rejected, BROKEN));
     }
 
     fn heard(&mut self, heard: &Heard) -> bool {
@@ -739,6 +773,8 @@ impl Collector {
 
     /// What is wrong with its bond says more than how the last link ended.
     fn lost(&mut self, device: DeviceId, reason: String) {
+        let broken = self.assemblies.get_mut(&device).map_or(0, Assembly::finish);
+        self.broken(device, broken);
         let Some(status) = self.device(device) else { return };
         let keeps = status.state == DeviceState::BondLost || status.bond == BondState::Refused(String::new()).name();
         if !keeps {

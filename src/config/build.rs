@@ -136,6 +136,7 @@ fn device(document: &Document, section: &Section, gateway: &GatewaySettings, mon
         asset: device.get("asset"),
         profile_id: device.get("profile"),
         profile: None,
+        profile_fault: None,
         advert: device.get("advert"),
         advert_key: device.get("advert_key"),
         advert_counter: device.need("advert_counter"),

@@ -48,6 +48,8 @@ pub struct Loaded {
     pub later: Vec<LaterKey>,
     /// What is right, and weaker than it looks.
     pub notes: Vec<ConfigError>,
+    /// Profiles that are wrong: what names them is not read, and everything else runs.
+    pub faults: Vec<ConfigError>,
     pub explain: Vec<Explained>,
 }
 
@@ -119,7 +121,7 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
         return fail("it is not UTF-8 text; save it as UTF-8".to_owned());
     };
     let mut loaded = parse(&text, &file, &Env::of_process())?;
-    profiles::attach(&mut loaded)?;
+    loaded.faults = profiles::attach(&mut loaded);
     Ok(loaded)
 }
 
@@ -135,10 +137,15 @@ pub fn parse(text: &str, name: &str, env: &Env) -> Result<Loaded, ConfigErrors> 
     let (settings, explain) = (build::settings(&document, env), build::explain(&document, env));
     let (mut later, notes) = (document.later, ConfigErrors::sorted(document.notes).0);
     later.sort_by_key(|key| key.line);
-    Ok(Loaded { file: document.file, settings, later, notes, explain })
+    Ok(Loaded { file: document.file, settings, later, notes, faults: Vec::new(), explain })
 }
 
 impl Loaded {
+    /// Nothing of it is wrong, profiles included.
+    pub fn sound(self) -> Result<Self, ConfigErrors> {
+        if self.faults.is_empty() { Ok(self) } else { Err(ConfigErrors(self.faults)) }
+    }
+
     /// A config that asks for work not built yet can be checked, not run.
     pub fn runnable(&self) -> Result<(), ConfigErrors> {
         if self.later.is_empty() {

@@ -1,8 +1,10 @@
 //! The profiles devices name: read from files, and whether this version can do what they ask.
 
-use std::io::Read;
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 
+use super::value::did_you_mean;
 use super::{Bond, ConfigError, ConfigErrors, DeviceSettings, Loaded, Origin};
 use crate::profile::{Library, Mode, Profile, ProfileErrors, What};
 
@@ -11,36 +13,73 @@ const MAX_FILE: u64 = 128 << 10;
 const MAX_FILES: usize = 256;
 const PATH: &str = "device[].profile";
 
-/// Bedrail's own profiles and those in `directory`, if there is one.
+/// Bedrail's own profiles and those in `directory`, if there is one; all of them right.
 pub fn library(directory: &Path) -> Result<Library, ConfigErrors> {
-    let mut library = Library::shipped().map_err(of_profile)?;
-    let fail = |message: String| ConfigErrors(vec![error(directory.display().to_string(), message)]);
+    let Read { library, errors, .. } = read(directory);
+    if errors.is_empty() { Ok(library) } else { Err(ConfigErrors(errors)) }
+}
+
+/// What there is, beside what is wrong.
+#[derive(Default)]
+struct Read {
+    library: Library,
+    errors: Vec<ConfigError>,
+    /// Ids of files that are wrong: what bedrail has under such an id is not what the site means.
+    meant: BTreeSet<String>,
+}
+
+fn read(directory: &Path) -> Read {
+    let mut read = Read::default();
+    match Library::shipped() {
+        Ok(library) => read.library = library,
+        Err(errors) => read.errors.extend(of_profile(errors).0),
+    }
+    let paths = match own_files(directory) {
+        Ok(paths) => paths,
+        Err(message) => {
+            read.errors.push(error(directory.display().to_string(), message));
+            return read;
+        }
+    };
+    for path in paths {
+        let file = path.display().to_string();
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let (id, added) = match text(&path) {
+            Ok(text) => (id(&text), read.library.add_own(&text, &file).map_err(of_profile)),
+            Err(message) => (None, Err(ConfigErrors(vec![error(file, message)]))),
+        };
+        if let Err(errors) = added {
+            read.errors.extend(errors.0);
+            read.meant.insert(id.unwrap_or(stem));
+        }
+    }
+    read
+}
+
+fn own_files(directory: &Path) -> Result<Vec<PathBuf>, String> {
     let entries = match std::fs::read_dir(directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(library),
-        Err(error) => return Err(fail(format!("it can't be read: {error}; mend its permissions, or radio.profiles"))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(format!("it can't be read: {error}; mend its permissions, or radio.profiles")),
         Ok(entries) => entries,
     };
     let mut paths = Vec::new();
     for entry in entries {
-        let path = entry.map_err(|error| fail(format!("it can't be read: {error}")))?.path();
+        let path = entry.map_err(|error| format!("it can't be read: {error}"))?.path();
         if path.extension().is_some_and(|extension| extension == "toml") {
             paths.push(path);
         }
     }
     if paths.len() > MAX_FILES {
-        return Err(fail(format!("it holds {} profiles; at most {MAX_FILES} are read", paths.len())));
+        return Err(format!("it holds {} profiles; at most {MAX_FILES} are read", paths.len()));
     }
     paths.sort();
-    let mut errors = Vec::new();
-    for path in paths {
-        let file = path.display().to_string();
-        let added = match text(&path) {
-            Ok(text) => library.add_own(&text, &file).map_err(of_profile),
-            Err(message) => Err(ConfigErrors(vec![error(file, message)])),
-        };
-        errors.extend(added.err().into_iter().flat_map(|errors| errors.0));
-    }
-    if errors.is_empty() { Ok(library) } else { Err(ConfigErrors(errors)) }
+    Ok(paths)
+}
+
+/// Of a file that may be wrong otherwise.
+fn id(text: &str) -> Option<String> {
+    let table: toml::Table = toml::from_str(text).ok()?;
+    Some(table.get("profile")?.get("id")?.as_str()?.to_owned())
 }
 
 /// The text of a profile, or why there is none.
@@ -51,34 +90,38 @@ pub fn text(path: &Path) -> Result<String, String> {
     String::from_utf8(octets).map_err(|_| "it is not UTF-8 text; save it as UTF-8".to_owned())
 }
 
-/// Gives each device its profile.
-pub(super) fn attach(loaded: &mut Loaded) -> Result<(), ConfigErrors> {
+/// Gives each device its profile, and says what is wrong.
+pub(super) fn attach(loaded: &mut Loaded) -> Vec<ConfigError> {
     if loaded.settings.devices.iter().all(|device| device.profile_id.is_none()) {
-        return Ok(());
+        return Vec::new();
     }
-    let library = library(&loaded.settings.radio.profiles)?;
-    let mut errors = Vec::new();
+    let Read { library, mut errors, meant } = read(&loaded.settings.radio.profiles);
     for device in &mut loaded.settings.devices {
-        let Some(id) = &device.profile_id else { continue };
+        let Some(id) = device.profile_id.clone() else { continue };
         let section = format!("device \"{}\"", device.name);
         let written = loaded.explain.iter().find(|value| value.path == PATH && value.section == section);
         let line = written.and_then(|value| if let Origin::File { line, .. } = &value.origin { Some(*line) } else { None });
-        let mut wrong = |message| {
-            let (file, section, key) = (loaded.file.clone(), section.clone(), "profile".to_owned());
-            errors.push(ConfigError { file, line, section, key, message });
-        };
-        match library.get(id) {
+        let fault = match library.get(&id) {
+            _ if meant.contains(&id) => Some(format!("the file of profile \"{id}\" is wrong; mend it")),
             None => {
                 let known: Vec<&str> = library.iter().map(|known| known.profile.id.as_str()).collect();
-                wrong(format!("there is no profile \"{id}\"; known are {}", known.join(", ")));
+                let hint = did_you_mean(&id, known.iter().copied());
+                Some(format!("there is no profile \"{id}\"; known are {}{hint}", known.join(", ")))
             }
             Some(known) => match unfit(&known.profile, device) {
-                Some(why) => wrong(format!("profile \"{id}\" {why}")),
-                None => device.profile = Some(known.profile.clone()),
+                Some(why) => Some(format!("profile \"{id}\" {why}")),
+                None => {
+                    device.profile = Some(known.profile.clone());
+                    None
+                }
             },
+        };
+        if let Some(message) = fault {
+            device.profile_fault = Some(message.clone());
+            errors.push(ConfigError { file: loaded.file.clone(), line, section, key: "profile".to_owned(), message });
         }
     }
-    if errors.is_empty() { Ok(()) } else { Err(ConfigErrors(errors)) }
+    errors
 }
 
 /// What this version can't do of what it asks for.

@@ -156,6 +156,8 @@ pub struct DeviceSettings {
     /// How it is read, where it has no standard service, and by which file once that is read.
     pub profile_id: Option<String>,
     pub profile: Option<Arc<Profile>>,
+    /// Why it is not read: its profile is missing, wrong, or not for it.
+    pub profile_fault: Option<String>,
     /// It is read by what it advertises, in this format.
     pub advert: Option<AdvertName>,
     pub advert_key: Option<SecretRef>,

@@ -12,8 +12,8 @@ use super::tasks::Tasks;
 use super::{DaemonError, Keys, bell};
 use crate::api;
 use crate::collect::{
-    AdvertFormat, Audit, CollectSettings, CollectStatus, CollectedDevice, Collector, Missed, Reads, RetainSettings, Windows,
-    kept_bonds, watch_clock,
+    AdvertFormat, Audit, CollectSettings, CollectStatus, CollectedDevice, Collector, Missed, Overhearing, Reads, RetainSettings,
+    Windows, kept_bonds, watch_clock,
 };
 use crate::config::{AdvertName, Bond, DeviceKind, DeviceSettings, Priority, Settings};
 use crate::gatt;
@@ -49,19 +49,29 @@ pub fn start(
     let (publish, status) = watch::channel(CollectStatus::default());
     let ring = bell::ringer(gateway.runtime_dir.join(bell::NAME));
     let (durable, bonds, time) = (Durable::default(), bonds(settings, &store)?, TrueTime::default());
-    let collected = collect_settings(settings, &keys.of_devices, durable.clone(), bonds.clone(), time.clone());
+    let overhearing = Overhearing::default();
+    let collected = CollectSettings {
+        durable: durable.clone(),
+        bonds: bonds.clone(),
+        time: time.clone(),
+        overhearing: overhearing.clone(),
+        ..collect_settings(settings, &keys.of_devices)
+    };
     let collector = Collector::new(collected, store, windows, boot, publish, ring).map_err(collect_error)?;
     let collector = collector.after(missed);
 
     let requests = Requests::default();
     let (audit, to_audit) = Audit::channel();
     let devices: BTreeMap<_, _> = settings.devices.iter().map(|device| (device.name.clone(), device.id)).collect();
-    let state = api::CollectState { status, radio: requests.clone(), devices: Arc::new(devices), audit };
+    let devices = Arc::new(devices);
+    let learn = api::LearnState { overhearing, clock: boot, devices: devices.clone(), audit: audit.clone() };
+    let state = api::CollectState { status, radio: requests.clone(), devices, audit };
     let path = gateway.runtime_dir.join(api::COLLECT_SOCKET);
     let listener = api::bind(&path).map_err(|source| DaemonError::Socket { path: path.clone(), source })?;
     let (serve_stop, radio_stop, clock_stop) = (stop.clone(), stop.clone(), stop.clone());
     tasks.spawn(async move {
-        let served = api::serve(listener, api::collect_router(state), serve_stop).await;
+        let router = api::collect_router(state).merge(api::learn_router(learn));
+        let served = api::serve(listener, router, serve_stop).await;
         served.map_err(|source| DaemonError::Socket { path, source })
     });
 
@@ -99,19 +109,15 @@ fn bonds(settings: &Settings, store: &Store) -> Result<Bonds, DaemonError> {
     Ok(Bonds::new(kept))
 }
 
-fn collect_settings(
-    settings: &Settings,
-    secrets: &DeviceSecrets,
-    durable: Durable,
-    bonds: Bonds,
-    time: TrueTime,
-) -> CollectSettings {
+/// With nothing in what the radio shares.
+fn collect_settings(settings: &Settings, secrets: &DeviceSecrets) -> CollectSettings {
     let device = |device: &DeviceSettings| CollectedDevice {
         id: device.id,
         name: device.name.clone(),
         kind: device.kind.name().to_owned(),
         zone: device.timezone.clone(),
         profile: device.profile.clone(),
+        fault: device.profile_fault.as_ref().map(|fault| format!("not read: {fault}; `bedrail check` says all that is wrong")),
         advert: advert_format(device, secrets),
         nameplate: device.nameplate.clone(),
     };
@@ -121,9 +127,10 @@ fn collect_settings(
         commit_records: settings.store.commit_records,
         devices: settings.devices.iter().map(device).collect(),
         retain: retain_settings(settings),
-        durable,
-        bonds,
-        time,
+        durable: Durable::default(),
+        bonds: Bonds::default(),
+        time: TrueTime::default(),
+        overhearing: Overhearing::default(),
     }
 }
 
@@ -212,7 +219,7 @@ fn radio_settings(
     };
     RadioSettings {
         adapters: settings.radio.adapters.clone(),
-        devices: settings.devices.iter().map(device).collect(),
+        devices: settings.devices.iter().filter(|device| device.profile_fault.is_none()).map(device).collect(),
         sharing: Sharing { slots: settings.radio.connections, ..Sharing::default() },
         clock_decoder: gatt::device_clock,
         deadlines: Deadlines::default(),

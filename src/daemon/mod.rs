@@ -137,6 +137,9 @@ pub fn run(path: &Path, halves: Halves) -> ExitCode {
 
 fn start(path: &Path, halves: Halves) -> Result<(), DaemonError> {
     let loaded: Loaded = config::load(path)?;
+    for fault in &loaded.faults {
+        tracing::error!("{fault}");
+    }
     loaded.runnable()?;
     let secrets = if halves.collects() { device_secrets::read(&loaded)? } else { DeviceSecrets::default() };
     let settings = loaded.settings;

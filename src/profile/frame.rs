@@ -79,7 +79,7 @@ pub struct Condition {
 }
 
 impl Condition {
-    fn holds(&self, octets: &[u8]) -> bool {
+    pub fn holds(&self, octets: &[u8]) -> bool {
         let Some(found) = octets.get(self.at..self.at.saturating_add(self.eq.len())) else { return false };
         found.iter().zip(&self.mask).zip(&self.eq).all(|((octet, mask), eq)| octet & mask == *eq)
     }
@@ -153,6 +153,27 @@ pub enum Kind {
     Sfloat,
     Float,
     DateTime,
+    /// An octet each, the year from 2000; what is not told is 0.
+    DateParts(Parts),
+}
+
+/// Which octet is which part of a time, in the order of [`Parts::LETTERS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    pub octets: usize,
+    pub places: [Option<usize>; 6],
+}
+
+impl Parts {
+    pub const LETTERS: &'static str = "yMdhms";
+
+    /// As Date Time (2A08) has it.
+    fn standard(self, octets: &[u8]) -> [u8; 7] {
+        let [year, month, day, hour, minute, second] =
+            self.places.map(|place| place.and_then(|place| octets.get(place)).copied().unwrap_or(0));
+        let [low, high] = (2_000 + u16::from(year)).to_le_bytes();
+        [low, high, month, day, hour, minute, second]
+    }
 }
 
 impl Kind {
@@ -162,6 +183,7 @@ impl Kind {
             Kind::Sfloat => 2,
             Kind::Float => 4,
             Kind::DateTime => 7,
+            Kind::DateParts(parts) => parts.octets,
         }
     }
 }
@@ -227,7 +249,7 @@ impl Frame {
 impl Checksum {
     pub const fn octets(self) -> usize {
         match self.kind {
-            ChecksumKind::Sum8 | ChecksumKind::Xor8 => 1,
+            ChecksumKind::Sum7 | ChecksumKind::Sum8 | ChecksumKind::Xor8 | ChecksumKind::Crc8 | ChecksumKind::Crc8Maxim => 1,
             ChecksumKind::Crc16Mcrf4xx => 2,
         }
     }
@@ -240,11 +262,30 @@ impl Checksum {
 
     fn of(self, body: &[u8]) -> u16 {
         match self.kind {
-            ChecksumKind::Sum8 => u16::from(body.iter().fold(0u8, |sum, octet| sum.wrapping_add(*octet))),
+            ChecksumKind::Sum7 => sum8(body) & 0x7F,
+            ChecksumKind::Sum8 => sum8(body),
             ChecksumKind::Xor8 => u16::from(body.iter().fold(0u8, |sum, octet| sum ^ octet)),
+            ChecksumKind::Crc8 => {
+                u16::from(body.iter().fold(0, |crc, octet| shifted(crc ^ octet, |crc| (crc << 1, crc >> 7, 0x07))))
+            }
+            ChecksumKind::Crc8Maxim => {
+                u16::from(body.iter().fold(0, |crc, octet| shifted(crc ^ octet, |crc| (crc >> 1, crc & 1, 0x8C))))
+            }
             ChecksumKind::Crc16Mcrf4xx => crc16(body),
         }
     }
+}
+
+fn sum8(body: &[u8]) -> u16 {
+    u16::from(body.iter().fold(0u8, |sum, octet| sum.wrapping_add(*octet)))
+}
+
+/// Eight steps of a checksum; each says what is left, the bit that fell out, and what that adds.
+fn shifted(crc: u8, step: impl Fn(u8) -> (u8, u8, u8)) -> u8 {
+    (0..8).fold(crc, |crc, _| {
+        let (rest, bit, polynomial) = step(crc);
+        rest ^ (bit * polynomial)
+    })
 }
 
 struct Reader<'a> {
@@ -272,7 +313,7 @@ impl Reader<'_> {
         }
         match &field.code {
             Code::Nothing => {}
-            Code::Time => self.time(octets),
+            Code::Time => self.time(field.kind, octets),
             Code::Sequence => self.observed.sequence = integer(field.kind, octets).and_then(|n| u32::try_from(n).ok()),
             Code::User => {
                 let user = integer(field.kind, octets).and_then(|n| u8::try_from(n).ok());
@@ -283,8 +324,9 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn time(&mut self, octets: &[u8]) {
-        let time: Option<DeviceTime> = read::<DateTime>(octets).ok().and_then(|(time, _)| time.time);
+    fn time(&mut self, kind: Kind, octets: &[u8]) {
+        let standard = if let Kind::DateParts(parts) = kind { parts.standard(octets).to_vec() } else { octets.to_vec() };
+        let time: Option<DeviceTime> = read::<DateTime>(&standard).ok().and_then(|(time, _)| time.time);
         if time.is_none() {
             self.warnings.push(Warning::InvalidDateTime);
         }
@@ -331,7 +373,7 @@ impl Value {
             },
             Kind::Sfloat => read::<Medfloat16>(octets).map_or(Number::NotANumber, |(float, _)| float.0),
             Kind::Float => read::<Medfloat32>(octets).map_or(Number::NotANumber, |(float, _)| float.0),
-            Kind::DateTime => Number::NotANumber,
+            Kind::DateTime | Kind::DateParts(_) => Number::NotANumber,
         };
         let Number::Finite(sent) = number else { return number };
         let scaled = self.scale.map_or(Some(sent), |scale| sent.checked_mul(scale));
@@ -361,6 +403,6 @@ fn integer(kind: Kind, octets: &[u8]) -> Option<i64> {
             let (tens, ones) = (octet >> 4, octet & 0x0F);
             (tens < 10 && ones < 10).then(|| sum * 100 + i64::from(tens) * 10 + i64::from(ones))
         }),
-        Kind::Sfloat | Kind::Float | Kind::DateTime => None,
+        Kind::Sfloat | Kind::Float | Kind::DateTime | Kind::DateParts(_) => None,
     }
 }

@@ -8,9 +8,16 @@ use super::{Profile, ProfileError, ProfileErrors};
 /// What bedrail brings, from config/profiles.
 pub const SHIPPED: &[(&str, &str)] = &[
     ("and-uc352ble.toml", include_str!("../../config/profiles/and-uc352ble.toml")),
+    ("choicemmed-c228.toml", include_str!("../../config/profiles/choicemmed-c228.toml")),
+    ("contec-cms50d.toml", include_str!("../../config/profiles/contec-cms50d.toml")),
     ("jumper-jpd500.toml", include_str!("../../config/profiles/jumper-jpd500.toml")),
+    ("masimo-mightysat.toml", include_str!("../../config/profiles/masimo-mightysat.toml")),
     ("nonin-3230.toml", include_str!("../../config/profiles/nonin-3230.toml")),
+    ("viatom-o2ring.toml", include_str!("../../config/profiles/viatom-o2ring.toml")),
+    ("viatom-pc60fw.toml", include_str!("../../config/profiles/viatom-pc60fw.toml")),
     ("xiaomi-mibcs.toml", include_str!("../../config/profiles/xiaomi-mibcs.toml")),
+    ("xiaomi-miscale.toml", include_str!("../../config/profiles/xiaomi-miscale.toml")),
+    ("yonker-ykbpa1.toml", include_str!("../../config/profiles/yonker-ykbpa1.toml")),
 ];
 
 #[derive(Clone, Debug, Default)]
@@ -78,7 +85,7 @@ mod tests {
     #[test]
     fn a_site_may_replace_what_bedrail_brings_and_nothing_twice() {
         let mut library = Library::shipped().unwrap();
-        let text = SHIPPED[1].1;
+        let text = SHIPPED.iter().find(|(file, _)| *file == "jumper-jpd500.toml").unwrap().1;
         library.add_own(text, "a.toml").unwrap();
         assert!(library.get("jumper-jpd500").unwrap().own);
         let errors = library.add_own(text, "b.toml").unwrap_err().to_string();

@@ -4,9 +4,11 @@
 //! unless its own tests pass. What it says of a value is the same [`crate::gatt::Observed`] that a decoder gives.
 
 mod check;
+mod draft;
 mod error;
 mod frame;
 mod library;
+mod packets;
 mod proof;
 mod step;
 mod text;
@@ -16,15 +18,18 @@ use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
+pub use draft::Draft;
 pub use error::{ProfileError, ProfileErrors};
 pub use frame::{Frame, Source};
 pub use library::{Known, Library, SHIPPED};
+pub use packets::{Assembled, Assembly, MAX_FRAME};
 pub use proof::{Shown, Trial, Verdict};
 pub use step::{Expect, Poll, Step, What, Write};
 pub use writable::{WRITABLE, Writable, may_write};
 
 use crate::gatt::{self, Observed, Read};
 use crate::reading::Metric;
+use packets::Packets;
 
 /// A checked profile: its tests passed.
 #[derive(Clone, Debug)]
@@ -42,6 +47,8 @@ pub struct Profile {
     /// In this order, before bedrail ends a connection.
     pub end: Vec<Step>,
     pub frames: Vec<Frame>,
+    /// Sources of which a packet is not simply a frame.
+    pub packets: Vec<(Source, Packets)>,
     pub trials: Vec<Trial>,
 }
 
@@ -98,7 +105,7 @@ impl Profile {
         check::profile(text, file)
     }
 
-    /// What a value says; `None` for a source the profile knows nothing of.
+    /// What a frame says; `None` for a source the profile knows nothing of.
     pub fn observe(&self, source: &Source, octets: &[u8]) -> Option<Read<Vec<Observed>>> {
         frame::observe(&self.frames, source, octets)
     }

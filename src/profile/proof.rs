@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use super::frame::{self, Frame, Source};
+use super::Profile;
+use super::frame::Source;
+use super::packets::{Assembled, Assembly};
 use crate::clean::{Outcome, classify};
-use crate::gatt::Observed;
-use crate::reading::{Class, OutOfRange, Value};
+use crate::gatt::{DecodeError, Observed, Read, SegmentFault};
+use crate::reading::{BootMillis, Class, OutOfRange, Value};
 
 #[derive(Clone, Debug)]
 pub struct Trial {
     /// In the file.
     pub line: usize,
     pub source: Source,
-    pub octets: Vec<u8>,
+    /// In the order in which they came.
+    pub packets: Vec<Vec<u8>>,
     /// By code; `none` for a value that is none. Everything that is said must be here.
     pub expect: Option<BTreeMap<String, String>>,
     /// The name of the error there must be.
@@ -39,21 +42,57 @@ pub struct Shown {
 }
 
 impl Trial {
-    pub fn run(&self, frames: &[Frame]) -> Verdict {
-        let read = match frame::observe(frames, &self.source, &self.octets) {
-            None => return Verdict { said: Vec::new(), outcome: Err(format!("no frame is of {}; mend `source`", self.source)) },
-            Some(read) => read,
-        };
-        let said = read.as_ref().map(|(records, _)| shown(records)).unwrap_or_default();
-        let outcome = match (read, &self.expect, &self.error) {
-            (Ok(_), Some(expect), _) => compare(&said, expect),
-            (Ok(_), None, error) => {
-                Err(format!("it can be read; expected was the error `{}`", error.as_deref().unwrap_or_default()))
+    /// What its octets say, or the name of the error they end in.
+    pub fn said(&self, profile: &Profile) -> Result<Vec<Shown>, &'static str> {
+        let mut said = Vec::new();
+        for read in self.read(profile).into_iter().flatten() {
+            match read {
+                Ok((records, _)) => said.extend(shown(&records)),
+                Err(error) => return Err(error.name()),
             }
-            (Err(error), _, Some(expected)) if error.name() == expected => Ok(()),
-            (Err(error), _, _) => Err(format!("it ends in the error `{}`: {error}", error.name())),
+        }
+        Ok(said)
+    }
+
+    pub fn run(&self, profile: &Profile) -> Verdict {
+        let mut said = Vec::new();
+        for read in self.read(profile) {
+            match read {
+                None => return Verdict { said, outcome: Err(format!("no frame is of {}; mend `source`", self.source)) },
+                Some(Ok((records, _))) => said.extend(shown(&records)),
+                Some(Err(error)) => return Verdict { said, outcome: self.refused(&error) },
+            }
+        }
+        let outcome = match (&self.expect, &self.error) {
+            (Some(expect), _) => compare(&said, expect),
+            (None, error) => Err(format!("it can be read; expected was the error `{}`", error.as_deref().unwrap_or_default())),
         };
         Verdict { said, outcome }
+    }
+
+    /// As a daemon reads it that hears nothing else of the device.
+    fn read(&self, profile: &Profile) -> Vec<Option<Read<Vec<Observed>>>> {
+        let mut assembly = Assembly::new(profile);
+        let mut reads = Vec::new();
+        for packet in &self.packets {
+            let Some(Assembled { frames, fault }) = assembly.push(BootMillis(0), &self.source, packet) else {
+                reads.push(profile.observe(&self.source, packet));
+                continue;
+            };
+            reads.extend(fault.map(|fault| Some(Err(DecodeError::Segment(fault)))));
+            reads.extend(frames.iter().map(|frame| profile.observe(&self.source, frame)));
+        }
+        if assembly.finish() > 0 {
+            reads.push(Some(Err(DecodeError::Segment(SegmentFault::NoLast))));
+        }
+        reads
+    }
+
+    fn refused(&self, error: &DecodeError) -> Result<(), String> {
+        if self.error.as_deref() == Some(error.name()) {
+            return Ok(());
+        }
+        Err(format!("it ends in the error `{}`: {error}", error.name()))
     }
 }
 

@@ -97,6 +97,63 @@ fn nothing_is_written_that_is_not_on_the_list() {
     assert!(matches!(Profile::read(&clock, "p").unwrap().init[0].what, What::Clock(_)));
 }
 
+const MIGHTYSAT: &str = include_str!("../../config/profiles/masimo-mightysat.toml");
+const RING: &str = include_str!("../../config/profiles/viatom-o2ring.toml");
+const YONKER: &str = include_str!("../../config/profiles/yonker-ykbpa1.toml");
+const MISCALE: &str = include_str!("../../config/profiles/xiaomi-miscale.toml");
+
+#[test]
+fn what_can_not_be_done_is_refused_and_never_passed_over() {
+    let answer = "timeout_s = 10 }";
+    let told = "reassemble = { begins = [{ at = 0, eq = \"77\" }], length_at = 1, add = 2 }";
+    let headed = |keys: &str| format!("reassemble = {{ {keys} }}");
+    for (profile, from, to, says) in [
+        (MIGHTYSAT, answer, "timeout_s = 21 }", "all `timeout_s` together are 21 s; they may be 20 s at most"),
+        (MIGHTYSAT, answer, "timeout_s = 0 }", "`timeout_s` must be 1 to 20"),
+        (MIGHTYSAT, "expect = { source = \"54c21002", "expect = { source = \"54c21003", "subscribe to it in a step before"),
+        (MIGHTYSAT, "expect = { source = \"54c2", "every_s = 2\nexpect = { source = \"54c2", "write the step under [[poll]]"),
+        (MIGHTYSAT, "[[init]]\nwrite", "[[end]]\nwrite", "no answer is waited for"),
+        (MIGHTYSAT, "checksum = { kind = \"crc8\", from = 2 }\n", "", "a packet that was lost would not be noticed"),
+        (MIGHTYSAT, "begins = [{ at = 0, eq = \"77\" }], ", "", "it needs `begins`"),
+        (MIGHTYSAT, told, "reassemble = { length_at = 1, first_mask = \"01\" }", "`reassemble` is { length_at = 1"),
+        (MIGHTYSAT, told, &headed("first_mask = \"01\", last_mask = \"01\""), "must be different ones"),
+        (MIGHTYSAT, told, &headed("first_mask = \"01\", last_mask = \"02\", counter_shift = 1"), "must be different ones"),
+        (MIGHTYSAT, told, &headed("first_mask = \"0101\", last_mask = \"02\""), "are one octet each"),
+        (MIGHTYSAT, "length_at = 1", "length_at = 1, length_type = \"u32le\"", "`length_type` is u8, u16le or u16be"),
+        (
+            RING,
+            "length_type = \"u16le\", add = 8 }\nchecksum",
+            "length_type = \"u16be\", add = 8 }\nchecksum",
+            "write the same `reassemble`",
+        ),
+        (RING, "every_s = 2", "every_s = 0", "a poll is `every_s` (1 to 3600)"),
+        (RING, "every_s = 2", "every_s = 2\noptional = true", "a poll is `every_s`"),
+        (RING, "every_s = 2\nwrite", "every_s = 2\nsubscribe = \"fff1\"\n[[poll]]\nevery_s = 2\nwrite", "a poll is `every_s`"),
+        (YONKER, "order = \"dMyhm\"", "order = \"dMyh\"", "`order` says what each octet is"),
+        (YONKER, "order = \"dMyhm\"", "order = \"dMyhmm\"", "`order` says what each octet is"),
+        (YONKER, "order = \"dMyhm\"", "order = \"dMyhmsx\"", "`order` says what each octet is"),
+        (YONKER, "type = \"date_time\"", "type = \"u8\"", "`order` is for a date_time"),
+        (YONKER, "hex = \"81", "segments = []\nhex = \"81", "a test has either `hex`"),
+        (MISCALE, "[[frame]]", "[[init]]\nread = \"2a19\"\n[[frame]]", "mode = \"advert\" is never connected to"),
+        (
+            MISCALE,
+            "length = 10",
+            "length = 10\nreassemble = { first_mask = \"01\", last_mask = \"02\", counter_shift = 2 }",
+            "an advertisement is one packet",
+        ),
+        (SCALE, "now = \"date_time\"", "now = \"current_time\"", "2a08 takes \"date_time\", 2a2b \"current_time\""),
+    ] {
+        assert!(profile.contains(from), "{from}");
+        let said = refused(&profile.replacen(from, to, 1));
+        assert!(said.contains(says), "{to}: {said}");
+        let told = said.lines().find(|line| line.contains(says)).unwrap();
+        assert!(
+            told.strip_prefix("p.toml:").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())),
+            "no line: {told}"
+        );
+    }
+}
+
 #[test]
 fn a_profile_that_was_never_tried_is_none() {
     let untried = OXIMETER.split("[[test]]").next().unwrap();
@@ -179,7 +236,7 @@ error = "invalid_length"
 #[test]
 fn parts_of_one_value_are_one_value_and_a_remark_is_of_all() {
     let profile = Profile::read(CUFF, "p").unwrap_or_else(|errors| panic!("{errors}"));
-    let (records, _) = profile.observe(&profile.frames[0].source, &profile.trials[1].octets).unwrap().unwrap();
+    let (records, _) = profile.observe(&profile.frames[0].source, &profile.trials[1].packets[0]).unwrap().unwrap();
     assert_eq!((records.len(), records[0].values.len(), records[0].user), (1, 1, Some(2)));
     assert_eq!(records[0].values[0].status, vec![crate::gatt::Status::Flag(crate::reading::Flag::IrregularPulse)]);
     let whole = with(CUFF, "blood_pressure.diastolic\"\ntype", "blood_pressure\"\ntype");

@@ -121,6 +121,7 @@ pub struct Frame {
     #[serde(default)]
     pub drop_if: Vec<Condition>,
     pub checksum: Option<Checksum>,
+    pub reassemble: Option<Reassemble>,
     #[serde(default)]
     pub sequential: bool,
     #[serde(default)]
@@ -142,13 +143,34 @@ pub enum Modality {
 }
 
 /// `mask` and `eq` are octets from `at` on; `bit` counts from the least significant one of the octet at `at`.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Condition {
     pub at: usize,
     pub bit: Option<u8>,
     pub mask: Option<String>,
     pub eq: Option<String>,
+}
+
+/// `length_at` with what belongs to it; or `first_mask` with what belongs to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reassemble {
+    pub begins: Vec<Condition>,
+    pub length_at: Option<usize>,
+    pub length_type: Option<String>,
+    pub add: Option<usize>,
+    pub first_mask: Option<String>,
+    pub last_mask: Option<String>,
+    pub counter_shift: Option<u8>,
+}
+
+impl Reassemble {
+    /// With nothing beside it.
+    pub fn headed(first_mask: &str, last_mask: &str, counter_shift: Option<u8>) -> Self {
+        let (first_mask, last_mask) = (Some(first_mask.to_owned()), Some(last_mask.to_owned()));
+        Self { first_mask, last_mask, counter_shift, ..Self::default() }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -162,8 +184,14 @@ pub struct Checksum {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChecksumKind {
+    /// The sum, its low seven bits alone.
+    Sum7,
     Sum8,
     Xor8,
+    /// Polynomial 07, from 0.
+    Crc8,
+    /// Polynomial 31 from the least significant bit on, from 0: of 1-Wire.
+    Crc8Maxim,
     Crc16Mcrf4xx,
 }
 
@@ -173,6 +201,8 @@ pub struct Field {
     pub code: String,
     #[serde(rename = "type")]
     pub kind: String,
+    /// Of a `date_time` that is not the standard's.
+    pub order: Option<String>,
     pub at: Option<usize>,
     pub mask: Option<u32>,
     pub shift: Option<u8>,
@@ -213,7 +243,9 @@ pub struct Bit {
 #[serde(deny_unknown_fields)]
 pub struct Test {
     pub source: String,
-    pub hex: String,
+    /// One packet, or `segments`: several.
+    pub hex: Option<String>,
+    pub segments: Option<Vec<String>>,
     pub expect: Option<BTreeMap<String, String>>,
     pub error: Option<String>,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Check;
 use super::written::MAX_OCTETS;
-use crate::profile::frame::{Code, Field, Kind, Length, Place, Value};
+use crate::profile::frame::{Code, Field, Kind, Length, Parts, Place, Value};
 use crate::profile::text;
 use crate::reading::{Component, Metric, Unit};
 use crate::words::{did_you_mean, shown};
@@ -65,7 +65,10 @@ impl Check<'_> {
             "bcd16" => Kind::Bcd { octets: 2 },
             "sfloat" => Kind::Sfloat,
             "float" => Kind::Float,
-            "date_time" => Kind::DateTime,
+            "date_time" => match &field.order {
+                None => Kind::DateTime,
+                Some(order) => Kind::DateParts(self.order(order)?),
+            },
             _ => {
                 self.wrong(format!(
                     "`{}` is no type; write u8, s8, u16le, u16be, s16le, s16be, u24…, s24…, u32…, s32…, bcd8, bcd16, sfloat, float or date_time",
@@ -75,6 +78,10 @@ impl Check<'_> {
             }
         };
         let is_integer = matches!(kind, Kind::Integer { .. });
+        if field.order.is_some() && text != "date_time" {
+            self.wrong("`order` is for a date_time");
+            return None;
+        }
         if (field.mask.is_some() || field.shift.is_some())
             && (!is_integer || field.mask.is_none() || field.shift.unwrap_or(0) > 31)
         {
@@ -84,20 +91,38 @@ impl Check<'_> {
         Some(kind)
     }
 
+    /// Each part once; a time without its seconds is one, without its day or minute it is not.
+    fn order(&mut self, order: &str) -> Option<Parts> {
+        let mut parts = Parts { octets: order.len(), places: [None; 6] };
+        let mut right = true;
+        for (at, letter) in order.chars().enumerate() {
+            let place = Parts::LETTERS.find(letter).and_then(|part| parts.places.get_mut(part));
+            right &= place.is_some_and(|place| place.replace(at).is_none());
+        }
+        if !right || parts.places[..5].contains(&None) {
+            self.wrong(
+                "`order` says what each octet is: y (from 2000), M, d, h, m, s, each once and s perhaps not, as in \"dMyhm\"",
+            );
+            return None;
+        }
+        Some(parts)
+    }
+
     fn code(&mut self, field: &text::Field, kind: Kind) -> Option<Code> {
         if !field.emit {
             return Some(Code::Nothing);
         }
+        let is_date = matches!(kind, Kind::DateTime | Kind::DateParts(_));
         let is_whole = matches!(kind, Kind::Integer { .. } | Kind::Bcd { .. });
         match field.code.as_str() {
-            "time" if kind == Kind::DateTime => Some(Code::Time),
+            "time" if is_date => Some(Code::Time),
             "sequence" if is_whole => Some(Code::Sequence),
             "user" if is_whole => Some(Code::User),
             "time" | "sequence" | "user" => {
                 self.wrong("`time` is a date_time, `sequence` and `user` are whole numbers; mend `type`");
                 None
             }
-            _ if kind == Kind::DateTime => {
+            _ if is_date => {
                 self.wrong("a date_time is the `time` of its values and no value; mend `code` or `type`");
                 None
             }

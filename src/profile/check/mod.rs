@@ -2,12 +2,12 @@
 
 mod fields;
 mod frames;
+mod packets;
 mod steps;
 mod written;
 
 use toml::Spanned;
 
-use super::frame::Frame;
 use super::proof::Trial;
 use super::{Link, Match, Mode, Profile, ProfileError, ProfileErrors, text};
 
@@ -15,6 +15,8 @@ use super::{Link, Match, Mode, Profile, ProfileError, ProfileErrors, text};
 const MAX_TEXT: usize = 64 << 10;
 const MAX_FRAMES: usize = 16;
 const MAX_TRIALS: usize = 256;
+/// Packets of one test.
+const MAX_SEGMENTS: usize = 32;
 
 pub fn profile(text: &str, file: &str) -> Result<Profile, ProfileErrors> {
     let mut check = Check { text, file, place: String::new(), line: None, errors: Vec::new() };
@@ -90,19 +92,22 @@ impl Check<'_> {
                 "mode = \"advert\" is never connected to; leave [[init]], [[poll]] and [[end]] out, or write mode = \"gatt\"",
             );
         }
-        let mut frames = Vec::new();
+        let (mut frames, mut packets) = (Vec::new(), Vec::new());
         for (index, frame) in written.frame.iter().take(MAX_FRAMES).enumerate() {
             self.at(format!("frame {}", number(index)), frame);
-            frames.extend(self.frame(number(index), frame, mode, &steps));
+            let Some(read) = self.frame(number(index), frame, mode, &steps) else { continue };
+            self.at(format!("frame {}", number(index)), frame);
+            self.packets(frame.get_ref(), &read, &mut packets);
+            frames.push(read);
         }
         let mut trials = Vec::new();
         for (index, trial) in written.test.iter().take(MAX_TRIALS).enumerate() {
             self.at(format!("test {}", number(index)), trial);
             trials.extend(self.trial(trial.get_ref(), self.line.unwrap_or(0)));
         }
-        self.trials(&trials, &frames);
+        let packets = packets.into_iter().filter_map(|(source, packets)| Some((source, packets?))).collect();
         let link = Link { mode, needs_bond: link.bond == text::Bond::Required };
-        Profile {
+        let profile = Profile {
             id: head.id,
             version: head.version,
             name: head.name,
@@ -112,8 +117,11 @@ impl Check<'_> {
             polls: steps.polls,
             end: steps.end,
             frames,
+            packets,
             trials,
-        }
+        };
+        self.trials(&profile);
+        profile
     }
 
     fn head(&mut self, head: &text::Head) {
@@ -150,22 +158,32 @@ impl Check<'_> {
 
     fn trial(&mut self, test: &text::Test, line: usize) -> Option<Trial> {
         let source = self.source(&test.source)?;
-        let octets = self.octets("hex", &test.hex)?;
+        let packets = match (&test.hex, &test.segments) {
+            (Some(hex), None) => vec![self.octets("hex", hex)?],
+            (None, Some(segments)) if (1..=MAX_SEGMENTS).contains(&segments.len()) => {
+                segments.iter().map(|hex| self.octets("segments", hex)).collect::<Option<_>>()?
+            }
+            _ => {
+                self.wrong(format!("a test has either `hex` (one packet) or `segments` (1 to {MAX_SEGMENTS} packets)"));
+                return None;
+            }
+        };
         if test.expect.is_some() == test.error.is_some() {
             self.wrong("a test has either `expect` (what is read; {} for nothing) or `error` (its name)");
             return None;
         }
-        Some(Trial { line, source, octets, expect: test.expect.clone(), error: test.error.clone() })
+        Some(Trial { line, source, packets, expect: test.expect.clone(), error: test.error.clone() })
     }
 
     /// A profile that was never tried, or fails its own tests, is no profile; a frame without a test is not known to work.
-    fn trials(&mut self, trials: &[Trial], frames: &[Frame]) {
+    fn trials(&mut self, profile: &Profile) {
+        let Profile { trials, frames, .. } = profile;
         if !self.errors.is_empty() {
             return;
         }
         for (index, trial) in trials.iter().enumerate() {
             (self.place, self.line) = (format!("test {}", index + 1), Some(trial.line));
-            if let Err(message) = trial.run(frames).outcome {
+            if let Err(message) = trial.run(profile).outcome {
                 self.wrong(message);
             }
         }

@@ -6,12 +6,12 @@ use super::Check;
 use crate::gatt;
 use crate::hex;
 use crate::profile::frame::{Condition, Source};
+use crate::profile::packets::MAX_FRAME;
 use crate::profile::text;
 use crate::reading::Decimal;
 use crate::words::shown;
 
-/// An attribute of Bluetooth is no longer (Core Specification, Vol 3, Part F, 3.2.9).
-pub(super) const MAX_OCTETS: usize = 512;
+pub(super) const MAX_OCTETS: usize = MAX_FRAME;
 
 impl Check<'_> {
     pub(super) fn uuid(&mut self, text: &str) -> Option<Uuid> {
