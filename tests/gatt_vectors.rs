@@ -187,7 +187,8 @@ fn everything_that_is_decoded_is_in_the_list_of_devices() {
     for row in ADVERTISEMENTS {
         assert!(text.contains(&format!("| {} |", row.name)), "{} is not in docs/devices.md", row.name);
     }
-    for metric in text.split("becomes").skip(1).flat_map(|table| table.split('`').skip(1).step_by(2)) {
+    let rows = |table| str::lines(table).skip(1).take_while(|line| line.starts_with('|'));
+    for metric in text.split("becomes").skip(1).flat_map(rows).flat_map(|row| row.split('`').skip(1).step_by(2)) {
         let is_name = metric.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'.'));
         let is_metric = Metric::from_name(metric).is_some() || gatt::find(metric).is_ok();
         assert!(!is_name || is_metric, "docs/devices.md names the metric {metric}");

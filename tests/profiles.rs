@@ -130,6 +130,7 @@ fn a_device_of_a_maker_without_a_standard_service_gets_from_a_file_to_the_broker
     assert_eq!(record.topic, "bedrail/gw-test/ft-20-1/body_temperature");
     assert_eq!((&record.payload["unit"], &record.payload["loinc"][0]), (&"Cel".into(), &"8310-5".into()));
     assert_eq!(rig.ask_json(&["status"])["collect"]["devices"][0]["rejected"]["crc_mismatch"], 1);
+    assert!(rig.audit_trail().contains(&("profile learn".to_owned(), "ft-20-1".to_owned())), "{:?}", rig.audit_trail());
     assert!(!rig.logs().contains("5a660e00ce"), "octets of a person are in no log");
 
     std::fs::write(&file, format!("{profile}\n{learned}")).unwrap();

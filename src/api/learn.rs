@@ -59,7 +59,10 @@ async fn begin(
             let message = format!("somebody listens to another device for another {} s; try again then", busy.seconds);
             refused(StatusCode::CONFLICT, &message)
         }
-        Ok(()) => Json(json!({})).into_response(),
+        Ok(()) => {
+            tracing::info!(device = %device, seconds, "its octets are told to who asked");
+            Json(json!({})).into_response()
+        }
     }
 }
 

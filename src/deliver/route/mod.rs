@@ -306,6 +306,7 @@ impl<D: Destination> Route<D> {
             self.receipts.iter_mut().for_each(Receipts::clear);
             self.stand.link_down(self.clock(), (self.chance)());
             self.ahead.iter_mut().for_each(VecDeque::clear);
+            self.under_way_is_attempted();
             self.write()?;
             match left {
                 Left::Stopped => return Ok(()),

@@ -78,8 +78,7 @@ impl<D: Destination> Route<D> {
             }
             RouteCommand::Replay { from, to, done } => {
                 let count = self.replay(from, to)?;
-                self.under_way = self.attempted.clone();
-                self.change.under_way = Some(self.under_way.clone());
+                self.under_way_is_attempted();
                 self.write()?;
                 let _ = done.send(count);
             }

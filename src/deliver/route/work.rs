@@ -291,6 +291,14 @@ impl<D: Destination> Route<D> {
         self.change.under_way = Some(self.under_way.clone());
     }
 
+    /// What was noted ahead and not sent is owed like any other: nobody doubts it after an orderly end.
+    pub(super) fn under_way_is_attempted(&mut self) {
+        if self.under_way != self.attempted {
+            self.under_way = self.attempted.clone();
+            self.change.under_way = Some(self.under_way.clone());
+        }
+    }
+
     pub(super) fn decide(&mut self, record: &Record, lane: Lane) -> Result<Decision, StoreError> {
         if let Body::Retraction(retraction) = &record.body {
             // It speaks of what one route sent, behind all that may still be on its way there.
