@@ -140,6 +140,47 @@ fn what_a_configured_device_advertises_arrives_once_each_and_a_strangers_never()
 }
 
 #[test]
+fn a_scale_that_a_profile_reads_is_found_by_scan_checked_and_heard_once_and_is_never_paired() {
+    let mut rig = Rig::new(env!("CARGO_BIN_EXE_bedrail"), &[], "carry = [\"readings\"]", "");
+    place(&rig.bluez, SCALE);
+    rig.start(Shape::TwoProcesses);
+    listening(&rig);
+    // Settled at 72.450 kg with 503 ohm; the device repeats it.
+    let weighed = |rig: &Rig, minute: u8| {
+        for state in [0x06, 0x26, 0x26, 0x26, 0xA6] {
+            let data = vec![0x02, state, 0xE6, 0x07, 2, 14, 16, minute, 58, 0xF7, 1, 0x9A, 0x38];
+            say(&rig.bluez, SCALE, || Data::Service(sig_uuid(0x181B), data.clone()));
+        }
+    };
+    weighed(&rig, 40);
+    let mut section = String::new();
+    let offered = wait_until(LIMIT, || {
+        let nearby = rig.ask_json(&["scan", "--seconds", "1"]);
+        let scale = nearby.as_array().and_then(|all| all.iter().find(|device| device["address"] == SCALE)).cloned();
+        section = scale.and_then(|scale| scale["section"].as_str().map(str::to_owned)).unwrap_or_default();
+        section.contains("profile = \"xiaomi-mibcs\"")
+    });
+    assert!(offered, "{section}\n{}", rig.logs());
+    rig.stop();
+
+    rig.configure(&rig.route("live", "carry = [\"readings\"]"), &section);
+    rig.ask(&["check"]);
+    rig.start(Shape::TwoProcesses);
+    listening(&rig);
+    weighed(&rig, 41);
+    weighed(&rig, 52);
+    assert_eq!(wait_for_values(&rig, "body_weight", 2), ["72.450", "72.450"]);
+    let name = section.split('"').nth(1).unwrap();
+    assert!(wait_until(LIMIT, || device(&rig, name)["duplicates"] == 4), "{:#}", device(&rig, name));
+    assert_eq!(arrived(&rig)["body_impedance"], ["503", "503"]);
+
+    let refused = rig.refused(&["pair", name], 1);
+    assert!(refused.contains("read by what it advertises and never connected to") && !refused.contains("bond ="), "{refused}");
+    assert_eq!(["Connect", "Pair"].map(|call| rig.bluez.count(SCALE, call)), [0, 0]);
+    rig.stop();
+}
+
+#[test]
 fn what_is_played_again_forged_or_in_the_clear_is_refused_and_counted_over_a_restart_too() {
     let mut rig = rig();
     let first: Vec<Vec<u8>> = (0..5u32).map(|n| sealed(THERMOMETER, KEY, 50 + n, 3_700 + i16::try_from(n).unwrap())).collect();

@@ -355,6 +355,18 @@ fn what_is_not_written_has_the_default_of_the_table_the_mode_or_the_kind() {
 }
 
 #[test]
+fn a_scanner_that_types_as_a_keyboard_is_refused_before_it_is_used() {
+    let scan = |input: &str| format!("[gateway]\nid = \"gw\"\n[scan]\ninput = \"{input}\"\n");
+    let check = |input: &str| parse(&scan(input));
+    for keyboard in ["/dev/input/event3", "/dev/input/by-id/usb-scanner-event-kbd"] {
+        let said = check(keyboard).unwrap_err().to_string();
+        assert!(said.starts_with("bedrail.toml:4: scan: input: ") && said.contains("types wristbands into"), "{said}");
+        assert!(said.contains("serial mode (USB-COM)") && said.contains("/dev/serial/by-id"), "{said}");
+    }
+    assert!(check("/dev/serial/by-id/usb-scanner-if00").is_ok() && check("/dev/inputs").is_ok());
+}
+
+#[test]
 fn a_device_that_is_read_by_what_it_advertises_is_neither_bonded_nor_of_another_kind() {
     let device = |lines: &str| {
         let text =
@@ -370,6 +382,14 @@ fn a_device_that_is_read_by_what_it_advertises_is_neither_bonded_nor_of_another_
         ("advert_counter = 1".to_owned(), "advert_counter: it is not used"),
         ("advert = \"bthome_v2\"\nadvert_counter = 1".to_owned(), "advert_counter: only what is encrypted is counted"),
         ("advert = \"bthome_v2\"\nbond = \"just-works\"".to_owned(), "bond: a device that is read by what it advertises"),
+        (
+            "advert = \"bthome_v2\"\nserial = \"501\"".to_owned(),
+            "serial: a device that is read by what it advertises is never asked",
+        ),
+        (
+            "advert = \"bthome_v2\"\nmodel = \"3230\"".to_owned(),
+            "model: a device that is read by what it advertises is never asked",
+        ),
         ("advert = \"bthome_v2\"\nprofile = \"nonin-3230\"".to_owned(), "profile: it is read by `advert` or by a profile"),
         ("advert = \"xoss_adv\"".to_owned(), "advert: xoss_adv says nothing of such a device; it is of kind \"heart-rate\""),
         (format!("advert = \"mi_body_scale_adv\"\n{KEY}"), "advert_key: this format is never encrypted"),

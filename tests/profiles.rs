@@ -238,7 +238,18 @@ fn a_device_names_a_profile_that_is_there_and_right() {
     );
     let unbonded = said("and-uc352ble");
     assert!(unbonded.contains("answers only after bonding; write bond = "), "{unbonded}");
-    assert!(said("xiaomi-mibcs").contains("reads advertisements, which this version does not do"));
+    assert!(check("xiaomi-mibcs").is_ok());
+    for (key, remedy) in [
+        ("bond = \"just-works\"", "it is never connected to; remove `bond`"),
+        ("serial = \"1\"", "it is never asked what it is; remove `serial` and `model`"),
+        ("model = \"1\"", "it is never asked what it is; remove `serial` and `model`"),
+    ] {
+        let refused = said(&format!("xiaomi-mibcs\"\n{key} #"));
+        assert!(
+            refused.contains("profile \"xiaomi-mibcs\" reads what the device advertises") && refused.contains(remedy),
+            "{refused}"
+        );
+    }
 
     std::fs::create_dir(&directory).unwrap();
     let shipped = bedrail::profile::SHIPPED.iter().find(|(file, _)| *file == "jumper-jpd500.toml").unwrap().1;

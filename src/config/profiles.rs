@@ -1,4 +1,4 @@
-//! The profiles devices name: read from files, and whether this version can do what they ask.
+//! The profiles devices name: read from files, and whether a device is configured for what its profile asks.
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
@@ -124,11 +124,6 @@ pub(super) fn attach(loaded: &mut Loaded) -> Vec<ConfigError> {
     errors
 }
 
-/// What this version can't do of what it asks for.
-pub(super) fn not_yet(profile: &Profile) -> Option<&'static str> {
-    (profile.link.mode == Mode::Advert).then_some("reads advertisements, which this version does not do")
-}
-
 /// It tells nothing before its clock was set.
 pub(super) fn must_set_clock(profile: &Profile) -> bool {
     profile.init.iter().any(|step| matches!(step.what, What::Clock(_)) && !step.optional)
@@ -136,14 +131,25 @@ pub(super) fn must_set_clock(profile: &Profile) -> bool {
 
 /// Why the device can't be read by it as it is configured.
 fn unfit(profile: &Profile, device: &DeviceSettings) -> Option<&'static str> {
-    if let Some(why) = not_yet(profile) {
-        return Some(why);
+    if profile.link.mode == Mode::Advert {
+        return unfit_for_adverts(device);
     }
     if profile.link.needs_bond && device.bond == Bond::None {
         return Some("is of a device that answers only after bonding; write bond = \"just-works\" or \"passkey\"");
     }
     if must_set_clock(profile) && !device.set_clock {
         return Some("has to set the device's clock; write set_clock = true");
+    }
+    None
+}
+
+/// As the rules have it for `advert`: nobody can pair with it or ask it anything.
+fn unfit_for_adverts(device: &DeviceSettings) -> Option<&'static str> {
+    if device.bond != Bond::None {
+        return Some("reads what the device advertises, and it is never connected to; remove `bond`");
+    }
+    if !device.nameplate.is_blank() {
+        return Some("reads what the device advertises, and it is never asked what it is; remove `serial` and `model`");
     }
     None
 }

@@ -2,8 +2,8 @@
 
 use uuid::Uuid;
 
-use super::profiles::{must_set_clock, not_yet};
-use super::settings::DeviceKind;
+use super::profiles::must_set_clock;
+use super::settings::{AdvertName, DeviceKind};
 use crate::gatt::{self, ADVERTISEMENTS, Source};
 use crate::profile::{Advertised, Library, Profile};
 use crate::radio::Nearby;
@@ -13,7 +13,7 @@ use crate::reading::Metric;
 pub struct Recognised {
     /// A kind, a profile, or the format of what it advertises.
     pub what: String,
-    /// Ready to paste; absent for one that this version can't read, or that changes its address.
+    /// Ready to paste; absent where a person has to say what it measures or what its key is, and for one that changes its address.
     pub section: Option<String>,
 }
 
@@ -23,18 +23,28 @@ pub fn recognise(device: &Nearby, library: &Library) -> Option<Recognised> {
     let advertised = Advertised { name: name.as_deref(), services, service_data, manufacturers };
     let known: Vec<&Profile> =
         library.iter().map(|known| &*known.profile).filter(|profile| profile.matches(&advertised)).collect();
-    let (profile, kind) = (known.iter().find(|profile| not_yet(profile).is_none()), kind(services));
-    if let Some((profile, kind)) = profile.and_then(|profile| Some((profile, kind_of(profile)?))) {
+    if let Some((profile, kind)) = known.iter().find_map(|profile| Some((profile, kind_of(profile)?))) {
         let bond = if profile.link.needs_bond { "bond = \"just-works\"\n" } else { "" };
         let clock = if must_set_clock(profile) { "set_clock = true\n" } else { "" };
         let further = format!("profile = \"{}\"\n{bond}{clock}", profile.id);
         return Some(Recognised { what: profile.id.clone(), section: section(device, kind.name(), &further) });
     }
-    if let Some(kind) = kind {
+    if let Some(kind) = kind(services) {
         return Some(Recognised { what: kind.to_owned(), section: section(device, kind, "") });
     }
-    let format = known.first().map(|profile| profile.id.as_str()).or_else(|| format(service_data, manufacturers));
-    format.map(|what| Recognised { what: what.to_owned(), section: None })
+    if let Some(profile) = known.first() {
+        return Some(Recognised { what: profile.id.clone(), section: None });
+    }
+    let format = format(service_data, manufacturers)?;
+    let section = only_kind(format).and_then(|kind| section(device, kind.name(), &format!("advert = \"{format}\"\n")));
+    Some(Recognised { what: format.to_owned(), section })
+}
+
+/// What a device of a format must be, where the format leaves nothing to ask a person for.
+fn only_kind(format: &str) -> Option<DeviceKind> {
+    let format = AdvertName::from_name(format)?;
+    let [kind] = format.kinds() else { return None };
+    (format.encrypted() == Some(false)).then_some(*kind)
 }
 
 /// By the first of a kind's services, the one that no other has for its first. A device that has several is what is rarer: an
@@ -85,7 +95,9 @@ fn changes_its_address(device: &Nearby) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Env, parse};
+    use crate::config::{Env, Loaded, load, parse};
+    use crate::gatt::Advertisement;
+    use crate::profile::Match;
 
     fn device(services: &[u16]) -> Nearby {
         Nearby {
@@ -117,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_with_a_profile_is_recognised_by_it_and_one_that_is_not_read_yet_has_no_section() {
+    fn a_device_with_a_profile_is_recognised_by_it() {
         let library = Library::shipped().unwrap();
         let named = |name: &str| Nearby { name: Some(name.to_owned()), ..device(&[0x181D]) };
         let scale = recognise(&named("A&D_UC-352BLE_1A2B"), &library).unwrap();
@@ -127,8 +139,55 @@ mod tests {
             "kind = \"weight-scale\"\naddress = \"C0:FF:EE:00:2A:1B\"\nprofile = \"and-uc352ble\"\nbond = \"just-works\"\n";
         assert!(section.ends_with(wanted), "{section}");
         assert_eq!(recognise(&named("Scale"), &library).unwrap().what, "weight-scale");
-        let thermometer = Nearby { service_data: vec![gatt::sig_uuid(0xFCD2)], ..device(&[]) };
-        assert_eq!(recognise(&thermometer, &library), Some(Recognised { what: "bthome_v2".to_owned(), section: None }));
+        let advertises = Nearby { service_data: vec![gatt::sig_uuid(0x181B)], ..device(&[0x181B]) };
+        let section = recognise(&advertises, &library).unwrap().section.unwrap();
+        assert!(section.ends_with("profile = \"xiaomi-mibcs\"\n"), "{section}");
+    }
+
+    /// As `bedrail check` reads it, profiles included.
+    fn is_right(section: &str) -> bool {
+        let site = tempfile::tempdir().unwrap();
+        let file = site.path().join("bedrail.toml");
+        let radio = format!("[radio]\nprofiles = {:?}\n", site.path().join("profiles.d"));
+        std::fs::write(&file, format!("[gateway]\nid = \"gw\"\n{radio}{section}")).unwrap();
+        let loaded = load(&file).and_then(Loaded::sound).unwrap_or_else(|errors| panic!("{section}: {errors}"));
+        loaded.later.is_empty() && loaded.settings.devices.len() == 1
+    }
+
+    #[test]
+    fn the_section_of_every_profile_is_a_right_config() {
+        let library = Library::shipped().unwrap();
+        for known in library.iter() {
+            for rule in &known.profile.matches {
+                let nothing = device(&[]);
+                let shown = match rule.clone() {
+                    Match::NamePrefix(name) => Nearby { name: Some(name), ..nothing },
+                    Match::Service(uuid) => Nearby { services: vec![uuid], ..nothing },
+                    Match::ServiceData(uuid) => Nearby { service_data: vec![uuid], ..nothing },
+                    Match::Manufacturer(company) => Nearby { manufacturers: vec![company], ..nothing },
+                    Match::Model(_) => continue,
+                };
+                let section = recognise(&shown, &library).unwrap().section.unwrap_or_else(|| panic!("{rule:?}"));
+                assert!(section.contains("profile = ") && is_right(&section), "{section}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_advertised_has_a_section_where_it_says_what_the_device_is_and_is_never_encrypted() {
+        let advertising = |format: &Advertisement| match format.source {
+            Source::ServiceData(uuid) => Nearby { service_data: vec![uuid], ..device(&[]) },
+            Source::Manufacturer(company) => Nearby { manufacturers: vec![company], ..device(&[]) },
+        };
+        let recognised = ADVERTISEMENTS.iter().map(|format| recognise(&advertising(format), &Library::default()).unwrap());
+        let mut offered = vec![];
+        for Recognised { what, section } in recognised {
+            if let Some(section) = section {
+                assert!(section.ends_with(&format!("advert = \"{what}\"\n")) && is_right(&section), "{section}");
+                offered.push(what);
+            }
+        }
+        assert_eq!(offered, ["xoss_adv"]);
     }
 
     #[test]

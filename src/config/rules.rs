@@ -1,6 +1,7 @@
 //! How keys fit together: what must be there, what must be unique, what must exist elsewhere in the file.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::broker::{Broker, is_host, proxy_address};
@@ -82,6 +83,11 @@ fn scan(document: &mut Document) {
         (true, false) => document.error(&scan, "patient", "a wristband alone ties nothing; write `device` as well, or remove it"),
         (false, true) => document.error(&scan, "device", "a label alone ties nothing; write `patient` as well, or remove it"),
         _ => {}
+    }
+    if document.written::<PathBuf>(&scan, "input").is_some_and(|input| input.starts_with("/dev/input")) {
+        let message = "a scanner there is a keyboard, and types wristbands into whatever console is open; set it to its serial mode (USB-COM) \
+                       and write its path under \"/dev/serial/by-id\"";
+        document.error(&scan, "input", message);
     }
 }
 
@@ -181,6 +187,12 @@ fn advert(document: &mut Document, device: &Section) {
     }
     if document.effective::<Bond>(device, "bond").is_some_and(|bond| bond != Bond::None) {
         document.error(device, "bond", "a device that is read by what it advertises is never connected to; remove it");
+    }
+    for key in ["serial", "model"] {
+        if document.has(device, key) {
+            let message = "a device that is read by what it advertises is never asked what it is; remove it";
+            document.error(device, key, message);
+        }
     }
     if let Some(kind) = document.written::<DeviceKind>(device, "kind")
         && !format.kinds().contains(&kind)

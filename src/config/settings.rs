@@ -423,7 +423,7 @@ impl AdvertName {
     pub const fn kinds(self) -> &'static [DeviceKind] {
         match self {
             AdvertName::Bthome => &[DeviceKind::Thermometer, DeviceKind::WeightScale],
-            AdvertName::MiBeacon | AdvertName::MiBodyScale => &[DeviceKind::WeightScale],
+            AdvertName::MiBeacon | AdvertName::MiBodyScale => &[DeviceKind::WeightScale, DeviceKind::BodyComposition],
             AdvertName::Xoss => &[DeviceKind::HeartRate],
         }
     }

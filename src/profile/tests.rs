@@ -134,6 +134,7 @@ fn what_can_not_be_done_is_refused_and_never_passed_over() {
         (YONKER, "order = \"dMyhm\"", "order = \"dMyhmsx\"", "`order` says what each octet is"),
         (YONKER, "type = \"date_time\"", "type = \"u8\"", "`order` is for a date_time"),
         (YONKER, "hex = \"81", "segments = []\nhex = \"81", "a test has either `hex`"),
+        (MISCALE, "mode = \"advert\"", "mode = \"advert\"\nbond = \"required\"", "bonds with nobody"),
         (MISCALE, "[[frame]]", "[[init]]\nread = \"2a19\"\n[[frame]]", "mode = \"advert\" is never connected to"),
         (
             MISCALE,

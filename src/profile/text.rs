@@ -11,7 +11,7 @@ pub struct File {
     pub profile: Spanned<Head>,
     #[serde(rename = "match")]
     pub matches: Spanned<Matches>,
-    pub link: Option<Link>,
+    pub link: Option<Spanned<Link>>,
     #[serde(default)]
     pub init: Vec<Spanned<Step>>,
     #[serde(default)]

@@ -487,6 +487,7 @@ impl Device {
     fn may_be_paired(&self) -> Result<(), RequestError> {
         let name = || self.device.name.clone();
         match self.device.bond {
+            _ if self.device.is_read_by_adverts() => Err(RequestError::NeverConnected(name())),
             Bond::None => Err(RequestError::NoBonding(name())),
             // A person may choose another adapter.
             _ if self.bond.paired && self.seen.bond_away.is_none() => Err(RequestError::Bonded(name())),

@@ -34,6 +34,8 @@ pub enum RequestError {
     NoRadio,
     #[error("device \"{0}\" has bond = \"none\"; write \"just-works\" or \"passkey\" in the config and restart bedrail")]
     NoBonding(String),
+    #[error("device \"{0}\" is read by what it advertises and never connected to; there is nothing to pair")]
+    NeverConnected(String),
     #[error("device \"{0}\" is bonded already; `bedrail forget {0}` removes the bond")]
     Bonded(String),
     #[error("device \"{0}\" has no bond that could be forgotten")]

@@ -122,6 +122,10 @@ impl Cells {
         if patient.is_none() && !identifiers.is_empty() {
             return Err(fail("patient", "there are identifiers and nobody they are of"));
         }
+        let born = identifiers.get("birth_date");
+        if born.is_some_and(|born| born.as_str().is_none_or(|text| text.parse::<jiff::civil::Date>().is_err())) {
+            return Err(fail("identifiers.birth_date", "it is not a date such as 1947-11-03"));
+        }
         let since = since.map(|text| {
             let at = text.parse::<jiff::Timestamp>();
             at.map(|at| Timestamp(at.as_millisecond()))
@@ -338,6 +342,17 @@ mod tests {
             (csv(&format!("{CANARY},p-bert,,")), "line 3, column bed: it is no [[bed]]"),
             (csv(&format!("302,{CANARY},,")), "line 3, column patient: it is no patient key"),
             (csv(&format!("302,p-bert,{CANARY},")), "line 3, column since: it is not a time"),
+            (
+                read(&format!("bed,patient,identifiers.birth_date\n302,p-bert,{CANARY}\n"), CensusFormat::Csv),
+                "line 2, column identifiers.birth_date: it is not a date",
+            ),
+            (
+                read(
+                    &format!("{{\"bed\":\"302\",\"patient\":\"p-bert\",\"identifiers\":{{\"birth_date\":[\"{CANARY}\"]}}}}"),
+                    CensusFormat::Ndjson,
+                ),
+                "line 1, column identifiers.birth_date: it is not a date",
+            ),
             (csv(&format!("302,p-bert,,,{CANARY}")), "line 3: it has another number of cells"),
             (csv(&format!("302,,,{CANARY}")), "line 3, column patient: there are identifiers and nobody"),
             (csv("302,p-anna,,"), "line 3, column patient: the patient stands in the list a second time"),

@@ -76,11 +76,8 @@ impl Check<'_> {
         if written.matches.get_ref().any.is_empty() {
             self.wrong("`any` is empty; say by what a device of this kind is recognised");
         }
-        let link = written.link.unwrap_or(text::Link { mode: text::Mode::Gatt, bond: text::Bond::Never });
-        let mode = match link.mode {
-            text::Mode::Gatt => Mode::Gatt,
-            text::Mode::Advert => Mode::Advert,
-        };
+        let link = self.link(written.link.as_ref());
+        let mode = link.mode;
         self.at_most("frames", &written.frame, MAX_FRAMES);
         self.at_most("tests", &written.test, MAX_TRIALS);
         let number = |index: usize| index + 1;
@@ -106,7 +103,6 @@ impl Check<'_> {
             trials.extend(self.trial(trial.get_ref(), self.line.unwrap_or(0)));
         }
         let packets = packets.into_iter().filter_map(|(source, packets)| Some((source, packets?))).collect();
-        let link = Link { mode, needs_bond: link.bond == text::Bond::Required };
         let profile = Profile {
             id: head.id,
             version: head.version,
@@ -122,6 +118,23 @@ impl Check<'_> {
         };
         self.trials(&profile);
         profile
+    }
+
+    fn link(&mut self, written: Option<&Spanned<text::Link>>) -> Link {
+        let Some(written) = written else { return Link { mode: Mode::Gatt, needs_bond: false } };
+        let text::Link { mode, bond } = written.get_ref();
+        let mode = match mode {
+            text::Mode::Gatt => Mode::Gatt,
+            text::Mode::Advert => Mode::Advert,
+        };
+        let needs_bond = *bond == text::Bond::Required;
+        if mode == Mode::Advert && needs_bond {
+            self.at("link", written);
+            self.wrong(
+                "mode = \"advert\" is never connected to, and bonds with nobody; leave `bond` out, or write mode = \"gatt\"",
+            );
+        }
+        Link { mode, needs_bond }
     }
 
     fn head(&mut self, head: &text::Head) {
