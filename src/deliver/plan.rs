@@ -89,6 +89,16 @@ impl Planner {
         }
     }
 
+    /// The same while the backlog up to `until` rests: what is live; in strict order only behind all of that.
+    pub fn next_live(&self, head: Seq, until: Seq) -> Option<(Lane, Seq)> {
+        let live = self.next_of(Lane::Live, head).filter(|_| self.in_flight.len() < self.window)?;
+        let is_next = match self.order {
+            Order::LiveFirst => true,
+            Order::Strict => live > until && self.lanes.backlog.is_empty(),
+        };
+        is_next.then_some((Lane::Live, live))
+    }
+
     /// How far a lane goes on without a hole from `seq`: what one read may fetch ahead.
     pub fn run_end(&self, lane: Lane, seq: Seq) -> Seq {
         self.runs(lane).iter().find(|(first, last)| *first <= seq && seq <= *last).map_or(seq, |(_, last)| last)
