@@ -8,7 +8,7 @@ use super::Route;
 use crate::config::Bind;
 use crate::deliver::{Correction, Destination, HORIZON_MS, Lane, judge};
 use crate::reading::{DeviceId, Record, Seq, Timestamp};
-use crate::store::{READ_LIMIT, StoreError};
+use crate::store::StoreError;
 use crate::ward::{HoldReason, Ward};
 
 /// The ward's last event that this route has followed.
@@ -73,6 +73,12 @@ fn widen(spans: &mut Spans, before: &Ward, after: &Ward) {
 }
 
 impl<D: Destination> Route<D> {
+    /// Looks at so few records between two turns: one that goes through a short log can be interrupted as well.
+    #[must_use]
+    pub fn with_page(self, page: usize) -> Self {
+        Self { page, ..self }
+    }
+
     /// The ward says something new: what was sent is looked at, and what is held.
     pub(super) fn ward_changed(&mut self) -> Result<(), StoreError> {
         self.ward = self.inputs.ward.borrow_and_update().clone();
@@ -194,7 +200,7 @@ impl<D: Destination> Route<D> {
 
     /// Answers whether that was all.
     fn look_at_page(&mut self, look: &mut Look) -> Result<bool, StoreError> {
-        let records = self.store.read(look.next, look.until, READ_LIMIT)?;
+        let records = self.store.read(look.next, look.until, self.page)?;
         let Some((last, _)) = records.last() else { return Ok(true) };
         let dead = self.dead_among(look.next, *last)?;
         for (seq, record) in &records {

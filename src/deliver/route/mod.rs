@@ -39,7 +39,7 @@ use crate::radio::BootClock;
 use crate::reading::{
     Anchors, Decimal, DeviceId, Metric, Nameplate, Placement, Record, RecordId, Seq, StreamKey, SubjectKey, Timestamp, Unit,
 };
-use crate::store::{EVICTIONS, RouteChange, RouteRow, Runs, Store, StoreError};
+use crate::store::{EVICTIONS, READ_LIMIT, RouteChange, RouteRow, Runs, Store, StoreError};
 use crate::ward::Ward;
 
 /// The log's head is looked at this often even if no bell rings: a datagram is only a hint.
@@ -164,6 +164,8 @@ pub struct Route<D: Destination> {
     /// The ward has changed since the last look through the log began.
     look_due: bool,
     look: Option<Look>,
+    /// Records that are looked at between two turns.
+    page: usize,
     /// Of scans, by stream and event, what each reading is to them.
     shares: BTreeMap<(StreamKey, u64), BTreeMap<RecordId, Share>>,
     change: RouteChange,
@@ -270,6 +272,7 @@ impl<D: Destination> Route<D> {
             followed,
             look_due: false,
             look: None,
+            page: READ_LIMIT,
             shares: BTreeMap::new(),
             change: RouteChange::default(),
             flying: BTreeMap::new(),
