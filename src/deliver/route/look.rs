@@ -132,7 +132,8 @@ impl<D: Destination> Route<D> {
             }
         };
         let Some(from) = spans.values().map(|(from, _)| from.0).min() else {
-            return self.has_followed(&ward);
+            self.has_followed(&ward);
+            return Ok(());
         };
         let around = ward.guards().widest_ms() + CLOCKS_MS;
         let horizon = self.now().map_or(i64::MIN, |now| now.0 - HORIZON_MS);
@@ -179,23 +180,25 @@ impl<D: Destination> Route<D> {
             return Ok(());
         }
         let ward = look.ward.clone();
-        let (count, what) = match &mut look.found {
+        let (count, what) = match &look.found {
             Found::ForAPerson(count) => (*count, "they wait for a decision"),
             Found::Few(records, _) => {
-                let records = std::mem::take(records);
+                let records = records.clone();
                 (self.take_all_back(&records)?, "they are taken back")
             }
         };
-        if count > 0 {
-            tracing::warn!(route = %self.settings.name, count, "records stand in a chart they do not belong to: {what}");
+        self.has_followed(&ward);
+        if count == 0 {
+            return Ok(());
         }
-        self.has_followed(&ward)
+        tracing::warn!(route = %self.settings.name, count, "records stand in a chart they do not belong to: {what}");
+        self.write()
     }
 
-    fn has_followed(&mut self, ward: &Ward) -> Result<(), StoreError> {
+    fn has_followed(&mut self, ward: &Ward) {
         self.look = None;
         self.followed = Some(ward.last_event());
-        self.write()
+        self.due();
     }
 
     /// Answers whether that was all.
