@@ -321,6 +321,23 @@ mod tests {
     }
 
     #[test]
+    fn while_the_backlog_rests_what_is_live_goes_and_in_strict_order_only_behind_it() {
+        let owed = || Lanes { live: [(Seq(20), OPEN)].into_iter().collect(), backlog: [(Seq(3), Seq(5))].into_iter().collect() };
+        let mut planner = Planner::new(Order::LiveFirst, 2, owed());
+        for seq in [20, 21] {
+            assert_eq!(planner.next_live(Seq(30), Seq(10)), Some((Lane::Live, Seq(seq))));
+            planner.sending(Lane::Live, Seq(seq));
+        }
+        assert_eq!(planner.next_live(Seq(30), Seq(10)), None, "the window is full");
+
+        let mut planner = Planner::new(Order::Strict, 2, owed());
+        assert_eq!(planner.next_live(Seq(30), Seq(10)), None, "3 to 5 are owed");
+        planner.gone(Seq(3), Seq(5));
+        assert_eq!(planner.next_live(Seq(30), Seq(10)), Some((Lane::Live, Seq(20))));
+        assert_eq!(planner.next_live(Seq(30), Seq(20)), None, "20 is one of those that are looked at");
+    }
+
+    #[test]
     fn what_comes_after_link_up_is_live_and_goes_before_the_backlog() {
         let mut planner = Planner::new(Order::LiveFirst, 8, lanes(1));
         planner.link_up(Seq(100));

@@ -121,10 +121,11 @@ impl<D: Destination> Route<D> {
         }
         let few = Found::Few(Vec::new(), Timestamp(i64::MAX));
         // One that is under way begins again; what it would have come to is looked at with what changed now.
-        let (spans, found) = match self.look.take() {
-            Some(Look { ward: before, mut spans, found, .. }) => {
-                widen(&mut spans, &before, &ward);
-                (spans, if matches!(found, Found::Few(..)) { few } else { found })
+        let (spans, found) = match &self.look {
+            Some(look) => {
+                let mut spans = look.spans.clone();
+                widen(&mut spans, &look.ward, &ward);
+                (spans, if let Found::ForAPerson(count) = look.found { Found::ForAPerson(count) } else { few })
             }
             None => {
                 let asked = self.store.route_mark(self.row.n, WARD_ASKS)?.is_some_and(|asked| asked > known);
@@ -140,7 +141,10 @@ impl<D: Destination> Route<D> {
         let earliest = Timestamp(from.saturating_sub(around).max(horizon));
         let is_before = |boot, arrived| self.anchors.wall(boot, arrived).is_some_and(|wall| wall.at < earliest);
         let first = self.store.first_after(is_before)?;
-        let found = if self.is_for_a_person(0, Timestamp(i64::MAX)) { Found::ForAPerson(0) } else { found };
+        let found = match found {
+            Found::Few(..) if self.is_for_a_person(0, Timestamp(i64::MAX)) => Found::ForAPerson(0),
+            found => found,
+        };
         self.look = Some(Look { ward, spans, around, earliest, first, next: first, until: self.head, found });
         Ok(())
     }

@@ -316,6 +316,10 @@ impl<D: Destination> Route<D> {
 
     /// Nothing is wrong with the link; what is to be said of when and how much goes.
     fn show_pace(&self) -> (RouteState, Option<String>) {
+        if self.is_looking() {
+            let detail = "the ward has changed: what was sent is looked through, and the backlog rests until that is done";
+            return (RouteState::Up, Some(detail.to_owned()));
+        }
         if self.schedule.limit(self.head).is_none() {
             let next = self.schedule.next(self.clock(), self.now());
             return (RouteState::Waiting, Some(format!("sends again {next} (when)")));
