@@ -27,6 +27,8 @@ use tokio::task::JoinHandle;
 
 /// A moment of a history in real milliseconds: even ones are events, odd ones readings.
 const MOMENT_MS: i64 = 100;
+/// Records a look through the log takes in between two turns: few, so that a history has time to go on meanwhile.
+const PAGE: usize = 4;
 /// Of simulated time; nothing here takes so long.
 const PATIENCE: Duration = Duration::from_secs(24 * 3_600);
 
@@ -212,7 +214,7 @@ impl World {
         let stop = tokio_util::sync::CancellationToken::new();
         let inputs = RouteInputs { ward: ward_now, bell: rings, commands: from_desk, announce: None, publish, stop };
         let double = Double(self.far.clone());
-        let route = Route::new(settings(self.retract), store, row, boot(), inputs, double).unwrap();
+        let route = Route::new(settings(self.retract), store, row, boot(), inputs, double).unwrap().with_page(PAGE);
         self.running = Some(Running { ward, bell, commands, task: tokio::spawn(route.run()), _status });
     }
 
@@ -332,6 +334,11 @@ async fn one_history(seed: u64, retract: Retract, leave_one_in: u64) -> [u64; 3]
         world.measure(&mut random, moment, readings);
         moment = (moment + 2 * (1 + random.below(2 * SPAN / 2 / count.unsigned_abs()) as i64)).min(SPAN as i64 - 1);
         world.learn(WardEvent { n, ..event });
+        // A look through the log is somewhere, or over.
+        let turns = if random.one_in(4) { random.below(20) } else { 0 };
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
         match random.below(8) {
             0 => world.kill().await,
             1 => world.settle().await,

@@ -89,6 +89,16 @@ impl Planner {
         }
     }
 
+    /// The same while the backlog up to `until` rests: what is live; in strict order only behind all of that.
+    pub fn next_live(&self, head: Seq, until: Seq) -> Option<(Lane, Seq)> {
+        let live = self.next_of(Lane::Live, head).filter(|_| self.in_flight.len() < self.window)?;
+        let is_next = match self.order {
+            Order::LiveFirst => true,
+            Order::Strict => live > until && self.lanes.backlog.is_empty(),
+        };
+        is_next.then_some((Lane::Live, live))
+    }
+
     /// How far a lane goes on without a hole from `seq`: what one read may fetch ahead.
     pub fn run_end(&self, lane: Lane, seq: Seq) -> Seq {
         self.runs(lane).iter().find(|(first, last)| *first <= seq && seq <= *last).map_or(seq, |(_, last)| last)
@@ -308,6 +318,23 @@ mod tests {
         );
         planner.acknowledged(first[0].2);
         assert_eq!(planner.next(head), Some((Lane::Live, Seq(2 * pieces + 2))), "one less, and what is live goes first again");
+    }
+
+    #[test]
+    fn while_the_backlog_rests_what_is_live_goes_and_in_strict_order_only_behind_it() {
+        let owed = || Lanes { live: [(Seq(20), OPEN)].into_iter().collect(), backlog: [(Seq(3), Seq(5))].into_iter().collect() };
+        let mut planner = Planner::new(Order::LiveFirst, 2, owed());
+        for seq in [20, 21] {
+            assert_eq!(planner.next_live(Seq(30), Seq(10)), Some((Lane::Live, Seq(seq))));
+            planner.sending(Lane::Live, Seq(seq));
+        }
+        assert_eq!(planner.next_live(Seq(30), Seq(10)), None, "the window is full");
+
+        let mut planner = Planner::new(Order::Strict, 2, owed());
+        assert_eq!(planner.next_live(Seq(30), Seq(10)), None, "3 to 5 are owed");
+        planner.gone(Seq(3), Seq(5));
+        assert_eq!(planner.next_live(Seq(30), Seq(10)), Some((Lane::Live, Seq(20))));
+        assert_eq!(planner.next_live(Seq(30), Seq(20)), None, "20 is one of those that are looked at");
     }
 
     #[test]

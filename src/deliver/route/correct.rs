@@ -1,110 +1,18 @@
-//! A change of the ward's history: what was sent for the wrong patient is found, taken back and sent again.
+//! A record after a change of the ward's history: whether it stands in the wrong chart, and how it is taken back.
 
 use super::Route;
-use crate::config::{Bind, Retract};
+use crate::config::Retract;
 use crate::deliver::decide::carries;
 use crate::deliver::held::Recheck;
-use crate::deliver::{Correction, Decision, Destination, HORIZON_MS, Lane, judge, stays};
-use crate::reading::{Body, DeviceId, Instant, Record, Retraction, Seq, Stamp, SubjectKey, Timestamp};
+use crate::deliver::{Decision, Destination, Lane, stays};
+use crate::reading::{Body, Instant, Record, Retraction, Seq, Stamp, SubjectKey, Timestamp};
 use crate::store::{Draft, Identity, READ_LIMIT, StoreError};
-use crate::ward::{HoldReason, Ward};
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-/// The ward's last event that this route has followed.
-pub(super) const WARD: &str = "ward";
-
-/// Readings are looked at this far around what changed, beyond the widest guard: the uncertainty of a device's clock.
-const CLOCKS_MS: i64 = 15 * 60_000;
+use crate::ward::HoldReason;
 
 impl<D: Destination> Route<D> {
-    /// The ward says something new: what was sent is looked at, then what is held.
-    pub(super) fn ward_changed(&mut self) -> Result<(), StoreError> {
-        self.correction_due = self.settings.rules.bind == Bind::Patient;
-        self.shares.clear();
-        // A paused route takes nothing back either: the ward may be what is wrong. When it is resumed it looks.
-        if self.row.paused.is_none() {
-            self.correct_if_due()?;
-        }
-        self.recheck_held()
-    }
-
-    /// What is under way has an answer first: until then it is not known where it stands. `false`: nothing goes meanwhile.
-    pub(super) fn correct_if_due(&mut self) -> Result<bool, StoreError> {
-        if !self.correction_due {
-            return Ok(true);
-        }
-        if self.planner.in_flight() > 0 {
-            return Ok(false);
-        }
-        let ward = self.inputs.ward.borrow().clone();
-        let known = *self.followed.get_or_insert(ward.last_event());
-        if known < ward.last_event() {
-            self.correct(&ward, &ward.known_at(known))?;
-        }
-        self.followed = Some(ward.last_event());
-        self.correction_due = false;
-        self.due();
-        Ok(true)
-    }
-
-    fn correct(&mut self, ward: &Arc<Ward>, before: &Ward) -> Result<(), StoreError> {
-        // What waits for a receipt may stand at the wrong place: it is asked for again, and looked at then.
-        for seq in self.receipts.iter_mut().flat_map(|receipts| receipts.forget_all()).collect::<Vec<_>>() {
-            self.planner.unconfirmed(seq);
-        }
-        let mut spans: BTreeMap<DeviceId, (Timestamp, Timestamp)> = BTreeMap::new();
-        for affected in Ward::changes(before, ward) {
-            let span = spans.entry(affected.device).or_insert((affected.from, affected.to));
-            *span = (span.0.min(affected.from), span.1.max(affected.to));
-        }
-        if spans.is_empty() {
-            return Ok(());
-        }
-        // As long as they are few each is kept here; more, or older ones, or any on a route that asks, wait for a person.
-        let (mut wrong, mut oldest, now) = (Vec::new(), Timestamp(i64::MAX), self.now());
-        let verdict = |count, oldest, retract| judge(retract, count, oldest, now.unwrap_or(oldest));
-        let retract = self.settings.retract;
-        if verdict(0, oldest, retract) == Correction::Now {
-            self.each_moved(&spans, |route, seq, record, moved| {
-                let Some(at) = moved else { return route.cut_anew(seq, record).map(|()| true) };
-                wrong.push((seq, record.clone()));
-                oldest = oldest.min(at);
-                Ok(verdict(wrong.len(), oldest, retract) == Correction::Now)
-            })?;
-        }
-        if verdict(wrong.len(), oldest, retract) == Correction::Now {
-            for (seq, record) in &wrong {
-                self.take_back(*seq, record)?;
-                self.planner.owe(*seq, *seq);
-            }
-            self.said_of_wrong_charts(wrong.len(), "they are taken back");
-            return self.write();
-        }
-        let mut count = 0;
-        self.each_moved(&spans, |route, seq, record, moved| {
-            if moved.is_some() {
-                count += 1;
-                route.held.hold(Lane::Backlog, seq, record, HoldReason::AwaitingDecision);
-            } else {
-                route.held.passed(Lane::Backlog, record);
-                route.cut_anew(seq, record)?;
-            }
-            Ok(true)
-        })?;
-        self.said_of_wrong_charts(count, "they wait for a decision");
-        self.write()
-    }
-
-    fn said_of_wrong_charts(&self, count: usize, what: &str) {
-        if count > 0 {
-            tracing::warn!(route = %self.settings.name, count, "records stand in a chart they do not belong to: {what}");
-        }
-    }
-
     /// A window that went out as a whole, or as a side, and is cut elsewhere by now: its sides go instead, the first of them
     /// as the next version of what stands.
-    fn cut_anew(&mut self, seq: Seq, record: &Record) -> Result<(), StoreError> {
+    pub(super) fn cut_anew(&mut self, seq: Seq, record: &Record) -> Result<(), StoreError> {
         let Body::Window(window) = &record.body else { return Ok(()) };
         let lanes = self.planner.lanes();
         let waits = lanes.live.contains(seq) || lanes.backlog.contains(seq) || self.held.covers(seq, record);
@@ -117,42 +25,8 @@ impl<D: Destination> Route<D> {
         Ok(())
     }
 
-    /// Gives every record that may be affected, with its time where it stands in a chart it does not belong to, until `give`
-    /// says no.
-    fn each_moved(
-        &mut self,
-        spans: &BTreeMap<DeviceId, (Timestamp, Timestamp)>,
-        mut give: impl FnMut(&mut Self, Seq, &Record, Option<Timestamp>) -> Result<bool, StoreError>,
-    ) -> Result<(), StoreError> {
-        let horizon = self.now().map_or(i64::MIN, |now| now.0 - HORIZON_MS);
-        let around = self.inputs.ward.borrow().guards().widest_ms() + CLOCKS_MS;
-        let first = spans.values().map(|(from, _)| from.0).min().unwrap_or(i64::MAX).saturating_sub(around).max(horizon);
-        let before = |boot, arrived| self.anchors.wall(boot, arrived).is_some_and(|wall| wall.at.0 < first);
-        let mut next = self.store.first_after(before)?;
-        let head = self.head;
-        loop {
-            let records = self.store.read(next, head, READ_LIMIT)?;
-            let Some((last, _)) = records.last() else { return Ok(()) };
-            let dead = self.dead_among(next, *last)?;
-            next = last.next();
-            for (seq, record) in &records {
-                let Some((from, to)) = spans.get(&record.device) else { continue };
-                let at = self.time_of(record).filter(|at| at.0 >= first);
-                let near = |at: &Timestamp| from.0.saturating_sub(around) <= at.0 && at.0 <= to.0.saturating_add(around);
-                let moved = at.filter(near).filter(|_| !dead.contains(seq));
-                if moved.is_some() && self.was_passed_over(*seq, record) {
-                    self.planner.owe(*seq, *seq);
-                }
-                let moved = if moved.is_some() && self.stands_wrongly(*seq, record)? { moved } else { None };
-                if !give(self, *seq, record, moved)? {
-                    return Ok(());
-                }
-            }
-        }
-    }
-
     /// When a record was measured; of a window, when it ends, which is never earlier than what it is made of.
-    fn time_of(&self, record: &Record) -> Option<Timestamp> {
+    pub(super) fn time_of(&self, record: &Record) -> Option<Timestamp> {
         if let Body::Window(window) = &record.body {
             return Some(window.to);
         }
@@ -163,7 +37,7 @@ impl<D: Destination> Route<D> {
     }
 
     /// A value of a stream that a scan did not take: under another one it may be the value that counts.
-    fn was_passed_over(&self, seq: Seq, record: &Record) -> bool {
+    pub(super) fn was_passed_over(&self, seq: Seq, record: &Record) -> bool {
         let spot = self.settings.rules.spots.get(&record.device);
         let steadied = spot.is_some_and(|spot| spot.is_steadied(record));
         steadied && !self.waits(seq, record) && self.stands_with(seq, record).is_none()
@@ -174,7 +48,7 @@ impl<D: Destination> Route<D> {
         lanes.live.contains(seq) || lanes.backlog.contains(seq) || self.held.covers(seq, record)
     }
 
-    fn stands_wrongly(&mut self, seq: Seq, record: &Record) -> Result<bool, StoreError> {
+    pub(super) fn stands_wrongly(&mut self, seq: Seq, record: &Record) -> Result<bool, StoreError> {
         if self.waits(seq, record) || matches!(record.body, Body::Retraction(_)) || !carries(record, &self.settings.rules) {
             return Ok(false);
         }
@@ -182,7 +56,7 @@ impl<D: Destination> Route<D> {
         let decision = self.decide_as_newest(record)?;
         // What a device brought along was never sent, whatever row it lies in.
         let never_sent = matches!(decision, Decision::Settle(_)) && record.stamp.stored;
-        Ok(!never_sent && !stays(&self.inputs.ward.borrow(), record, &subject, &decision))
+        Ok(!never_sent && !stays(&self.ward, record, &subject, &decision))
     }
 
     /// The patient in whose chart the route has put it, as far as its rows say.
@@ -206,7 +80,7 @@ impl<D: Destination> Route<D> {
         let Some(subject) = self.stands_with(seq, record) else { return Ok(None) };
         // Of whom is forgotten it is not known any more, and it is held.
         let unknown = *decision == Decision::Hold(HoldReason::PatientUnknown);
-        if unknown || stays(&self.inputs.ward.borrow(), record, &subject, decision) {
+        if unknown || stays(&self.ward, record, &subject, decision) {
             return Ok(None);
         }
         if self.settings.retract != Retract::Auto {

@@ -4,6 +4,7 @@
 mod answers;
 mod correct;
 mod letters;
+mod look;
 mod spots;
 mod trace;
 mod upkeep;
@@ -20,6 +21,7 @@ use tokio::time::Instant as Moment;
 use tokio_util::sync::CancellationToken;
 
 pub use self::letters::{LetterCommand, LettersDone, MAX_RETRIED, Preview};
+use self::look::Look;
 pub use self::trace::{RecordPlace, Traced};
 use super::announce::{Announcements, Outbox};
 use super::budget::Budget;
@@ -37,7 +39,7 @@ use crate::radio::BootClock;
 use crate::reading::{
     Anchors, Decimal, DeviceId, Metric, Nameplate, Placement, Record, RecordId, Seq, StreamKey, SubjectKey, Timestamp, Unit,
 };
-use crate::store::{EVICTIONS, RouteChange, RouteRow, Runs, Store, StoreError};
+use crate::store::{EVICTIONS, READ_LIMIT, RouteChange, RouteRow, Runs, Store, StoreError};
 use crate::ward::Ward;
 
 /// The log's head is looked at this often even if no bell rings: a datagram is only a hint.
@@ -155,9 +157,15 @@ pub struct Route<D: Destination> {
     attempted: Runs,
     /// The same as it is on the card, with some that go next: what a crash leaves in doubt.
     under_way: Runs,
+    /// What is known of the ward; all that goes, goes by it.
+    ward: Arc<Ward>,
     /// The last event of the ward that what was sent agrees with.
     followed: Option<u64>,
-    correction_due: bool,
+    /// The ward has changed since the last look through the log began.
+    look_due: bool,
+    look: Option<Look>,
+    /// Records that are looked at between two turns.
+    page: usize,
     /// Of scans, by stream and event, what each reading is to them.
     shares: BTreeMap<(StreamKey, u64), BTreeMap<RecordId, Share>>,
     change: RouteChange,
@@ -224,7 +232,8 @@ impl<D: Destination> Route<D> {
         let lanes = planner.lanes();
         let attempted =
             [&lanes.live, &lanes.backlog].iter().flat_map(|owed| under_way.and(owed).iter().collect::<Vec<_>>()).collect();
-        let followed = store.route_mark(row.n, correct::WARD)?;
+        let followed = store.route_mark(row.n, look::WARD)?;
+        let ward = inputs.ward.borrow().clone();
         let retried = store.retried(row.n)?;
         let evictions = store.mark(EVICTIONS)?.unwrap_or(0);
         let (anchors, head, data_version) = (store.anchors()?, store.head()?, store.data_version()?);
@@ -259,8 +268,11 @@ impl<D: Destination> Route<D> {
             placements,
             attempted,
             under_way,
+            ward,
             followed,
-            correction_due: false,
+            look_due: false,
+            look: None,
+            page: READ_LIMIT,
             shares: BTreeMap::new(),
             change: RouteChange::default(),
             flying: BTreeMap::new(),
@@ -360,6 +372,7 @@ impl<D: Destination> Route<D> {
                 }
                 self.show();
             }
+            self.look_on()?;
             let wake = self.wake().filter(|_| up);
             tokio::select! {
                 biased;
@@ -404,8 +417,9 @@ impl<D: Destination> Route<D> {
                     }
                 }
                 Ok(()) = self.inputs.ward.changed() => self.ward_changed()?,
-                Ok(()) = self.inputs.bell.changed() => self.look()?,
-                _ = tick.tick() => self.look()?,
+                Ok(()) = self.inputs.bell.changed() => self.look_at_log()?,
+                _ = tick.tick() => self.look_at_log()?,
+                () = tokio::task::yield_now(), if self.is_looking() => {}
             }
         }
     }
@@ -431,6 +445,7 @@ impl<D: Destination> Route<D> {
     async fn idle(&mut self, wake: Option<Moment>) -> Result<bool, StoreError> {
         let mut tick = tokio::time::interval(TICK);
         loop {
+            self.look_on()?;
             tokio::select! {
                 biased;
                 () = self.inputs.stop.cancelled() => return Ok(false),
@@ -444,14 +459,15 @@ impl<D: Destination> Route<D> {
                     }
                 }
                 Ok(()) = self.inputs.ward.changed() => self.ward_changed()?,
-                Ok(()) = self.inputs.bell.changed() => self.look()?,
-                _ = tick.tick() => self.look()?,
+                Ok(()) = self.inputs.bell.changed() => self.look_at_log()?,
+                _ = tick.tick() => self.look_at_log()?,
+                () = tokio::task::yield_now(), if self.is_looking() => {}
             }
         }
     }
 
     fn link_up(&mut self) -> Result<(), StoreError> {
-        self.look()?;
+        self.look_at_log()?;
         self.planner.link_up(self.head);
         self.write()?;
         self.outbox = Outbox::default();

@@ -16,7 +16,7 @@ impl<D: Destination> Route<D> {
         let (Body::Reading(_), Some(stream), Some(at)) = (&record.body, record.stream, self.wall_of(record)) else {
             return Ok(None);
         };
-        let ward = self.inputs.ward.borrow().clone();
+        let ward = self.ward.clone();
         let Some(scan) = ward.spot(record.device, at.at) else { return Ok(None) };
         let Evidence { n, .. } = scan.began;
         if let Some(share) = self.shares.get(&(stream, n)).and_then(|shares| shares.get(&record.id)) {

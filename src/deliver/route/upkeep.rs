@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use super::correct::WARD;
+use super::look::{Look, WARD};
 use super::{BUDGET, Moment, Route, RouteCommand, TURN};
 use crate::config::Order;
 use crate::deliver::decide::carries;
@@ -160,7 +160,7 @@ impl<D: Destination> Route<D> {
     }
 
     /// Sees what others have written.
-    pub(super) fn look(&mut self) -> Result<(), StoreError> {
+    pub(super) fn look_at_log(&mut self) -> Result<(), StoreError> {
         self.head = self.store.head()?;
         let version = self.store.data_version()?;
         if version != self.data_version {
@@ -196,7 +196,7 @@ impl<D: Destination> Route<D> {
         self.change.bind.extend(bind);
         let turn = self.schedule.mark().and_then(|at| u64::try_from(at.0).ok()).map(|ms| (TURN, ms));
         let marks = turn.into_iter().chain(self.budget.as_ref().map(|budget| (BUDGET, budget.mark())));
-        let marks = marks.chain(self.followed.filter(|_| !self.correction_due).map(|n| (WARD, n)));
+        let marks = marks.chain(self.followed.map(|n| (WARD, n))).chain(self.look.iter().flat_map(Look::marks));
         self.change.marks = marks.filter(|(name, value)| self.marked.get(name) != Some(value)).collect();
         if self.planner.is_dirty() || !self.change.is_empty() {
             self.change.lanes = self.planner.lanes().clone();
@@ -315,6 +315,10 @@ impl<D: Destination> Route<D> {
 
     /// Nothing is wrong with the link; what is to be said of when and how much goes.
     fn show_pace(&self) -> (RouteState, Option<String>) {
+        if self.is_looking() {
+            let detail = "the ward has changed: what was sent is looked through, and the backlog rests until that is done";
+            return (RouteState::Up, Some(detail.to_owned()));
+        }
         if self.schedule.limit(self.head).is_none() {
             let next = self.schedule.next(self.clock(), self.now());
             return (RouteState::Waiting, Some(format!("sends again {next} (when)")));

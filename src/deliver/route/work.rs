@@ -34,14 +34,14 @@ impl<D: Destination> Route<D> {
         if self.row.paused.is_some() {
             return Ok(());
         }
-        if !self.correct_if_due()? {
+        if !self.follow_ward()? {
             return Ok(());
         }
         self.overdue();
         self.begin_turn();
         let Some(limit) = self.schedule.limit(self.head) else { return Ok(()) };
         self.probe()?;
-        while let Some((lane, seq)) = self.planner.next(limit) {
+        while let Some((lane, seq)) = self.next(limit) {
             if !self.is_open(lane) {
                 break;
             }
@@ -59,6 +59,14 @@ impl<D: Destination> Route<D> {
             self.schedule.over();
         }
         Ok(())
+    }
+
+    /// While the log is looked through nothing goes of what is looked at: what is live does.
+    fn next(&self, limit: Seq) -> Option<(Lane, Seq)> {
+        match &self.look {
+            Some(look) => self.planner.next_live(limit, look.until()),
+            None => self.planner.next(limit),
+        }
     }
 
     fn begin_turn(&mut self) {
@@ -136,7 +144,7 @@ impl<D: Destination> Route<D> {
                     sides::make(&mut self.store, &self.anchors, self.boot, &self.settings, &record, &edges)?;
                 }
                 self.settle(lane, seq, Settled::Cut.name());
-                self.look()?;
+                self.look_at_log()?;
                 return Ok(true);
             }
         };
@@ -316,7 +324,7 @@ impl<D: Destination> Route<D> {
             _ => 0,
         };
         let decision = self.decide_knowing(record, lane, newest)?;
-        Ok(unless_forgotten(decision, &self.inputs.ward.borrow()))
+        Ok(unless_forgotten(decision, &self.ward))
     }
 
     /// As if no newer version were in the log. What was sent stays where it is, whoever is forgotten.
@@ -326,10 +334,9 @@ impl<D: Destination> Route<D> {
 
     fn decide_knowing(&mut self, record: &Record, lane: Lane, newest: u32) -> Result<Decision, StoreError> {
         let share = self.share(record)?;
-        let ward = self.inputs.ward.borrow();
         let device = self.settings.devices.get(&record.device);
         let known = Known {
-            ward: &ward,
+            ward: &self.ward,
             anchors: &self.anchors,
             zone: self.zone(record.device),
             history: device.map_or(History::New, |device| device.history),
@@ -342,7 +349,6 @@ impl<D: Destination> Route<D> {
 
     /// Compares the streams of one patient: `None` when another one speaks, or none covers enough.
     pub(super) fn choose(&self, seq: Seq, record: &Record, binding: &Binding) -> Result<Option<Choice>, StoreError> {
-        let ward = self.inputs.ward.borrow();
         let metric = record.stream.and_then(|stream| self.settings.preferences.get(&stream.metric));
         let preference = Preference {
             prefer: metric.map_or(&[][..], |metric| &metric.prefer),
@@ -350,7 +356,7 @@ impl<D: Destination> Route<D> {
             min_coverage_permille: self.settings.min_coverage_permille,
         };
         let labels = |device: DeviceId| self.settings.devices.get(&device).map(|device| &device.label);
-        sides::choose(&self.store, &ward, seq, self.head, record, binding, &preference, labels)
+        sides::choose(&self.store, &self.ward, seq, self.head, record, binding, &preference, labels)
     }
 
     fn hold(&mut self, lane: Lane, seq: Seq, record: Record, reason: HoldReason) -> Result<(), StoreError> {
