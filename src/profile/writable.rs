@@ -1,5 +1,5 @@
-//! What a profile may write, octet by octet. What is not here is not written, whoever asks: a device that also gives
-//! therapy is told nothing but the time and "send your measurements".
+//! What a profile may write, octet by octet; what the procedures may is in [`crate::procedure::writable`], the gate of both. A
+//! device that also gives therapy is told nothing but the time and "send your measurements".
 
 use uuid::Uuid;
 
