@@ -16,7 +16,7 @@ use bedrail::deliver::fhir::{
 };
 use bedrail::deliver::{Item, Token};
 use bedrail::reading::*;
-use bedrail::ward::{HoldReason, Phi};
+use bedrail::ward::{HoldReason, Identity, Phi, SecondIdentifier};
 use proptest::prelude::*;
 
 use items::{NOON, item, reading, stream, window};
@@ -480,7 +480,8 @@ impl Persons for Everybody {
         (!self.forgotten).then(|| Person {
             system: MRN.to_owned(),
             value: Phi::new(format!("MRN-{number}")),
-            birth_date: self.verify.then(|| Phi::new("1940-01-01".to_owned())),
+            identity: Identity { birth_date: Some(Phi::new("1940-01-01".parse().expect("a date"))), ..Identity::default() },
+            second: self.verify.then_some(SecondIdentifier::BirthDate),
         })
     }
 }

@@ -11,7 +11,7 @@ use bedrail::deliver::fhir::{
 use bedrail::deliver::{Destination, Fault, Happened, Item, Lane, Token, Verdict};
 use bedrail::net::{TlsSettings, client_config};
 use bedrail::reading::*;
-use bedrail::ward::Phi;
+use bedrail::ward::{Identity, Phi};
 use tokio::time::timeout;
 
 /// The system of the patients' numbers.
@@ -95,7 +95,8 @@ pub struct Everybody;
 impl Persons for Everybody {
     fn person(&mut self, subject: &SubjectKey) -> Option<Person> {
         let number = subject.as_str().trim_start_matches("p-");
-        Some(Person { system: MRN.to_owned(), value: Phi::new(format!("MRN-{number}")), birth_date: None })
+        let value = Phi::new(format!("MRN-{number}"));
+        Some(Person { system: MRN.to_owned(), value, identity: Identity::default(), second: None })
     }
 }
 

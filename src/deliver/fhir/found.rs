@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::ward::Phi;
+use crate::ward::{Identity, Phi, SecondIdentifier};
 
 /// Who a patient is, as far as a chart is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person {
     pub system: String,
     pub value: Phi<String>,
-    /// Compared with the patient that was found, where the route wants a second identifier.
-    pub birth_date: Option<Phi<String>>,
+    /// What is on file of the person.
+    pub identity: Identity,
+    /// What of it has to agree with the patient that is found. What either side does not know does not agree.
+    pub second: Option<SecondIdentifier>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +48,7 @@ struct Resource {
     resource_type: String,
     id: String,
     birth_date: Option<String>,
+    name: Vec<Name>,
     link: Vec<Link>,
     meta: Meta,
     identifier: Vec<Identifier>,
@@ -62,6 +65,12 @@ struct Meta {
 struct Identifier {
     system: Option<String>,
     value: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Name {
+    family: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -88,8 +97,19 @@ pub fn patient(body: &[u8], person: &Person) -> Option<Found> {
         return Some(if found.is_empty() { Found::None } else { Found::Several });
     };
     let merged = patient.link.iter().any(|link| link.kind == "replaced-by");
-    let born = person.birth_date.as_ref().is_none_or(|born| patient.birth_date.as_ref() == Some(born.expose()));
-    Some(if merged || !born { Found::Another } else { Found::One(format!("Patient/{}", patient.id)) })
+    Some(if merged || !is_the_one(patient, person) { Found::Another } else { Found::One(format!("Patient/{}", patient.id)) })
+}
+
+fn is_the_one(patient: &Resource, person: &Person) -> bool {
+    let Some(second) = person.second else { return true };
+    // A year, or a year and a month, is no date that agrees.
+    let birth_date = patient.birth_date.as_ref().and_then(|date| date.parse().ok()).map(Phi::new);
+    let agrees = |family: Option<&String>| {
+        let found = Identity { birth_date: birth_date.clone(), family: family.cloned().map(Phi::new), ..Identity::default() };
+        person.identity.agrees(&found, second).is_ok()
+    };
+    // A maiden name may stand beside the one that is used.
+    agrees(None) || patient.name.iter().any(|name| agrees(name.family.as_ref()))
 }
 
 /// Of whatever kind, by its identifier alone.
@@ -174,9 +194,14 @@ fn is_id(id: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn person(birth_date: Option<&str>) -> Person {
-        let birth_date = birth_date.map(|date| Phi::new(date.to_owned()));
-        Person { system: "urn:oid:1".to_owned(), value: Phi::new("MRN-1".to_owned()), birth_date }
+    fn person(document: &str, second: Option<SecondIdentifier>) -> Person {
+        let identity = Identity::parse(&Phi::new(document.as_bytes().to_vec())).unwrap();
+        Person { system: "urn:oid:1".to_owned(), value: Phi::new("MRN-1".to_owned()), identity, second }
+    }
+
+    fn born(date: Option<&str>) -> Person {
+        let document = date.map(|date| format!(r#"{{"birth_date":"{date}"}}"#));
+        person(document.as_deref().unwrap_or("{}"), date.map(|_| SecondIdentifier::BirthDate))
     }
 
     fn bundle(resources: &[&str]) -> Vec<u8> {
@@ -188,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_patient_is_exactly_one_and_the_one_that_was_meant() {
-        let find = |resources: &[&str], born| patient(&bundle(resources), &person(born));
+        let find = |resources: &[&str], born| patient(&bundle(resources), &self::born(born));
         assert_eq!(find(&[LIND], None), Some(Found::One("Patient/17".to_owned())));
         assert_eq!(find(&[LIND], Some("1945-03-12")), Some(Found::One("Patient/17".to_owned())));
         assert_eq!(find(&[LIND], Some("1945-12-03")), Some(Found::Another), "the other birth date");
@@ -202,9 +227,24 @@ mod tests {
         for nonsense in
             ["", "[]", "{}", r#"{"resourceType":"Patient","id":"17"}"#, r#"{"resourceType":"Bundle","entry":[{"resource":7}]}"#]
         {
-            assert_eq!(patient(nonsense.as_bytes(), &person(None)), None, "{nonsense}");
+            assert_eq!(patient(nonsense.as_bytes(), &born(None)), None, "{nonsense}");
         }
         assert_eq!(find(&[r#"{"resourceType":"Patient","id":"../17?x"}"#], None), None, "no id that leads elsewhere");
+    }
+
+    #[test]
+    fn a_second_identifier_that_either_side_does_not_know_does_not_agree() {
+        let find = |resource: &str, document: &str, second| patient(&bundle(&[resource]), &person(document, Some(second)));
+        let one = Some(Found::One("Patient/17".to_owned()));
+        let (date, family) = (SecondIdentifier::BirthDate, SecondIdentifier::Family);
+        assert_eq!(find(LIND, "{}", date), Some(Found::Another), "nobody told us the birth date");
+        let year = r#"{"resourceType":"Patient","id":"17","birthDate":"1945"}"#;
+        assert_eq!(find(year, r#"{"birth_date":"1945-03-12"}"#, date), Some(Found::Another), "a year is not enough");
+        let named = r#"{"resourceType":"Patient","id":"17","name":[{"family":"Berg"},{"text":"Asa"},{"family":"LIND"}]}"#;
+        assert_eq!(find(named, r#"{"family":"Lind"}"#, family), one);
+        assert_eq!(find(named, r#"{"family":"Lindt"}"#, family), Some(Found::Another));
+        assert_eq!(find(LIND, r#"{"family":"Lind"}"#, family), Some(Found::Another), "no name on file there");
+        assert_eq!(find(named, r#"{"visit":"V1"}"#, SecondIdentifier::Visit), Some(Found::Another), "a Patient tells no visit");
     }
 
     #[test]
