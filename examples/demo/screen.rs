@@ -16,7 +16,7 @@ pub fn introduce(binary: &Path, seconds: u64) {
   6 simulated devices --(fake BlueZ, private D-Bus)--> bedrail --(MQTT 5, mutual TLS)--> mosquitto
   The program is the real one: {}
   Route \"live\"  sends every value as soon as it can. Route \"chart\" sends a value only when it is sure whose it is.
-  p-ada lies in bed-1, p-ben wears a strap and uses a shared cuff, p-cleo lies in bed-3. Nobody has a name here, only a key.
+  p-ada lies in bed-1, p-ben wears a strap and uses cuff-2, p-cleo lies in bed-3. Nobody has a name here, only a key.
   On the way the broker goes away, the cuff changes hands and p-ada changes beds; at the end every value is accounted for.
   The lines below show what has arrived at the broker (values are patterns, not physiology).
 ",

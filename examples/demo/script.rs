@@ -44,7 +44,7 @@ pub fn devices() -> Vec<WardDevice> {
         device(Kind::HeartRateStrap, STRAP, "strap", "patient = \"p-ben\"", 0, 1),
         device(Kind::Thermometer, THERMO, "thermo", "bed = \"bed-3\"", 5, 10),
         device(Kind::Cuff, CUFF_1, "cuff-1", "bed = \"bed-1\"", 4, 12),
-        device(Kind::Cuff, CUFF_2, "cuff-2", "use = \"shared\"", 10, 12),
+        device(Kind::Cuff, CUFF_2, "cuff-2", "", 10, 12),
     ]
 }
 
@@ -86,7 +86,7 @@ pub fn steps() -> Vec<Step> {
         step(300, "the broker is cut off: connections reset, new ones refused", Act::CutBroker),
         step(
             440,
-            "the shared cuff-2 goes from p-ben to p-cleo",
+            "cuff-2 goes from p-ben to p-cleo",
             Act::Change {
                 wearing: &[(CUFF_2, Some(CLEO))],
                 commands: &[&["unassign", "--device", "cuff-2"], &["assign", "--device", "cuff-2", CLEO]],
