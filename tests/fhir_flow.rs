@@ -1,6 +1,7 @@
 //! What is asked of a server and what becomes of each record, against a server of ours that fails in every way: one Observation a
 //! chart id, in the right chart, whatever happens.
 
+mod facts;
 mod items;
 #[path = "fhir/rules.rs"]
 mod rules;

@@ -1,5 +1,6 @@
 //! Records as Observations: every kind is valid by a table of rules of its own, no digit is lost, and what is wrong is found.
 
+mod facts;
 mod items;
 #[path = "fhir/rules.rs"]
 mod rules;
@@ -16,28 +17,9 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
+use facts::SITES;
 use items::{NOON, blood_pressure, every_kind, item, reading, stats, stream, window};
 use rules::broken;
-
-const SITES: &[Site] = &[
-    Site::Armpit,
-    Site::Body,
-    Site::Ear,
-    Site::Finger,
-    Site::GastroIntestinalTract,
-    Site::Mouth,
-    Site::Rectum,
-    Site::Toe,
-    Site::Tympanum,
-    Site::CapillaryWholeBlood,
-    Site::CapillaryPlasma,
-    Site::VenousWholeBlood,
-    Site::VenousPlasma,
-    Site::ArterialWholeBlood,
-    Site::ArterialPlasma,
-    Site::UndeterminedWholeBlood,
-    Site::UndeterminedPlasma,
-];
 
 /// Kinds of the table of facts that make no Observation of a patient.
 const NOT_CHARTED: &[(&str, &str)] = &[
@@ -66,7 +48,7 @@ fn every_kind_of_the_table_of_facts_is_rendered_and_valid() {
             );
         }
     }
-    for fact in rules::table("mapping.csv") {
+    for fact in facts::table("mapping.csv") {
         let rendered = codes.contains(&format!("\"{}\"", fact["mdc_code"]));
         let not = NOT_CHARTED.iter().find(|(kind, _)| *kind == fact["kind"]);
         assert_ne!(rendered, not.is_some(), "{}", fact["kind"]);

@@ -1,5 +1,6 @@
 //! The FHIR destination over real sockets: lines that break, logins, certificates, and servers that are none.
 
+mod facts;
 mod items;
 #[path = "fhir/line.rs"]
 mod line;

@@ -2,30 +2,12 @@
 //! it is: A a standard that was read, B another public table, C to be checked) and `tests/facts/mdc_map.json`. What only C
 //! vouches for has to be in `tests/facts/second_source.csv` as well, or is left out.
 
+mod facts;
+
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use bedrail::reading::{METRICS, Metric, Site, Unit};
-
-const SITES: &[Site] = &[
-    Site::Armpit,
-    Site::Body,
-    Site::Ear,
-    Site::Finger,
-    Site::GastroIntestinalTract,
-    Site::Mouth,
-    Site::Rectum,
-    Site::Toe,
-    Site::Tympanum,
-    Site::CapillaryWholeBlood,
-    Site::CapillaryPlasma,
-    Site::VenousWholeBlood,
-    Site::VenousPlasma,
-    Site::ArterialWholeBlood,
-    Site::ArterialPlasma,
-    Site::UndeterminedWholeBlood,
-    Site::UndeterminedPlasma,
-];
+use facts::{Fact, SITES, file, table};
 
 /// Kinds of the table that are no numeric metric, or that nobody could check.
 const NO_METRIC: &[(&str, &str)] = &[
@@ -183,8 +165,6 @@ fn is_loinc(word: &str) -> bool {
     })
 }
 
-type Fact = std::collections::BTreeMap<String, String>;
-
 fn mapping() -> Vec<Fact> {
     let facts = table("mapping.csv");
     assert_eq!(facts.len(), 56, "the table was not found whole");
@@ -207,28 +187,4 @@ fn map() -> Vec<serde_json::Value> {
 
 fn json_codes() -> BTreeSet<String> {
     map().iter().filter_map(|fact| fact["loinc"].as_str().map(str::to_owned)).collect()
-}
-
-fn table(name: &str) -> Vec<Fact> {
-    let text = file(name);
-    let mut lines = text.lines().map(cells);
-    let head = lines.next().expect("a head");
-    lines.map(|cells| head.iter().cloned().zip(cells).collect()).collect()
-}
-
-/// Cells of a line: some are in quotation marks, with commas inside.
-fn cells(line: &str) -> Vec<String> {
-    let (mut cells, mut quoted) = (vec![String::new()], false);
-    for character in line.chars() {
-        match character {
-            '"' => quoted = !quoted,
-            ',' if !quoted => cells.push(String::new()),
-            other => cells.last_mut().expect("a cell").push(other),
-        }
-    }
-    cells
-}
-
-fn file(name: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/facts").join(name)).expect("a table of facts")
 }

@@ -120,8 +120,7 @@ impl CollectState {
     /// what comes of it tells the new from the old.
     async fn act(&self, actor: String, action: &'static str, name: String, what: What) -> Response {
         let Some(&device) = self.devices.get(&name) else {
-            let message = format!("the config has no device \"{name}\"; `bedrail devices` lists those it has");
-            return refused(StatusCode::NOT_FOUND, &message);
+            return unknown(&name);
         };
         if let Some(refusal) = self.without_adapter() {
             return refusal;
@@ -160,6 +159,10 @@ impl CollectState {
     }
 }
 
-fn refused(code: StatusCode, message: &str) -> Response {
+pub(super) fn unknown(device: &str) -> Response {
+    refused(StatusCode::NOT_FOUND, &format!("the config has no device \"{device}\"; `bedrail devices` lists those it has"))
+}
+
+pub(super) fn refused(code: StatusCode, message: &str) -> Response {
     (code, Json(json!({ "error": message }))).into_response()
 }

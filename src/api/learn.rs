@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Actor;
-use super::collect::audited;
+use super::collect::{audited, refused, unknown};
 use crate::collect::{Action, Audit, MOST_S, Overhearing};
 use crate::radio::BootClock;
 use crate::reading::DeviceId;
@@ -72,12 +72,4 @@ async fn fetch(State(state): State<LearnState>, Path(name): Path<String>) -> Res
         Some(batch) => Json(batch).into_response(),
         None => refused(StatusCode::CONFLICT, "nobody listens to this device any more"),
     }
-}
-
-fn unknown(name: &str) -> Response {
-    refused(StatusCode::NOT_FOUND, &format!("the config has no device \"{name}\"; `bedrail devices` lists those it has"))
-}
-
-fn refused(code: StatusCode, message: &str) -> Response {
-    (code, Json(json!({ "error": message }))).into_response()
 }

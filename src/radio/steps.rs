@@ -14,8 +14,6 @@ use super::settings::RadioDevice;
 use super::values::Facts;
 use crate::profile::{Expect, Poll, Profile, Step, What, Write};
 
-/// Values between the stream and whoever waits for an answer: it only looks at them, so none waits long.
-const TAPPED: usize = 64;
 /// What is said before a link is ended holds up its end, and whoever waits for the slot.
 const END: Duration = Duration::from_secs(2);
 
@@ -96,8 +94,7 @@ impl Link {
     async fn write(&self, Write { characteristic, octets, expect }: &Write) -> Result<(), CentralError> {
         let found = self.find(*characteristic, |found| found.writable || found.commanded, "written to")?;
         let Some(expect) = expect else { return self.handle.write(found, octets).await };
-        let (tap, mut tapped) = mpsc::channel(TAPPED);
-        self.facts.lock().tap = Some(tap);
+        let mut tapped = self.tap();
         let answered = async {
             self.handle.write(found, octets).await?;
             tokio::time::timeout(expect.within, answer(&mut tapped, expect))
@@ -106,7 +103,7 @@ impl Link {
                 .map_err(|()| CentralError::no_answer(expect.characteristic, expect.within))
         };
         let answered = answered.await;
-        self.facts.lock().tap = None;
+        self.untap();
         answered
     }
 

@@ -22,7 +22,7 @@ use crate::reading::DeviceTime;
 
 const USER_CONTROL_POINT: Uuid = sig_uuid(0x2A9F);
 const SESSION_START: Uuid = sig_uuid(0x2AAA);
-/// Values between the stream and a procedure: it only looks at them, so none waits long.
+/// Values between the stream and whoever waits for an answer: it only looks at them, so none waits long.
 const TAPPED: usize = 64;
 /// A device that keeps values sends them right after it was subscribed to; this long after the last one it has sent all.
 const QUIET: Duration = Duration::from_secs(3);

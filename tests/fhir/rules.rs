@@ -3,9 +3,10 @@
 //! categories, `tests/facts/mapping.csv` the MDC codes.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde_json::Value;
+
+use crate::facts::table;
 
 const LOINC: &str = "http://loinc.org";
 const MDC: &str = "urn:iso:std:iso:11073:10101";
@@ -257,25 +258,4 @@ fn rules() -> BTreeMap<String, Rule> {
         .collect();
     assert_eq!(rules.len(), 28, "the table was not found whole");
     rules
-}
-
-pub fn table(name: &str) -> Vec<BTreeMap<String, String>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/facts").join(name);
-    let text = std::fs::read_to_string(path).expect("a table of facts");
-    let mut lines = text.lines().map(cells);
-    let head = lines.next().expect("a head");
-    lines.map(|cells| head.iter().cloned().zip(cells).collect()).collect()
-}
-
-/// Cells of a line: some are in quotation marks, with commas inside.
-fn cells(line: &str) -> Vec<String> {
-    let (mut cells, mut quoted) = (vec![String::new()], false);
-    for character in line.chars() {
-        match character {
-            '"' => quoted = !quoted,
-            ',' if !quoted => cells.push(String::new()),
-            other => cells.last_mut().expect("a cell").push(other),
-        }
-    }
-    cells
 }
